@@ -1,0 +1,40 @@
+"""tfgen: design atomic structures by inverting structural fingerprints.
+
+Public names are loaded when first used, so that `import tfgen` and `tfgen --help` stay instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ACSF": "tfgen.descriptors.acsf",
+    "CVAE": "tfgen.cvae",
+    "Dataset": "tfgen.datasets.storage",
+    "EMT": "tfgen.potentials.emt",
+    "Fingerprint": "tfgen.fingerprint",
+    "Model": "tfgen.model",
+    "StructureBatch": "tfgen.structures",
+    "build": "tfgen.datasets.building",
+    "evaluate": "tfgen.evaluation",
+    "export": "tfgen.export",
+    "generate": "tfgen.generation",
+    "reconstruct": "tfgen.reconstruction",
+    "relax": "tfgen.relaxation",
+    "train": "tfgen.training",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tfgen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,91 @@
+"""Outputs that are whole or not there: write beside the goal, then rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["new_file", "new_folder", "require_absent", "require_file"]
+
+
+def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
+    """Returns `path` if it is a readable file.
+
+    Raises:
+        FileNotFoundError: if there is none, or it is a folder.
+    """
+    path = Path(path)
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{what} {str(path)!r} {reason}")
+    return path
+
+
+def require_absent(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Returns `path` if it may be written; call it before long work, not after.
+
+    Raises:
+        FileExistsError: if it exists and `overwrite` is false.
+        FileNotFoundError: if the folder it should go into does not exist.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{str(path)!r} exists; use --overwrite to replace it")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"folder {str(path.absolute().parent)!r} does not exist")
+    return path
+
+
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, renamed to it on success, removed on failure.
+
+    The temporary name keeps the suffix, so that writers which go by it (ASE, Keras) work.
+    """
+    path = require_absent(path, overwrite)
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder, a file was expected")
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files private; give what open() would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, which takes its place on success."""
+    path = require_absent(path, overwrite)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{str(path)!r} is a file, a folder was expected")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)
+        if path.exists():
+            # A folder cannot be replaced in one step: move the old one away, put it back on failure.
+            old = temporary.with_name(temporary.name + ".old")
+            path.rename(old)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,65 @@
+"""The command line: parse, call, print. Each command lives in a module of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+__all__ = ["main"]
+
+# name -> module that defines the click command of that name with "-" turned into "_".
+# Imported on demand: `tfgen --help` must not wait for TensorFlow.
+COMMANDS = {
+    "dataset": "tfgen.cli.dataset",
+    "train": "tfgen.cli.train",
+    "generate": "tfgen.cli.generate",
+    "reconstruct": "tfgen.cli.reconstruct",
+    "evaluate": "tfgen.cli.evaluate",
+    "export": "tfgen.cli.export",
+    "demo": "tfgen.cli.demo",
+}
+
+
+class _Commands(click.Group):
+    """Loads commands on demand and turns foreseeable failures into one line and exit code 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, ArithmeticError, ImportError, MemoryError) as error:
+            if os.environ.get("TFGEN_DEBUG"):
+                raise
+            line = " ".join(str(error).split()) or type(error).__name__
+            raise click.ClickException(line) from error
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="tfgen", prog_name="tfgen")
+def main() -> None:
+    """Design atomic structures: name a property value, get new, verified structures.
+
+    Errors are one line; set TFGEN_DEBUG=1 to see where they come from.
+    """
+    # TensorFlow's start-up chatter is not for users; its errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

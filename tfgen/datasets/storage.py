@@ -1,0 +1,224 @@
+"""Data sets on disk: one self-describing HDF5 file that h5py alone can read.
+
+The layout is documented in `datasets/README.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from tfgen._files import new_file, require_file
+
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "SPLITS", "Dataset"]
+
+SCHEMA = "tfgen-dataset"
+SCHEMA_VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+_COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Structures with their properties, their split and where they come from.
+
+    Attributes:
+        structures: n structures; positions, numbers, cell and pbc are what a file keeps of them.
+        properties: name -> [n] float64, finite.
+        units: name -> unit, for every property; "1" for a pure number, "unknown" if nobody said.
+        split: [n] int8, place in `SPLITS`: 0 train, 1 validation, 2 test.
+        metadata: JSON-able; name, description, kind ("built" or "imported"), recipe (TOML text),
+            seed, versions, counts (stage -> number of structures) and created (UTC).
+
+    Raises:
+        ValueError: if lengths differ, a property is not finite or has no unit.
+    """
+
+    structures: list[Atoms]
+    properties: dict[str, np.ndarray]
+    units: dict[str, str]
+    split: np.ndarray
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        split = np.asarray(self.split)
+        if split.shape != (len(self.structures),) or not np.isin(split, range(len(SPLITS))).all():
+            raise ValueError(
+                f"split has shape {split.shape}; one of 0, 1, 2 for each of the "
+                f"{len(self.structures)} structures is needed"
+            )
+        object.__setattr__(self, "split", split.astype(np.int8))
+        if set(self.units) != set(self.properties):
+            raise ValueError(
+                f"units are given for {sorted(self.units)}; the properties are "
+                f"{sorted(self.properties)}"
+            )
+        values = {k: _property(k, v, len(self.structures)) for k, v in self.properties.items()}
+        object.__setattr__(self, "properties", values)
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    def select(self, split: str) -> Dataset:
+        """Returns the part that is in `split`: "train", "validation", "test" or "all".
+
+        Raises:
+            ValueError: on another name.
+        """
+        if split == "all":
+            return self
+        if split not in SPLITS:
+            raise ValueError(f"split is {split!r}; one of {', '.join((*SPLITS, 'all'))} is needed")
+        rows = np.flatnonzero(self.split == SPLITS.index(split))
+        return Dataset(
+            structures=[self.structures[i] for i in rows],
+            properties={name: values[rows] for name, values in self.properties.items()},
+            units=dict(self.units),
+            split=self.split[rows],
+            metadata=self.metadata,
+        )
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Writes the data set as HDF5; a file of that name is whole, old or new, at any moment.
+
+        Raises:
+            ValueError: if there are no structures.
+            FileExistsError: if the file exists and `overwrite` is false.
+        """
+        if not self.structures:
+            raise ValueError("the data set has no structures; there is nothing to save")
+        offsets = np.cumsum([0] + [len(s) for s in self.structures], dtype=np.int64)
+        with new_file(path, overwrite) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs["schema"] = SCHEMA
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            file.attrs["metadata"] = json.dumps(self.metadata, ensure_ascii=False)
+            file.create_dataset("offsets", data=offsets, **_COMPRESSION)
+            numbers = np.concatenate([s.numbers for s in self.structures]).astype(np.uint8)
+            file.create_dataset("numbers", data=numbers, **_COMPRESSION)
+            positions = np.concatenate([s.positions for s in self.structures])
+            _write(file, "positions", positions, "Å")
+            _write(file, "cell", np.array([s.cell.array for s in self.structures]), "Å")
+            pbc = np.array([s.pbc for s in self.structures], bool)
+            file.create_dataset("pbc", data=pbc, **_COMPRESSION)
+            split = file.create_dataset("split", data=self.split, **_COMPRESSION)
+            split.attrs["names"] = list(SPLITS)
+            group = file.create_group("properties")
+            for name, values in self.properties.items():
+                _write(group, name, values, self.units[name])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Dataset:
+        """Reads a data set that `save` has written.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not a whole, valid data set of this schema version; says why.
+        """
+        path = require_file(path, "data set")
+        try:
+            with h5py.File(path, "r") as file:
+                return _read(file)
+        except _Invalid as error:
+            raise ValueError(f"data set {str(path)!r} {error}") from error
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # PermissionError and its like already say what is wrong; h5py's own OSErrors do not.
+            if isinstance(error, PermissionError):
+                raise
+            problem = "is truncated or damaged" if _is_hdf5(path) else "is not an HDF5 file"
+            raise ValueError(f"data set {str(path)!r} {problem}") from error
+
+
+class _Invalid(Exception):
+    """A reason why a file is not a data set; completes the sentence that starts with its name."""
+
+
+def _property(name: str, values: np.ndarray, n: int) -> np.ndarray:
+    if not name or "/" in name or "\0" in name or name == ".":
+        raise ValueError(f"property name {name!r} is not allowed; use letters, digits, _ or -")
+    array = np.asarray(values, np.float64)
+    if array.shape != (n,):
+        raise ValueError(f"property {name!r} has shape {array.shape}; ({n},) is needed")
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise ValueError(f"property {name!r} of structure {row} is {array[row]}, not finite")
+    return array
+
+
+def _write(group: h5py.Group, name: str, values: np.ndarray, unit: str) -> None:
+    dataset = group.create_dataset(name, data=np.asarray(values, np.float64), **_COMPRESSION)
+    dataset.attrs["units"] = unit
+
+
+def _is_hdf5(path: os.PathLike[str]) -> bool:
+    with open(path, "rb") as file:  # noqa: PTH123  (h5py.is_hdf5 is false for truncated files too)
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def _read(file: h5py.File) -> Dataset:
+    if file.attrs.get("schema") != SCHEMA:
+        raise _Invalid("is an HDF5 file, but not a tfgen data set")
+    version = file.attrs.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise _Invalid(
+            f"has schema version {version}; this version of tfgen reads {SCHEMA_VERSION}"
+        )
+    offsets = _array(file, "offsets", (None,))
+    n = len(offsets) - 1
+    if n < 1:
+        raise _Invalid("has no structures")
+    if offsets[0] != 0 or (np.diff(offsets) < 1).any():
+        raise _Invalid("is damaged: 'offsets' does not grow from 0")
+    atoms = int(offsets[-1])
+    numbers = _array(file, "numbers", (atoms,)).astype(int)
+    if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
+        raise _Invalid("is damaged: 'numbers' holds something else than atomic numbers")
+    positions = _array(file, "positions", (atoms, 3))
+    cell = _array(file, "cell", (n, 3, 3))
+    pbc = _array(file, "pbc", (n, 3)).astype(bool)
+    split = _array(file, "split", (n,))
+    if not np.isin(split, range(len(SPLITS))).all():
+        raise _Invalid("is damaged: 'split' holds something else than 0, 1, 2")
+    group = file.get("properties")
+    if not isinstance(group, h5py.Group):
+        raise _Invalid("is damaged: 'properties' is missing")
+    properties = {name: _array(group, name, (n,)) for name in group}
+    metadata = json.loads(file.attrs["metadata"])
+    if not isinstance(metadata, dict):
+        raise _Invalid("is damaged: 'metadata' is not a JSON object")
+    return Dataset(
+        structures=[
+            Atoms(numbers[start:stop], positions=positions[start:stop], cell=c, pbc=p)
+            for start, stop, c, p in zip(offsets[:-1], offsets[1:], cell, pbc, strict=True)
+        ],
+        properties=properties,
+        units={name: str(group[name].attrs.get("units", "unknown")) for name in group},
+        split=split,
+        metadata=metadata,
+    )
+
+
+def _array(group: h5py.Group, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Reads an array and checks its rank, its known sizes and that it is finite."""
+    dataset = group.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise _Invalid(f"is damaged: {name!r} is missing")
+    wrong = len(dataset.shape) != len(shape) or any(
+        want not in (None, got) for want, got in zip(shape, dataset.shape, strict=False)
+    )
+    if wrong or dataset.dtype.kind not in "iufb":
+        raise _Invalid(f"is damaged: {name!r} has shape {dataset.shape} of {dataset.dtype}")
+    if math.prod(dataset.shape) == 0:
+        return np.zeros(dataset.shape, dataset.dtype)
+    values = np.asarray(dataset[()])
+    if not np.isfinite(values).all():
+        raise _Invalid(f"holds values in {name!r} that are not finite")
+    return values

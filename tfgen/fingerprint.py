@@ -1,0 +1,235 @@
+"""Fingerprints: a descriptor, pooled over atoms to one vector per structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ase import Atoms
+
+from tfgen.descriptors.acsf import ACSF
+from tfgen.descriptors.base import Descriptor
+from tfgen.geometry import safe_sqrt
+from tfgen.structures import StructureBatch, as_structures, batches
+
+__all__ = ["POOLINGS", "PRESETS", "Fingerprint"]
+
+# Pairs of atoms in one chunk of `create`; bounds its memory at some hundred MB.
+PAIRS_PER_CHUNK = 400_000
+
+
+def _maximum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    lowest = tf.constant(features.dtype.min, features.dtype)
+    return tf.reduce_max(tf.where(mask, features, lowest), axis=1)
+
+
+def _minimum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    return -_maximum(-features, mask)
+
+
+def _mean(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    count = tf.reduce_sum(tf.cast(mask, features.dtype), axis=1)
+    return tf.reduce_sum(tf.where(mask, features, tf.zeros_like(features)), axis=1) / count
+
+
+def _moment(order: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    def central(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        return _mean((features - _mean(features, mask)[:, None, :]) ** order, mask)
+
+    return central
+
+
+def _std(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    return safe_sqrt(_moment(2)(features, mask))
+
+
+# name -> map of ([batch, atoms, features], mask [batch, atoms, 1]) to [batch, features].
+POOLINGS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    "max": _maximum,
+    "min": _minimum,
+    "mean": _mean,
+    "std": _std,
+    "moment3": _moment(3),
+}
+
+
+class Fingerprint:
+    """A fixed-size vector of a whole structure that does not change as it moves, turns or reorders.
+
+    Each pooling reduces the per-atom features over the atoms; the results follow one another in
+    the order given: F = [pool_1(d_1..d_n), pool_2(d_1..d_n), ...].
+
+    Args:
+        descriptor: maps structures to per-atom features, [batch, atoms, descriptor.size].
+        pooling: names out of `POOLINGS`: max, min, mean, std (of the population), moment3 (the
+            third central moment).
+        per_species: pool over the atoms of each element apart (0 where there are none), which
+            tells an alloy's elements apart; needless for one element.
+
+    Example:
+        >>> fingerprint = Fingerprint.preset("fung2022")
+        >>> fingerprint.create([ase.cluster.Octahedron("Pt", 3, 1)]).shape
+        (1, 380)
+
+    References:
+        V. Fung et al., Mach. Learn.: Sci. Technol. 3, 045018 (2022). DOI 10.1088/2632-2153/aca1f7
+    """
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        pooling: Sequence[str] = ("max", "min"),
+        per_species: bool = False,
+    ) -> None:
+        if isinstance(pooling, str):
+            pooling = (pooling,)
+        unknown = [name for name in pooling if name not in POOLINGS]
+        if unknown or not pooling:
+            raise ValueError(f"pooling is {list(pooling)!r}; allowed are {', '.join(POOLINGS)}")
+        self.descriptor = descriptor
+        self.pooling = tuple(pooling)
+        self.per_species = bool(per_species)
+        self._numbers = [Atoms(symbol).numbers[0] for symbol in descriptor.species]
+
+    @classmethod
+    def preset(cls, name: str, species: Sequence[str] = ("Pt",)) -> Fingerprint:
+        """Returns one of the ready-made fingerprints.
+
+        Args:
+            name: "fung2022", the source paper's 380 features, or "default", the project's own.
+            species: elements that may occur.
+
+        Raises:
+            ValueError: on any other name.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset is {name!r}; allowed are {', '.join(PRESETS)}")
+        return PRESETS[name](species)
+
+    @property
+    def species(self) -> list[str]:
+        """Elements it knows."""
+        return self.descriptor.species
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        groups = len(self._numbers) if self.per_species else 1
+        return groups * len(self.pooling) * self.descriptor.size
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs to make the same fingerprint, JSON-able."""
+        return {
+            "descriptor": type(self.descriptor).__name__,
+            "descriptor_config": self.descriptor.get_config(),
+            "pooling": list(self.pooling),
+            "per_species": self.per_species,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], descriptors: Iterable[type[Descriptor]] = ()
+    ) -> Fingerprint:
+        """Makes the fingerprint of a `get_config`.
+
+        Args:
+            config: as from `get_config`; data only, nothing in it is ever imported or run.
+            descriptors: classes of one's own that it may name, besides tfgen's.
+
+        Raises:
+            ValueError: if it names a descriptor that is not among them, or lacks an entry.
+        """
+        known = {c.__name__: c for c in (ACSF, *descriptors)}
+        try:
+            name, arguments = config["descriptor"], config["descriptor_config"]
+            if name not in known:
+                raise ValueError(f"descriptor is {name!r}; known are {', '.join(known)}")
+            return cls(known[name](**arguments), config["pooling"], config["per_species"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"malformed fingerprint configuration: {error}") from None
+
+    def __call__(self, batch: StructureBatch) -> tf.Tensor:
+        """Computes fingerprints inside TensorFlow; differentiable in positions and cell.
+
+        Args:
+            batch: the structures.
+
+        Returns:
+            [batch, size], in the dtype of the positions.
+        """
+        features = self.descriptor(batch)
+        if not self.per_species:
+            return self._pool(features, batch.mask)
+        return tf.concat(
+            [self._pool(features, tf.equal(batch.numbers, z)) for z in self._numbers], axis=-1
+        )
+
+    def _pool(self, features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        # A structure without such atoms gets zeros: all its atoms are masked in, then out again.
+        some = tf.reduce_any(mask, axis=1)[:, None]
+        mask = (mask | ~some)[..., None]
+        pooled = tf.concat([POOLINGS[name](features, mask) for name in self.pooling], axis=-1)
+        return tf.where(some, pooled, tf.zeros_like(pooled))
+
+    def create(self, structures: Atoms | Sequence[Atoms]) -> np.ndarray:
+        """Computes the fingerprints of ASE structures in float64, in chunks of bounded memory.
+
+        Args:
+            structures: one or many, of any sizes; left unmodified.
+
+        Returns:
+            [structures, size] float64.
+
+        Raises:
+            ValueError: on an empty list, positions that are not finite, elements the descriptor
+                does not know.
+        """
+        structures = as_structures(structures)
+        check = getattr(self.descriptor, "check", None)
+        if check is not None:
+            check(structures)
+        result = np.empty([len(structures), self.size])
+        for members, width in batches(structures, limit=PAIRS_PER_CHUNK):
+            chunk = [structures[i] for i in members]
+            batch = StructureBatch.from_ase(chunk, r_cut=self.descriptor.r_cut, atoms=width)
+            result[members] = self._compiled(batch).numpy()
+        return result
+
+    @tf.function(reduce_retracing=True)
+    def _compiled(self, batch: StructureBatch) -> tf.Tensor:
+        return self(batch)
+
+
+def _fung2022(species: Sequence[str]) -> Fingerprint:
+    etas = (0.01, 0.06, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 3.5, 5.0)
+    shifts = (0, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9, 10)
+    angular_etas = (0.06, 0.1, 0.2, 0.4, 1.0)
+    acsf = ACSF(
+        species=species,
+        r_cut=20.0,
+        g2_params=[[eta, r_s] for eta in etas for r_s in shifts],
+        g5_params=[
+            [eta, zeta, lambda_]
+            for zeta in (1, 2, 4, 16, 64)
+            for lambda_ in (-1, 1)
+            for eta in angular_etas
+        ],
+        g1=False,
+    )
+    return Fingerprint(acsf, pooling=("max", "min"))
+
+
+def _default(species: Sequence[str]) -> Fingerprint:
+    acsf = _fung2022(species).descriptor
+    return Fingerprint(
+        acsf, pooling=("mean", "std", "moment3", "max", "min"), per_species=len(species) > 1
+    )
+
+
+# name -> maker from the list of elements.
+PRESETS: dict[str, Callable[[Sequence[str]], Fingerprint]] = {
+    "fung2022": _fung2022,
+    "default": _default,
+}

@@ -1,0 +1,353 @@
+"""When two structures are the same: up to translation, rotation, reflection and permutation.
+
+Structures of one composition are compared by their interatomic distances, sorted within each pair
+of element kinds. Equal structures have equal sorted distances, whatever their orientation,
+handedness and order of atoms; the largest difference (max norm, Å) measures how unequal two
+structures are. Vectorised, so that thousands of structures are compared at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ase import Atoms
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+from scipy.spatial.transform import Rotation
+
+__all__ = ["duplicates", "match", "nearest", "rmsd", "sorted_distances"]
+
+# Distances held at once: about 64 MB of temporaries.
+_CHUNK = 8_000_000
+# Columns of the screen: enough to tell most structures apart, few enough for a k-d tree.
+_SCREEN = 8
+
+
+def sorted_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Interatomic distances, sorted within each pair of element kinds.
+
+    Invariant under translation, rotation and reflection, and under permutation of like atoms.
+
+    Args:
+        numbers: [N], atomic numbers, the same for all structures and in the same order.
+        positions: [n, N, 3], Å.
+
+    Returns:
+        [n, N(N-1)/2], Å. Blocks for the pairs of kinds (a, b), a <= b, ascending; ascending within
+        each block. Structures whose atoms are listed in another order have the same columns.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    numbers = np.asarray(numbers)
+    positions = np.asarray(positions, np.float64)
+    if numbers.ndim != 1 or positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
+        raise ValueError(
+            f"positions has shape {positions.shape}; [n, {numbers.size}, 3] is needed for numbers "
+            f"of shape {numbers.shape}"
+        )
+    i, j = np.triu_indices(len(numbers), 1)
+    block = _pair_kinds(numbers, i, j)
+    order = np.argsort(block, kind="stable")
+    i, j, block = i[order], j[order], block[order]
+    result = np.empty([len(positions), len(i)])
+    step = max(1, _CHUNK // max(1, 3 * len(i)))
+    for start in range(0, len(positions), step):
+        part = positions[start : start + step]
+        result[start : start + step] = np.linalg.norm(part[:, i] - part[:, j], axis=-1)
+    for kind in np.unique(block):
+        columns = slice(*np.searchsorted(block, [kind, kind + 1]))
+        result[:, columns].sort(axis=1)
+    return result
+
+
+def duplicates(structures: Sequence[Atoms], tolerance: float = 0.05) -> np.ndarray:
+    """For each structure, the first one kept that it equals, or itself if it is kept.
+
+    Structures are taken in order; one is kept unless it equals one kept before. Hence no two kept
+    structures are equal, and every dropped one equals the kept one it points to (equality within a
+    tolerance is not transitive, so this is not the same as pointing to any earlier equal).
+
+    Args:
+        structures: any mix of sizes and compositions, which are never equal to each other. The
+            same for clusters and periodic structures.
+        tolerance: largest difference of any sorted distance, Å.
+
+    Returns:
+        [n] int; `np.flatnonzero(result == np.arange(n))` are the structures kept.
+
+    Raises:
+        ValueError: if the tolerance is negative or not finite, or a structure has no atoms or
+            positions that are not finite.
+    """
+    _check_tolerance(tolerance)
+    _require_finite(structures, "structures")
+    result = np.arange(len(structures))
+    for members, vectors in _groups(structures):
+        result[members] = members[_first_kept(vectors, tolerance)]
+    return result
+
+
+def match(
+    structures: Sequence[Atoms], references: Sequence[Atoms], tolerance: float = 0.05
+) -> np.ndarray:
+    """For each structure, the nearest reference if it is equal to it, otherwise -1.
+
+    Args:
+        structures: any mix of sizes and compositions.
+        references: the structures to look for, likewise.
+        tolerance: largest difference of any sorted distance, Å.
+
+    Returns:
+        [n] int, index into `references` or -1.
+
+    Raises:
+        ValueError: if the tolerance is negative or not finite, or a structure has no atoms or
+            positions that are not finite.
+    """
+    _check_tolerance(tolerance)
+    index, distance = nearest(structures, references)
+    return np.where(distance <= tolerance, index, -1)
+
+
+def nearest(
+    structures: Sequence[Atoms], references: Sequence[Atoms]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each structure, the reference whose sorted distances differ least (max norm).
+
+    Args:
+        structures: any mix of sizes and compositions.
+        references: likewise.
+
+    Returns:
+        index: [n] int, into `references`; -1 where none has the composition.
+        distance: [n], Å, the largest difference of any sorted distance; inf where index is -1.
+
+    Raises:
+        ValueError: if a structure has no atoms or positions that are not finite.
+    """
+    _require_finite(structures, "structures")
+    _require_finite(references, "references")
+    index = np.full(len(structures), -1)
+    distance = np.full(len(structures), np.inf)
+    n = len(structures)
+    for members, vectors in _groups([*structures, *references]):
+        ours, theirs = members < n, members >= n
+        if not ours.any() or not theirs.any():
+            continue
+        step = max(1, _CHUNK // int(theirs.sum()))
+        for start in range(0, int(ours.sum()), step):
+            rows = members[ours][start : start + step]
+            far = _chebyshev(vectors[ours][start : start + step], vectors[theirs])
+            best = far.argmin(axis=1)
+            index[rows] = members[theirs][best] - n
+            distance[rows] = far[np.arange(len(rows)), best]
+    return index, distance
+
+
+def rmsd(a: Atoms, b: Atoms, starts: int = 200, seed: int = 0) -> float:
+    """Root mean square distance of matched atoms, minimal over rotation, reflection, permutation.
+
+    From many start orientations, the best assignment of like atoms (Hungarian) and the best
+    orthogonal transformation (Kabsch) alternate until they agree; the best of all starts is
+    returned. Among the starts are those that lay two atoms of `a` onto every pair of like atoms of
+    `b`, so that copies of a structure are always recognised.
+
+    Args:
+        a: a cluster.
+        b: a cluster of the same composition.
+        starts: number of start orientations that are followed to the end; the best ones, by the
+            mean distance to the nearest like atom, of all that are looked at.
+        seed: of the random orientations.
+
+    Returns:
+        The distance, Å.
+
+    Raises:
+        ValueError: if the compositions differ, a structure is periodic, has no atoms, or positions
+            that are not finite.
+
+    References:
+        Kabsch, W. A solution for the best rotation to relate two sets of vectors. Acta Cryst. A 32,
+        922 (1976), https://doi.org/10.1107/S0567739476001873
+    """
+    _require_finite([a], "a")
+    _require_finite([b], "b")
+    if a.pbc.any() or b.pbc.any():
+        raise ValueError("rmsd compares clusters; a periodic structure was given")
+    if sorted(a.numbers) != sorted(b.numbers):
+        raise ValueError(
+            f"rmsd compares structures of one composition; got {a.get_chemical_formula()} and "
+            f"{b.get_chemical_formula()}"
+        )
+    x, y = (s.positions[np.argsort(s.numbers, kind="stable")] for s in (a, b))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    numbers = np.sort(a.numbers)
+    unlike = numbers[:, None] != numbers[None, :]
+    rotations = _start_rotations(x, y, unlike, np.random.default_rng(seed), starts)
+    best = np.inf
+    for start in _most_promising(rotations, x, y, unlike, starts):
+        rotation, previous = start, np.inf
+        while True:
+            squared = cdist(x @ rotation, y, "sqeuclidean")
+            squared[unlike] = 1e9
+            _, partner = linear_sum_assignment(squared)
+            # The best orthogonal matrix, improper ones included: no sign correction.
+            left, _, right = np.linalg.svd(x.T @ y[partner])
+            rotation = left @ right
+            value = float(np.sqrt(((x @ rotation - y[partner]) ** 2).sum(axis=1).mean()))
+            if value > previous - 1e-9:
+                break
+            previous = value
+        best = min(best, previous)
+    return best
+
+
+def _start_rotations(
+    x: np.ndarray, y: np.ndarray, unlike: np.ndarray, rng: np.random.Generator, count: int
+) -> np.ndarray:
+    """Orthogonal matrices R such that x @ R may resemble y: [starts, 3, 3]."""
+    quaternions = rng.normal(size=[max(1, count), 4])
+    found = [Rotation.from_quat(quaternions).as_matrix()]
+    # Two atoms that span the widest triangle with the centre, laid onto all pairs of like atoms.
+    area = np.linalg.norm(np.cross(x[:, None], x[None, :]), axis=-1)
+    first, second = np.unravel_index(area.argmax(), area.shape)
+    k, m = np.nonzero(~unlike[first][:, None] & ~unlike[second][None, :])
+    spans = np.linalg.norm(np.cross(y[k], y[m]), axis=-1)
+    if area.max() > 1e-6 and (spans > 1e-6).any():
+        k, m = k[spans > 1e-6], m[spans > 1e-6]
+        mine = _frames(x[[first]], x[[second]])
+        found.append(np.swapaxes(mine, 1, 2) @ _frames(y[k], y[m]))
+        mine[:, 2] *= -1.0
+        found.append(np.swapaxes(mine, 1, 2) @ _frames(y[k], y[m]))
+    return np.concatenate([*found, -found[0]])
+
+
+def _frames(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Orthonormal rows, the first along u, the second in the plane of u and v: [n, 3, 3]."""
+    first = u / np.linalg.norm(u, axis=1, keepdims=True)
+    third = np.cross(first, v)
+    third /= np.linalg.norm(third, axis=1, keepdims=True)
+    return np.stack([first, np.cross(third, first), third], axis=1)
+
+
+def _most_promising(
+    rotations: np.ndarray, x: np.ndarray, y: np.ndarray, unlike: np.ndarray, count: int
+) -> np.ndarray:
+    cost = np.empty(len(rotations))
+    step = max(1, _CHUNK // (4 * len(x) ** 2))
+    for start in range(0, len(rotations), step):
+        turned = x @ rotations[start : start + step]
+        squared = ((turned[:, :, None] - y[None, None]) ** 2).sum(axis=-1)
+        squared[:, unlike] = np.inf
+        cost[start : start + step] = np.sqrt(squared.min(axis=2)).mean(axis=1)
+    return rotations[np.argsort(cost, kind="stable")[: max(1, count)]]
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not 0.0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance!r}; a finite distance >= 0 Å is needed")
+
+
+def _require_finite(structures: Sequence[Atoms], name: str) -> None:
+    for i, structure in enumerate(structures):
+        if len(structure) == 0:
+            raise ValueError(f"{name}[{i}] has no atoms; there is nothing to compare")
+        if not np.isfinite(structure.positions).all():
+            raise ValueError(f"{name}[{i}] has positions that are not finite")
+
+
+def _pair_kinds(numbers: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """One integer for each pair of atoms that is the same for the same pair of elements."""
+    low, high = np.minimum(numbers[i], numbers[j]), np.maximum(numbers[i], numbers[j])
+    return low.astype(np.int64) * 1000 + high
+
+
+def _groups(structures: Sequence[Atoms]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (members [m], vectors [m, columns]) for each composition and periodicity."""
+    keys: dict[tuple[bytes, bytes], list[int]] = {}
+    for place, structure in enumerate(structures):
+        key = np.sort(structure.numbers).tobytes(), structure.pbc.tobytes()
+        keys.setdefault(key, []).append(place)
+    for members in keys.values():
+        same = [structures[m] for m in members]
+        if same[0].pbc.any():
+            vectors = np.array([_periodic_vector(s) for s in same])
+        else:
+            order = [np.argsort(s.numbers, kind="stable") for s in same]
+            positions = np.array([s.positions[o] for s, o in zip(same, order, strict=True)])
+            vectors = sorted_distances(np.sort(same[0].numbers), positions)
+        yield np.array(members), vectors
+
+
+def _periodic_vector(structure: Atoms) -> np.ndarray:
+    """What stands for the sorted distances of a periodic structure: cell and nearest images.
+
+    Lengths of the periodic cell vectors and of their sums, then for each pair of atoms its 2^p
+    shortest image distances (p periodic axes), sorted within each pair of element kinds. Structures
+    described by different cells count as different.
+    """
+    periodic = structure.pbc
+    cell = np.where(periodic[:, None], structure.cell.array, 0.0)
+    one, two = np.triu_indices(3, 1)
+    shape = np.linalg.norm(np.concatenate([cell, cell[one] + cell[two]]), axis=1)
+    i, j = np.triu_indices(len(structure), 1)
+    vector = structure.positions[i] - structure.positions[j]
+    vector -= np.round(vector @ np.linalg.pinv(cell)) @ cell
+    steps = [(-1, 0, 1) if p else (0,) for p in periodic]
+    shifts = np.array(np.meshgrid(*steps, indexing="ij")).reshape(3, -1).T
+    lengths = np.linalg.norm(vector[:, None] + (shifts @ cell)[None], axis=-1)
+    lengths = np.sort(lengths, axis=1)[:, : 2 ** int(periodic.sum())]
+    block = np.repeat(_pair_kinds(structure.numbers, i, j), lengths.shape[1])
+    return np.concatenate([shape, lengths.ravel()[np.lexsort([lengths.ravel(), block])]])
+
+
+def _chebyshev(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Max-norm distances [len(a), len(b)]; zero where there are no columns (single atoms)."""
+    return cdist(a, b, "chebyshev") if a.shape[1] else np.zeros([len(a), len(b)])
+
+
+def _first_kept(vectors: np.ndarray, tolerance: float, block: int = 1024) -> np.ndarray:
+    """For each row, the first row kept within `tolerance` (max norm), itself if kept: [n] int.
+
+    Blocks of rows are compared with the rows kept so far, then among themselves. A row within the
+    tolerance is so in every column: a k-d tree on a few columns finds all candidates.
+    """
+    n, columns = vectors.shape
+    if columns == 0:
+        return np.zeros(n, int)
+    picked = np.unique(np.linspace(0, columns - 1, min(_SCREEN, columns)).astype(int))
+    screen = np.ascontiguousarray(vectors[:, picked])
+    reach = tolerance * (1 + 1e-9) + 1e-12  # the screen must not be stricter than the comparison
+    result = np.arange(n)
+    kept = np.zeros(0, int)
+    for start in range(0, n, block):
+        rows = np.arange(start, min(start + block, n))
+        if len(kept):
+            found = cKDTree(screen[kept]).query_ball_point(screen[rows], reach, p=np.inf)
+            row = np.repeat(rows, [len(f) for f in found])
+            known = kept[np.concatenate([np.asarray(f, int) for f in found])]
+            equal = _within(vectors, row, known, tolerance)
+            # Several kept rows may be equal to one row: the first counts.
+            np.minimum.at(result, row[equal], known[equal])
+            rows = rows[result[rows] == rows]
+        pairs = cKDTree(screen[rows]).query_pairs(reach, p=np.inf, output_type="ndarray")
+        pairs = rows[np.sort(pairs, axis=1)]
+        pairs = pairs[_within(vectors, pairs[:, 0], pairs[:, 1], tolerance)]
+        for early, late in pairs[np.lexsort([pairs[:, 0], pairs[:, 1]])]:
+            # Ascending in `late`: whether `early` is kept is decided by now.
+            if result[late] == late and result[early] == early:
+                result[late] = early
+        kept = np.concatenate([kept, rows[result[rows] == rows]])
+    return result
+
+
+def _within(vectors: np.ndarray, a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
+    result = np.empty(len(a), bool)
+    step = max(1, _CHUNK // vectors.shape[1])
+    for start in range(0, len(a), step):
+        part = slice(start, start + step)
+        result[part] = np.abs(vectors[a[part]] - vectors[b[part]]).max(axis=1) <= tolerance
+    return result
