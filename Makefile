@@ -54,13 +54,13 @@ clean: ## Remove .venv, caches and builds; what commands wrote (demo/, *.h5, ...
 
 # The stamps say which requirements .venv holds; a changed lock or pyproject.toml installs again.
 $(VENV)/.run: requirements.txt pyproject.toml | $(BIN)/pip
-	@echo "Installing the pinned dependencies into $(VENV) (about 0.9 GB to download, 1-5 minutes the first time) ..."
+	@echo "Installing the pinned dependencies into $(VENV) (the first time several hundred MB to download, about 2 minutes) ..."
 	@$(PIP) install --only-binary :all: -r requirements.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: requirements.txt requirements-dev.txt pyproject.toml | $(BIN)/pip
-	@echo "Installing the pinned dependencies and the tools for tests into $(VENV) (about 1 GB to download, 1-5 minutes the first time) ..."
+	@echo "Installing the pinned dependencies and the tools for tests into $(VENV) (the first time several hundred MB to download, about 2 minutes) ..."
 	@$(PIP) install --only-binary :all: -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.run $@

@@ -20,7 +20,7 @@ _HOMES = {
     "StructureBatch": "tfgen.structures",
     "build": "tfgen.datasets.building",
     "evaluate": "tfgen.evaluation",
-    "export": "tfgen.export",
+    "export": "tfgen.saved_model",
     "generate": "tfgen.generation",
     "reconstruct": "tfgen.reconstruction",
     "relax": "tfgen.relaxation",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,44 +12,16 @@ from ase import Atoms
 from tqdm import tqdm
 
 from tfgen import similarity
-from tfgen._files import require_file
+from tfgen.records import STAGES, raw_structures, record_of
 from tfgen.validity import Thresholds, thresholds_from, valid
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
 
-__all__ = ["HIT_TOLERANCES", "STAGES", "evaluate", "raw_structures", "read_generated"]
-
-STAGES = ("decoded", "reconstructed", "relaxed")
+__all__ = ["HIT_TOLERANCES", "evaluate"]
 
 # property -> half width of a hit where none is asked for; see `evaluate` for all others.
 HIT_TOLERANCES = {"energy_per_atom": 0.01}  # eV/atom
-
-
-def read_generated(path: str | os.PathLike[str]) -> list[Atoms]:
-    """Reads the structures that `tfgen generate` wrote, or any other extxyz file.
-
-    Args:
-        path: an extxyz file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not extxyz, is broken or holds no structures.
-    """
-    from ase.io import read  # noqa: PLC0415  (pulls in all of ASE's formats)
-
-    path = require_file(path, "structure file")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{str(path)!r} is empty; an extxyz file with structures is needed")
-    try:
-        structures = read(path, index=":", format="extxyz")
-    except OSError:
-        raise
-    except Exception as error:  # ASE's reader raises whatever its parsing trips over
-        raise ValueError(f"{str(path)!r} is not a readable extxyz file: {error}") from error
-    if not structures:
-        raise ValueError(f"{str(path)!r} holds no structures")
-    return list(structures)
 
 
 def evaluate(
@@ -101,7 +71,7 @@ def evaluate(
         ValueError: if there are no structures, the data set has no training structures, a record
             is malformed, or a tolerance is out of range, missing or of an unknown property.
     """
-    rows = [_row(i, atoms) for i, atoms in enumerate(_listed(generated))]
+    rows = [record_of(atoms, f"structure {i}") for i, atoms in enumerate(_listed(generated))]
     if not (math.isfinite(duplicate_tolerance) and duplicate_tolerance > 0):
         raise ValueError(
             f"duplicate_tolerance is {duplicate_tolerance!r}; a number of Å above 0 is needed"
@@ -118,10 +88,13 @@ def evaluate(
         bar.update()
         raw, raw_valid = None, final["valid"]
         if any("reconstructed_positions" in atoms.arrays for atoms in generated):
-            judged = _judge(raw_structures(generated), train.structures, limits, duplicate_tolerance)
+            judged = _judge(
+                raw_structures(generated), train.structures, limits, duplicate_tolerance
+            )
             raw, raw_valid = _shares(judged), judged["valid"]
         bar.update()
         for k, row in enumerate(rows):
+            row["valid_reconstructed"] = bool(raw_valid[k])
             for key, flags in final.items():
                 # A structure that is not valid is neither unique nor novel, nor the opposite.
                 row[key] = bool(flags[k]) if key == "valid" or final["valid"][k] else None
@@ -162,24 +135,6 @@ def evaluate(
     }
 
 
-def raw_structures(generated: Sequence[Atoms]) -> list[Atoms]:
-    """Returns the structures as reconstructed, before any relaxation."""
-    raw = []
-    for atoms in generated:
-        if "reconstructed_positions" in atoms.arrays:
-            atoms = Atoms(  # noqa: PLW2901
-                atoms.numbers,
-                positions=atoms.arrays["reconstructed_positions"],
-                cell=atoms.cell,
-                pbc=atoms.pbc,
-            )
-        raw.append(atoms)
-    return raw
-
-
-# --- Records ------------------------------------------------------------------------------------
-
-
 def _listed(generated: Sequence[Atoms]) -> Sequence[Atoms]:
     if isinstance(generated, Atoms) or len(generated) == 0:
         raise ValueError("generated is not a list with at least one structure")
@@ -187,73 +142,6 @@ def _listed(generated: Sequence[Atoms]) -> Sequence[Atoms]:
         if not isinstance(atoms, Atoms):
             raise ValueError(f"generated[{i}] is a {type(atoms).__name__}, not an ase.Atoms")
     return generated
-
-
-def _row(index: int, atoms: Atoms) -> dict[str, Any]:
-    """Checks one structure's record and returns it as plain JSON types."""
-    where = f"structure {index}"
-    raw = atoms.arrays.get("reconstructed_positions")
-    if raw is not None and (raw.shape != (len(atoms), 3) or raw.dtype.kind not in "fi"):
-        raise ValueError(f"{where}: reconstructed_positions are not three numbers per atom")
-    status = atoms.info.get("status")
-    target = {
-        name: _target_value(value, f"{where}: target {name}")
-        for name, value in _mapping(atoms, "target", where).items()
-    }
-    return {
-        "formula": atoms.get_chemical_formula("metal"),
-        "target": target or None,
-        **{
-            stage: {
-                name: _finite(value, f"{where}: {stage} {name}")
-                for name, value in _mapping(atoms, stage, where).items()
-            }
-            for stage in STAGES
-        },
-        **{
-            key: _finite(atoms.info.get(key), f"{where}: {key}")
-            for key in ("fingerprint_loss", "seconds")
-        },
-        "status": None if status is None else str(status),
-    }
-
-
-def _mapping(atoms: Atoms, key: str, where: str) -> dict[str, Any]:
-    value = atoms.info.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{where}: {key} is {value!r}, not a mapping of property names to values")
-    return dict(value)
-
-
-def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise ValueError(f"{what} is {value!r}, not a number")
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _finite(value: Any, what: str) -> float | None:
-    """Returns a number; None for one that is missing, not finite or null."""
-    if value is None:
-        return None
-    number = _number(value, what)
-    return number if math.isfinite(number) else None
-
-
-def _target_value(value: Any, what: str) -> float | list[float]:
-    if isinstance(value, list | tuple) and len(value) == 2:
-        ends = [_number(end, what) for end in value]
-        if not (all(map(math.isfinite, ends)) and ends[0] <= ends[1]):
-            raise ValueError(f"{what} is {ends}; a range of two finite numbers LO <= HI is needed")
-        return ends
-    number = _number(value, what)
-    if not math.isfinite(number):
-        raise ValueError(f"{what} is {number}; a finite number is needed")
-    return number
 
 
 def _names(rows: list[dict[str, Any]]) -> list[str]:
@@ -271,22 +159,22 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
 def _judge(
     structures: Sequence[Atoms], training: list[Atoms], limits: Thresholds, tolerance: float
 ) -> dict[str, np.ndarray]:
-    """Returns valid, unique and novel as [n] bool; unique implies valid, novel implies unique."""
+    """Returns valid, unique and novel, [n] bool each; what is not valid is none of them."""
     is_valid = valid(structures, limits.overlap_factor, limits.bond_factor)
     unique, novel = np.zeros_like(is_valid), np.zeros_like(is_valid)
     members = np.flatnonzero(is_valid)
     if len(members):
-        first = similarity.duplicates([structures[m] for m in members], tolerance=tolerance)
-        members = members[first == np.arange(len(members))]
-        unique[members] = True
-        known = similarity.match([structures[m] for m in members], training, tolerance=tolerance)
-        novel[members] = known < 0
+        kept = [structures[m] for m in members.tolist()]
+        first = similarity.duplicates(kept, tolerance=tolerance)
+        unique[members] = first == np.arange(len(members))
+        novel[members] = similarity.match(kept, training, tolerance=tolerance) < 0
     return {"valid": is_valid, "unique": unique, "novel": novel}
 
 
 def _shares(judged: Mapping[str, np.ndarray], member: np.ndarray | None = None) -> dict[str, Any]:
     keep = slice(None) if member is None else member
-    n_valid, n_unique, n_novel = (int(judged[k][keep].sum()) for k in ("valid", "unique", "novel"))
+    n_valid, n_unique = (int(judged[key][keep].sum()) for key in ("valid", "unique"))
+    n_novel = int((judged["unique"] & judged["novel"])[keep].sum())
     return {
         "validity": n_valid / len(judged["valid"][keep]),
         "uniqueness": n_unique / n_valid if n_valid else None,
@@ -349,29 +237,27 @@ def _targets(
             "mae": {},
         }
         for stage in STAGES:
-
-            def values(name: str, stage: str = stage, members: list[int] = members) -> np.ndarray:
-                found = [rows[k][stage].get(name) for k in members]
-                return np.array([np.nan if v is None else v for v in found], float)
-
+            values = {name: _column(rows, members, stage, name) for name in target}
             entry["hit_rate"][stage], entry["mae"][stage] = _rates(
                 target, values, eligible[stage][members], tolerance
             )
         same = np.isin(formulas, [rows[k]["formula"] for k in members])
-        hit_rate, mae = _rates(
-            target,
-            lambda name, same=same: train.properties.get(name, np.full(len(train), np.nan))[same],
-            np.ones(int(same.sum()), bool),
-            tolerance,
-        )
+        nothing = np.full(len(train), np.nan)
+        draws = {name: train.properties.get(name, nothing)[same] for name in target}
+        hit_rate, mae = _rates(target, draws, np.ones(int(same.sum()), bool), tolerance)
         entry["baseline"] = {"count": int(same.sum()), "hit_rate": hit_rate, "mae": mae}
         result.append(entry)
     return result
 
 
+def _column(rows: list[dict[str, Any]], members: list[int], stage: str, name: str) -> np.ndarray:
+    found = [rows[k][stage].get(name) for k in members]
+    return np.array([np.nan if value is None else value for value in found], float)
+
+
 def _rates(
     target: Mapping[str, float | list[float]],
-    values: Callable[[str], np.ndarray],
+    values: Mapping[str, np.ndarray],
     eligible: np.ndarray,
     tolerance: Mapping[str, float],
 ) -> tuple[float | None, dict[str, float | None]]:
@@ -379,7 +265,7 @@ def _rates(
 
     Args:
         target: property -> value or [lo, hi].
-        values: gives the values of a property, [n]; NaN where there is none.
+        values: property -> [n]; NaN where there is none.
         eligible: [n] bool, which structures can be hits.
         tolerance: property -> half width of a hit.
     """
@@ -387,7 +273,7 @@ def _rates(
     mae: dict[str, float | None] = {}
     missing = False
     for name, wanted in target.items():
-        value = values(name)
+        value = values[name]
         low, high = wanted if isinstance(wanted, list) else (wanted, wanted)
         distance = np.maximum(np.maximum(low - value, value - high), 0.0)
         known = np.isfinite(value)

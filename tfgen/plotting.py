@@ -11,7 +11,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 from ase.neighborlist import neighbor_list
+
+from tfgen._report_text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +64,8 @@ _MANY = 2000
 
 
 def target_chart(
-    targets: Sequence[dict[str, Any]],
-    values: dict[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    targets: Sequence[float | list[float]],
+    values: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     training: np.ndarray,
     axis: str,
     tolerance: float | None,
@@ -71,16 +73,16 @@ def target_chart(
     """Draws the property of every structure over its target, one panel per stage.
 
     Args:
-        targets: value or [lo, hi] asked for, one per group, under the key "wanted".
+        targets: value or [lo, hi] asked for, one per group.
         values: stage -> per group (property [n], valid [n] bool).
         training: [n], the property of the training structures; may be empty.
         axis: name of the property with its unit.
         tolerance: half width of a hit; None where only ranges are asked for.
     """
-    wanted = [t["wanted"] if isinstance(t["wanted"], list) else [t["wanted"]] * 2 for t in targets]
+    wanted = [target if isinstance(target, list) else [target] * 2 for target in targets]
     low, high = np.array(wanted, float).T
     centre, reach = (low + high) / 2, np.where(low == high, tolerance or 0.0, (high - low) / 2)
-    everything = np.concatenate([v for groups in values.values() for v, _ in groups] or [[]])
+    everything = np.concatenate([v for groups in values.values() for v, _ in groups])
     bottom, top = _window(np.concatenate([low - reach, high + reach, training]), everything)
     gaps = np.diff(np.unique(centre))
     width = 0.28 * (gaps.min() if len(gaps) else (top - bottom) * 0.2)
@@ -90,16 +92,18 @@ def target_chart(
         for place, (ax, (stage, groups)) in enumerate(zip(axes, values.items(), strict=True)):
             if len(training):
                 band = np.quantile(training, [0.05, 0.95])
-                ax.axhspan(*band, color=TRAINING_COLOUR, alpha=0.18, lw=0, label="90 % of training")
-            for x, lower, upper in zip(centre, centre - reach, centre + reach, strict=True):
+                ax.axhspan(
+                    *band, color=TRAINING_COLOUR, alpha=0.18, lw=0, label="middle 90 % of training"
+                )
+            for k, x in enumerate(centre):
                 ax.fill_between(
                     [x - 1.5 * width, x + 1.5 * width],
-                    lower,
-                    upper,
+                    x - reach[k],
+                    x + reach[k],
                     color="#35a06b",
                     alpha=0.35,
                     lw=0,
-                    label=None if x != centre[0] else "counts as a hit",
+                    label="counts as a hit" if k == 0 else None,
                 )
             for x, (value, is_valid) in zip(centre, groups, strict=True):
                 # Golden-ratio steps spread the points evenly whatever their number.
@@ -151,7 +155,7 @@ def property_chart(
         ax.set(xlabel=axis, ylabel="share of structures", xlim=(low, high))
         ax.legend(fontsize=9)
 
-    return _svg(draw, (6.0, 3.6), f"Histogram of {axis}, generated and training")
+    return _svg(draw, (4.4, 3.3), f"Histogram of {axis}, generated and training")
 
 
 def distance_chart(series: dict[str, tuple[np.ndarray, int]], edges: np.ndarray) -> str:
@@ -181,7 +185,7 @@ def distance_chart(series: dict[str, tuple[np.ndarray, int]], edges: np.ndarray)
         ax.set_xlim(edges[0], edges[-1])
         ax.legend(fontsize=9)
 
-    return _svg(draw, (6.0, 3.6), "Interatomic distances, generated and training")
+    return _svg(draw, (4.4, 3.3), "Interatomic distances, generated and training")
 
 
 def loss_chart(losses: dict[str, np.ndarray]) -> str:
@@ -202,13 +206,15 @@ def loss_chart(losses: dict[str, np.ndarray]) -> str:
         for k, (status, value) in enumerate(losses.items()):
             counts = np.histogram(np.clip(value, edges[0], edges[-1]), edges)[0]
             colour = palette[min(k, len(palette) - 1)]
-            label = f"{status if len(status) <= 48 else status[:47] + '…'} ({len(value)})"
+            label = f"{plain(status, 40)} ({len(value)})"
             ax.stairs(base + counts, edges, baseline=base, fill=True, color=colour, label=label)
             base = base + counts
         ax.set(xscale="log", xlabel="fingerprint loss", ylabel="structures")
-        ax.legend(fontsize=9)
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.xaxis.set_minor_formatter(lambda *_: "")
+        figure.legend(loc="outside lower center", fontsize=9)
 
-    return _svg(draw, (6.0, 3.6), "Histogram of the fingerprint loss")
+    return _svg(draw, (4.4, 3.3), "Histogram of the fingerprint loss")
 
 
 def pair_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarray:
@@ -288,9 +294,10 @@ def picture(atoms: Atoms, label: str) -> str:
             for p, q in edge
         )
         lines = f'<g stroke="currentColor" stroke-opacity="0.45" stroke-width="0.05">{lines}</g>'
-    corners = [seen[:, :2] - radii[:, None], seen[:, :2] + radii[:, None], edge[:, :, :2]]
-    corners = np.concatenate([c.reshape(-1, 2) for c in corners])
-    half = np.abs(corners).max() * 1.04
+    reach = np.concatenate(
+        [np.abs(seen[:, :2]) + radii[:, None], np.abs(edge[..., :2]).reshape(-1, 2)]
+    )
+    half = reach.max() * 1.04
     depth = seen[:, 2].max() - seen[:, 2]
     fade = 0.5 * depth / max(depth.max(), 2.0)
     spheres = []
@@ -341,7 +348,7 @@ def _points(
     limits: tuple[float, float],
     colour: str,
 ) -> None:
-    """Draws points; those outside the limits as arrow heads on the edge, invalid ones as crosses."""
+    """Draws points; invalid ones as crosses, those outside the limits as arrow heads."""
     known = np.isfinite(y)
     above, below = known & (y > limits[1]), known & (y < limits[0])
     inside = known & ~above & ~below
@@ -351,8 +358,9 @@ def _points(
     ax.plot(x[inside & ~is_valid], y[inside & ~is_valid], "x", ms=5, color="#c23b3b",
             rasterized=many)  # fmt: skip
     for outside, marker, at in ((above, "^", limits[1]), (below, "v", limits[0])):
-        ax.plot(x[outside], np.full(int(outside.sum()), at), marker, ms=5, color=colour,
-                clip_on=False, alpha=0.75)  # fmt: skip
+        if outside.any():  # an empty line that is not clipped upsets the layout
+            ax.plot(x[outside], np.full(int(outside.sum()), at), marker, ms=5, color=colour,
+                    clip_on=False, alpha=0.75)  # fmt: skip
 
 
 def _share(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -361,8 +369,8 @@ def _share(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _svg(draw: Any, size: tuple[float, float], label: str) -> str:
     """Runs `draw(figure)` and returns the figure as SVG that fits the width it is given."""
-    import matplotlib as mpl  # noqa: PLC0415  (a second that commands without charts need not pay)
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
     text = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": label}), warnings.catch_warnings():
@@ -373,11 +381,12 @@ def _svg(draw: Any, size: tuple[float, float], label: str) -> str:
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = svg.replace(_INK, "currentColor")
+    # A style sheet inside would rule the whole page; names of groups would repeat themselves.
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace(_INK, "currentColor")
     width, height = size
     opening = (
-        f'<svg viewBox="0 0 {72 * width:g} {72 * height:g}" role="img" '
-        f'aria-label="{html.escape(label)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'<svg class="chart" viewBox="0 0 {72 * width:g} {72 * height:g}" role="img" '
+        f'style="max-width: {96 * width:.0f}px" aria-label="{html.escape(label)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return opening + svg[svg.index(">") + 1 :]

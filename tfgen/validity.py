@@ -27,6 +27,8 @@ BOND_FACTOR = 1.3
 
 # Most pairs of atoms held at once: about 100 MB of temporaries.
 _PAIRS = 1_000_000
+# From this many atoms on, neighbour lists beat looking at every pair.
+_LARGE = 1000
 
 
 class Thresholds(NamedTuple):
@@ -70,7 +72,8 @@ def valid(
 ) -> np.ndarray:
     """Says which structures are finite, free of overlaps and in one connected piece.
 
-    Vectorised over clusters of one size; periodic structures (images count) go one by one.
+    Vectorised over clusters of one size; periodic structures (images count) and those of 1000
+    atoms or more go one by one, through neighbour lists.
 
     Args:
         structures: any mix of sizes and compositions; left unmodified.
@@ -131,8 +134,8 @@ def thresholds_from(
         pass_rate: share that must pass, 0 to 1.
 
     Raises:
-        ValueError: without structures, if a structure has no atoms or positions that are not
-            finite, or if a factor or `pass_rate` is out of range.
+        ValueError: without structures, if a structure has no atoms, positions that are not
+            finite or a broken cell, or if a factor or `pass_rate` is out of range.
     """
     _check(overlap_factor, bond_factor)
     if not 0.0 <= pass_rate <= 1.0:
@@ -141,7 +144,9 @@ def thresholds_from(
         raise ValueError("structures is empty; validity thresholds need at least one structure")
     if not _usable(structures).all():
         bad = int(np.flatnonzero(~_usable(structures))[0])
-        raise ValueError(f"structures[{bad}] has no atoms, or positions that are not finite")
+        raise ValueError(
+            f"structures[{bad}] has no atoms, positions that are not finite or a broken cell"
+        )
     shortest = np.full(len(structures), np.inf)
     longest = np.zeros(len(structures))
     for edges in _edges(structures, None):
@@ -170,9 +175,18 @@ def _check(overlap_factor: float, bond_factor: float) -> None:
 
 
 def _usable(structures: Sequence[Atoms]) -> np.ndarray:
-    return np.array(
-        [len(s) > 0 and bool(np.isfinite(s.positions).all()) for s in structures], bool
-    )
+    """Says which structures have atoms and coordinates that distances can be taken of."""
+    return np.array([len(s) > 0 and _drawn(s) for s in structures], bool)
+
+
+def _drawn(structure: Atoms) -> bool:
+    # Squares of larger numbers lose all precision or overflow; nobody means metres.
+    finite = (np.abs(structure.positions) < 1e9).all()
+    if not structure.pbc.any():
+        return bool(finite)
+    cell = structure.cell
+    whole = np.isfinite(cell.array).all() and not (structure.pbc & ~cell.array.any(axis=1)).any()
+    return bool(finite and whole and cell.complete().volume > 1e-3)
 
 
 def _graph(edges: _Edges, weights: np.ndarray) -> coo_matrix:
@@ -189,22 +203,22 @@ def _in_one_piece(edges: _Edges) -> np.ndarray:
 def _edges(structures: Sequence[Atoms], reach: float | None) -> Iterator[_Edges]:
     """Yields the pairs within `reach` (in sums of radii); None: all, or enough to connect all."""
     usable = _usable(structures)
-    periodic = np.array([bool(s.pbc.any()) for s in structures], bool)
     sizes = np.array([len(s) for s in structures], int)
-    for size in np.unique(sizes[usable & ~periodic]):
-        same = np.flatnonzero(usable & ~periodic & (sizes == size))
+    listed = np.array([s.pbc.any() for s in structures], bool) | (sizes >= _LARGE)
+    for size in np.unique(sizes[usable & ~listed]):
+        same = np.flatnonzero(usable & ~listed & (sizes == size))
         chunk = max(1, _PAIRS // max(1, size * (size - 1) // 2))
         for start in range(0, len(same), chunk):
             yield _cluster_edges(structures, same[start : start + chunk], int(size), reach)
-    for member in np.flatnonzero(usable & periodic):
-        yield _periodic_edges(structures[member], int(member), reach)
+    for member in np.flatnonzero(usable & listed).tolist():
+        yield _listed_edges(structures[member], member, reach)
 
 
 def _cluster_edges(
     structures: Sequence[Atoms], members: np.ndarray, size: int, reach: float | None
 ) -> _Edges:
-    positions = np.array([structures[m].positions for m in members])
-    radii = covalent_radii[np.array([structures[m].numbers for m in members])]
+    positions = np.array([structures[m].positions for m in members.tolist()])
+    radii = covalent_radii[np.array([structures[m].numbers for m in members.tolist()])]
     i, j = np.triu_indices(size, 1)
     distance = np.linalg.norm(positions[:, i] - positions[:, j], axis=-1)
     relative = distance / (radii[:, i] + radii[:, j])
@@ -216,7 +230,7 @@ def _cluster_edges(
     )
 
 
-def _periodic_edges(structure: Atoms, member: int, reach: float | None) -> _Edges:
+def _listed_edges(structure: Atoms, member: int, reach: float | None) -> _Edges:
     radii = covalent_radii[structure.numbers]
     factor = 2.0 if reach is None else reach
     while True:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from tfgen.geometry import Neighbourhood, cosine_cutoff, neighbourhood
+from tfgen.geometry import Neighbourhood, cosine_cutoff, neighbourhood, safe_sqrt
 from tfgen.structures import StructureBatch, as_structures, atomic_numbers_of, batches
 
 __all__ = ["ACSF"]
@@ -217,28 +217,26 @@ class ACSF:
             eta: tf.exp(-tf.constant(eta, dtype) * near.distances**2)[..., None] * by_element
             for eta in etas
         }
-        columns: list[list[tf.Tensor]] = []
+        blocks = [_contract(angular, weights, self.g5_params)] if len(self.g5_params) else []
         if len(self.g4_params):
-            columns += self._g4(near, angular, weights)
-        columns += _contract(angular, weights, self.g5_params)
-        # columns[function][pair of elements] -> one tensor per pair
-        return [tf.stack(of_pair, axis=-1) for of_pair in zip(*columns, strict=True)]
+            blocks.insert(0, self._g4(near, angular, weights))
+        return [tf.concat(of_pair, axis=-1) for of_pair in zip(*blocks, strict=True)]
 
     def _g4(
         self, near: Neighbourhood, angular: _AngularPowers, weights: dict[float, tf.Tensor]
-    ) -> list[list[tf.Tensor]]:
+    ) -> list[tf.Tensor]:
         dtype = near.distances.dtype
         between = near.vectors[:, :, :, None, :] - near.vectors[:, :, None, :, :]
         squared = tf.reduce_sum(between**2, axis=-1)
         within = (squared < self.r_cut**2) & near.mask[..., :, None] & near.mask[..., None, :]
-        distance = tf.sqrt(tf.where(within & (squared > 0), squared, tf.ones([], dtype)))
-        distance = tf.where(squared > 0, distance, tf.zeros([], dtype))
-        cutoff = tf.where(within, cosine_cutoff(distance, self.r_cut), tf.zeros([], dtype))
-        columns = []
+        cutoff = cosine_cutoff(safe_sqrt(squared, within), self.r_cut)
+        cutoff = tf.where(within, cutoff, tf.zeros([], dtype))
+        # The screening by r_jk depends on η: one contraction for each function.
+        of_functions = []
         for row in self.g4_params:
             screened = angular.times(tf.exp(-tf.constant(row[0], dtype) * squared) * cutoff)
-            columns += _contract(screened, weights, row[None])
-        return columns
+            of_functions.append(_contract(screened, weights, row[None]))
+        return [tf.concat(of_pair, axis=-1) for of_pair in zip(*of_functions, strict=True)]
 
 
 # Chunks of `create` hold this many pairs of atoms (x features x 8 bytes).
@@ -286,25 +284,31 @@ class _AngularPowers:
 
 def _contract(
     angular: _AngularPowers, weights: dict[float, tf.Tensor], params: np.ndarray
-) -> list[list[tf.Tensor]]:
-    """Sums 2 P_jk a_j a_k over pairs j < k: [function][pair of elements] -> [batch, atoms]."""
-    columns: dict[int, list[tf.Tensor]] = {}
-    for lambda_, zeta in sorted({(row[2], row[1]) for row in params}):
-        members = [i for i, row in enumerate(params) if (row[2], row[1]) == (lambda_, zeta)]
-        stacked = tf.concat([weights[params[i, 0]] for i in members], axis=-1)
-        # One matrix product for all η and elements of this (λ, ζ).
-        summed = tf.matmul(angular.power(lambda_, zeta), stacked)
-        elements = weights[params[0, 0]].shape[-1]
-        for place, i in enumerate(members):
-            first = summed[..., place * elements : (place + 1) * elements]
-            second = weights[params[i, 0]]
+) -> list[tf.Tensor]:
+    """Sums 2 P_jk a_j a_k over pairs j < k: [batch, atoms, functions] for each pair of elements."""
+    # Functions that share (ζ, λ) share one matrix product.
+    groups: dict[tuple[float, float], list[int]] = {}
+    for i, (_, zeta, lambda_) in enumerate(params):
+        groups.setdefault((zeta, lambda_), []).append(i)
+    elements = weights[params[0, 0]].shape[-1]
+    pairs = [(a, b) for a in range(elements) for b in range(a + 1)]
+    results: list[list[tf.Tensor]] = [[] for _ in pairs]
+    for (zeta, lambda_), members in groups.items():
+        of_element = [
+            tf.concat([weights[params[i, 0]][..., e : e + 1] for i in members], axis=-1)
+            for e in range(elements)
+        ]
+        power = angular.power(lambda_, zeta)
+        summed = [tf.matmul(power, w) for w in of_element]
+        for result, (a, b) in zip(results, pairs, strict=True):
             # The full sum counts each pair of one element twice, of two elements once.
-            columns[i] = [
-                tf.reduce_sum(first[..., a] * second[..., b], axis=-1) * (1.0 if a == b else 2.0)
-                for a in range(elements)
-                for b in range(a + 1)
-            ]
-    return [columns[i] for i in range(len(params))]
+            value = tf.reduce_sum(summed[a] * of_element[b], axis=2)
+            result.append(value if a == b else 2.0 * value)
+    order = np.argsort(np.concatenate(list(groups.values())))
+    in_order = [tf.concat(result, axis=-1) for result in results]
+    if (order == np.arange(len(order))).all():
+        return in_order
+    return [tf.gather(result, order, axis=-1) for result in in_order]
 
 
 def _is_finite(value: Any) -> bool:

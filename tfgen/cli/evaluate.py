@@ -1,0 +1,94 @@
+"""`tfgen evaluate`: metrics and a report on generated structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["evaluate"]
+
+
+def _tolerances(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.partition("=")
+        try:
+            tolerance = float(number)
+        except ValueError:
+            tolerance = -1.0
+        if not name or not 0.0 < tolerance < float("inf"):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE with a value above 0")
+        if name in result:
+            raise click.BadParameter(f"{name!r} is given twice")
+        result[name] = tolerance
+    return result
+
+
+@click.command()
+@click.argument("structures", metavar="OUT.extxyz", type=click.Path(path_type=Path))
+@click.option(
+    "--dataset",
+    "dataset_path",
+    metavar="FILE.h5",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The data set that the model was trained on.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="REPORT/",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to make, with metrics.json and index.html.",
+)
+@click.option(
+    "--hit-tolerance",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_tolerances,
+    help="How near a property must come to its target, in the property's unit. Default: 0.01 for "
+    "energy_per_atom, 5 % of the range in the training set for any other.",
+)
+@click.option(
+    "--duplicate-tolerance",
+    metavar="Å",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="Structures are equal if all sorted interatomic distances are within this.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
+def evaluate(
+    structures: Path,
+    dataset_path: Path,
+    output: Path,
+    hit_tolerance: dict[str, float],
+    duplicate_tolerance: float,
+    overwrite: bool,
+) -> None:
+    """Measure generated structures and write a report on them.
+
+    Tells how many are valid, unique and new, and how many have the property that was asked for,
+    next to plain draws from the training structures. REPORT/index.html opens with no network.
+    """
+    from tfgen import evaluation, report
+    from tfgen.datasets.storage import Dataset
+    from tfgen.records import read_generated
+
+    report.require_report_folder(output, overwrite)
+    generated = read_generated(structures)
+    dataset = Dataset.load(dataset_path)
+    metrics = evaluation.evaluate(
+        generated,
+        dataset,
+        hit_tolerance=hit_tolerance,
+        duplicate_tolerance=duplicate_tolerance,
+        progress=True,
+    )
+    report.write_report(generated, dataset, metrics, output, overwrite)
+    click.echo(report.summary(metrics))
+    click.echo(f"report: {output / 'index.html'}")

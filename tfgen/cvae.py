@@ -1,0 +1,255 @@
+"""The conditional variational autoencoder. Knows tensors, never atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+__all__ = ["CVAE", "KLWarmUp"]
+
+tfd = tfp.distributions
+
+# Features that hardly vary are not blown up: no scale is below this share of the largest.
+SCALE_FLOOR = 1e-3
+# Smallest standard deviation of the posterior and of the likelihood, in scaled units.
+SIGMA_FLOOR = 1e-3
+
+
+@keras.saving.register_keras_serializable(package="tfgen")
+class CVAE(keras.Model):
+    """Learns fingerprints given conditions, and the properties that fingerprints have.
+
+    With x the scaled fingerprint, c the scaled condition and z the latent vector:
+
+    posterior q(z | x, c) = Normal(loc, scale), both by the encoder
+    prior p(z) = Normal(0, 1)
+    likelihood p(x | z, c) = Normal(decoder(z, c), σ_f), one learned σ per feature
+
+    loss = -log p(x | z, c) / F + kl_weight KL(q || p) / F + surrogate_weight |s(x) - properties|²
+
+    where the surrogate s predicts the properties (the first entries of c) from x alone, so that a
+    generated fingerprint can be checked before it is inverted. `F` is the number of features. The
+    loss of validation always has the full `kl_weight`, so that epochs compare during a warm-up.
+
+    Args:
+        features: length of the fingerprint.
+        conditions: length of the condition.
+        properties: how many of the conditions, from the first, the surrogate predicts.
+        latent: size of z.
+        hidden: widths of the hidden layers of encoder and surrogate; reversed in the decoder.
+        kl_weight: weight of the KL term (β).
+        surrogate_weight: weight of the surrogate's squared error.
+        seed: of initial weights and of the noise in training.
+
+    Call arguments:
+        inputs: {"fingerprint": [batch, features], "condition": [batch, conditions]}, unscaled.
+
+    Example:
+        >>> cvae = CVAE(features=380, conditions=2)
+        >>> cvae.adapt(fingerprints, conditions)
+        >>> cvae.compile("adam")
+        >>> cvae.fit({"fingerprint": fingerprints, "condition": conditions}, epochs=100)
+        >>> cvae.decode(cvae.prior([8]).sample(seed=0), conditions[:8])
+
+    References:
+        D. P. Kingma, M. Welling, arXiv:1312.6114, eq. 10; K. Sohn et al., NeurIPS 2015, eq. 3.
+        V. Fung et al., Mach. Learn.: Sci. Technol. 3, 045018 (2022). DOI 10.1088/2632-2153/aca1f7
+    """
+
+    def __init__(
+        self,
+        features: int,
+        conditions: int,
+        properties: int = 1,
+        latent: int = 10,
+        hidden: tuple[int, ...] = (256, 256),
+        kl_weight: float = 1.0,
+        surrogate_weight: float = 1.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if min(features, conditions, properties, latent) < 1 or properties > conditions:
+            raise ValueError(
+                f"features, conditions, properties, latent are {features}, {conditions}, "
+                f"{properties}, {latent}; all must be >= 1 and properties <= conditions"
+            )
+        self.features, self.conditions, self.properties = features, conditions, properties
+        self.latent, self.hidden = latent, tuple(hidden)
+        self.kl_weight, self.surrogate_weight, self.seed = kl_weight, surrogate_weight, seed
+        seeds = iter(np.random.SeedSequence(seed).generate_state(8 + 3 * len(self.hidden)))
+
+        def dense(width: int, name: str, activation: str | None = None) -> keras.layers.Dense:
+            initializer = keras.initializers.GlorotUniform(seed=int(next(seeds) // 2))
+            return keras.layers.Dense(
+                width, activation, kernel_initializer=initializer, name=name
+            )
+
+        def stack(name: str, widths: tuple[int, ...], outputs: int) -> keras.Sequential:
+            layers = [dense(w, f"{name}_{i}", "silu") for i, w in enumerate(widths)]
+            return keras.Sequential([*layers, dense(outputs, f"{name}_out")], name=name)
+
+        self.encoder = stack("encoder", self.hidden, 2 * latent)
+        self.decoder = stack("decoder", self.hidden[::-1], features)
+        self.surrogate = stack("surrogate", self.hidden, properties)
+        self.noise = keras.random.SeedGenerator(int(next(seeds) // 2))
+        self._trackers = [
+            keras.metrics.Mean(name=name) for name in ("loss", "nll", "kl", "property_error")
+        ]
+
+    def build(self, input_shape: Any = None) -> None:
+        """Creates all weights, those of the scaling included."""
+
+        def constant(name: str, shape: tuple[int, ...], value: float) -> keras.Variable:
+            return self.add_weight(
+                shape=shape, initializer=keras.initializers.Constant(value), trainable=False,
+                name=name,
+            )
+
+        self.feature_mean = constant("feature_mean", (self.features,), 0.0)
+        self.feature_scale = constant("feature_scale", (self.features,), 1.0)
+        self.condition_mean = constant("condition_mean", (self.conditions,), 0.0)
+        self.condition_scale = constant("condition_scale", (self.conditions,), 1.0)
+        # A weight and not an attribute: an attribute's value is frozen into the traced graph.
+        self.kl_warmth = constant("kl_warmth", (), 1.0)
+        self.raw_sigma = self.add_weight(
+            shape=(self.features,), initializer=keras.initializers.Constant(0.0), name="raw_sigma"
+        )
+        self.encoder.build((None, self.features + self.conditions))
+        self.decoder.build((None, self.latent + self.conditions))
+        self.surrogate.build((None, self.features))
+        super().build(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        names = (
+            "features", "conditions", "properties", "latent", "kl_weight", "surrogate_weight",
+            "seed",
+        )  # fmt: skip
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **own, "hidden": list(self.hidden)}
+
+    def adapt(self, fingerprints: np.ndarray, conditions: np.ndarray) -> None:
+        """Sets the scaling from training data: mean and standard deviation of every column.
+
+        Args:
+            fingerprints: [n, features].
+            conditions: [n, conditions]; a column that never varies is only centred.
+        """
+        if not self.built:
+            self.build()
+        spread = np.asarray(fingerprints, np.float64).std(axis=0)
+        self.feature_mean.assign(np.mean(fingerprints, axis=0))
+        self.feature_scale.assign(np.maximum(spread, SCALE_FLOOR * spread.max() or 1.0))
+        deviation = np.asarray(conditions, np.float64).std(axis=0)
+        self.condition_mean.assign(np.mean(conditions, axis=0))
+        self.condition_scale.assign(np.where(deviation > 1e-6, deviation, 1.0))
+
+    def posterior(self, fingerprints: tf.Tensor, conditions: tf.Tensor) -> tfd.Distribution:
+        """Returns q(z | x, c), batch [batch], event [latent]."""
+        x, c = self._scaled(fingerprints), self._scaled_condition(conditions)
+        return self._normal(*tf.split(self.encoder(tf.concat([x, c], -1)), 2, axis=-1))
+
+    def prior(self, shape: Any = ()) -> tfd.Distribution:
+        """Returns p(z), batch `shape`, event [latent]."""
+        zeros = tf.zeros([*shape, self.latent])
+        return tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
+
+    def likelihood(self, latents: tf.Tensor, conditions: tf.Tensor) -> tfd.Distribution:
+        """Returns p(x | z, c) of the scaled fingerprint, batch [batch], event [features]."""
+        c = self._scaled_condition(conditions)
+        return self._normal(self.decoder(tf.concat([latents, c], -1)), self.raw_sigma)
+
+    def decode(self, latents: tf.Tensor, conditions: tf.Tensor) -> tf.Tensor:
+        """Returns the mean of the likelihood as unscaled fingerprints, [batch, features]."""
+        mean = self.likelihood(latents, conditions).mean()
+        return mean * self.feature_scale + self.feature_mean
+
+    def predict_properties(self, fingerprints: tf.Tensor) -> tf.Tensor:
+        """Returns the surrogate's properties of fingerprints, [batch, properties], unscaled."""
+        scaled = self.surrogate(self._scaled(fingerprints))
+        scale = self.condition_scale[: self.properties]
+        return scaled * scale + self.condition_mean[: self.properties]
+
+    def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """Encodes, draws z (its mean outside training), decodes; predicts the properties."""
+        x, c = inputs["fingerprint"], inputs["condition"]
+        posterior = self.posterior(x, c)
+        if training:
+            # Keras keeps its seeds as int64, which TFP refuses.
+            seed = tf.cast(self.noise.next(), tf.int32)
+            z = posterior.sample(seed=seed)
+        else:
+            z = posterior.mean()
+        return {
+            "latent_loc": posterior.mean(),
+            "latent_scale": posterior.stddev(),
+            "fingerprint": self.decode(z, c),
+            "properties": self.predict_properties(x),
+        }
+
+    def compute_loss(
+        self,
+        x: Mapping[str, tf.Tensor] | None = None,
+        y: Any = None,
+        y_pred: dict[str, tf.Tensor] | None = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """The loss of the class docstring; updates the metrics loss, nll, kl, property_error."""
+        assert x is not None
+        assert y_pred is not None
+        posterior = tfd.MultivariateNormalDiag(y_pred["latent_loc"], y_pred["latent_scale"])
+        likelihood = self._normal(self._scaled(y_pred["fingerprint"]), self.raw_sigma)
+        nll = -likelihood.log_prob(self._scaled(x["fingerprint"])) / self.features
+        kl = posterior.kl_divergence(self.prior([1])) / self.features
+        wanted = self._scaled_condition(x["condition"])[:, : self.properties]
+        scale = self.condition_scale[: self.properties]
+        found = (y_pred["properties"] - self.condition_mean[: self.properties]) / scale
+        error = tf.reduce_mean((found - wanted) ** 2, axis=-1)
+        weight = self.kl_weight * (self.kl_warmth if training else 1.0)
+        loss = tf.reduce_mean(nll + weight * kl + self.surrogate_weight * error)
+        values = (loss, nll, kl * float(self.features), tf.sqrt(error))
+        for tracker, value in zip(self._trackers, values, strict=True):
+            tracker.update_state(value)
+        return loss
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """loss; nll per feature; kl in nats; property_error in standard deviations."""
+        return self._trackers
+
+    def _normal(self, loc: tf.Tensor, raw_scale: tf.Tensor) -> tfd.Distribution:
+        return tfd.MultivariateNormalDiag(loc, tf.nn.softplus(raw_scale) + SIGMA_FLOOR)
+
+    def _scaled(self, fingerprints: tf.Tensor) -> tf.Tensor:
+        return (tf.cast(fingerprints, tf.float32) - self.feature_mean) / self.feature_scale
+
+    def _scaled_condition(self, conditions: tf.Tensor) -> tf.Tensor:
+        return (tf.cast(conditions, tf.float32) - self.condition_mean) / self.condition_scale
+
+
+class KLWarmUp(keras.callbacks.Callback):
+    """Raises the KL term from nothing to its full weight over the first epochs.
+
+    Without it the decoder learns to ignore z before z says anything (posterior collapse).
+
+    Args:
+        epochs: length of the rise.
+
+    References:
+        S. R. Bowman et al., arXiv:1511.06349, section 3.1.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the share for this epoch."""
+        self.model.kl_warmth.assign(min(1.0, (epoch + 1) / max(1, self.epochs)))

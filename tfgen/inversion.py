@@ -1,0 +1,295 @@
+"""The search that turns fingerprints back into positions, as TensorFlow graph code throughout.
+
+Every function here traces, so that the same search runs under `tfgen.reconstruct` and, whole,
+inside an exported SavedModel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+from ase.data import covalent_radii
+
+from tfgen.fingerprint import Fingerprint
+from tfgen.structures import StructureBatch
+
+__all__ = ["Inverter", "Pool", "packing_radius"]
+
+# Adam's constants (Kingma & Ba, arXiv:1412.6980).
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+# Share of space that touching spheres of covalent radius fill in a random start; a bit loose.
+PACKING_FRACTION = 0.55
+# Candidates whose losses agree this closely are taken for the same structure.
+SAME_LOSS = 1e-3
+
+
+class Pool(NamedTuple):
+    """The best distinct candidates of each target, best first.
+
+    Attributes:
+        positions: [targets, candidates, atoms, 3], Å.
+        loss: [targets, candidates]; infinite where there are fewer distinct candidates.
+    """
+
+    positions: tf.Tensor
+    loss: tf.Tensor
+
+
+def packing_radius(numbers: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Radius (Å) of the sphere that random starts fill, [targets], from covalent radii."""
+    radii = tf.gather(tf.constant(covalent_radii, dtype), numbers)
+    return (tf.reduce_sum(radii**3, axis=-1) / PACKING_FRACTION) ** (1.0 / 3.0)
+
+
+class Inverter:
+    """Finds positions whose fingerprint is a target: multi-start Adam, then a population search.
+
+    The loss of a candidate is L1 on scaled features,
+
+    L = 1/F Σ_f |F_f(positions) - target_f| / scale_f
+
+    which holds its gradient when most features already fit (the squared loss is far worse).
+
+    Args:
+        fingerprint: any callable fingerprint.
+        scale: [features], the spread that makes features comparable.
+    """
+
+    def __init__(self, fingerprint: Fingerprint, scale: tf.Tensor) -> None:
+        self.fingerprint = fingerprint
+        self.inverse_scale = 1.0 / tf.cast(scale, tf.float32)
+
+    def loss(self, positions: tf.Tensor, numbers: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Loss of each structure.
+
+        Args:
+            positions: [batch, atoms, 3], Å, float32.
+            numbers: [batch, atoms].
+            targets: [batch, features].
+
+        Returns:
+            [batch].
+        """
+        features = self.fingerprint(StructureBatch.of_clusters(positions, numbers))
+        return tf.reduce_mean(tf.abs(features - targets) * self.inverse_scale, axis=-1)
+
+    def starts(self, numbers: tf.Tensor, candidates: int, seed: tf.Tensor) -> tf.Tensor:
+        """Draws atoms uniformly in a ball of the right density.
+
+        Args:
+            numbers: [targets, atoms].
+            candidates: starts per target.
+            seed: [2] int32.
+
+        Returns:
+            [targets, candidates, atoms, 3], Å.
+        """
+        shape = [tf.shape(numbers)[0], candidates, tf.shape(numbers)[1]]
+        seeds = tf.random.split(seed, 2)
+        direction = _unit(tf.random.stateless_normal([*shape, 3], seeds[0]))
+        reach = tf.random.stateless_uniform([*shape, 1], seeds[1]) ** (1.0 / 3.0)
+        return direction * reach * packing_radius(numbers, tf.float32)[:, None, None, None]
+
+    def descend(
+        self,
+        positions: tf.Tensor,
+        numbers: tf.Tensor,
+        targets: tf.Tensor,
+        steps: int | tf.Tensor,
+        rate: float,
+    ) -> Pool:
+        """Follows the gradient by Adam, its rate falling from `rate` (Å) to 0 as a half cosine.
+
+        Args:
+            positions: [targets, candidates, atoms, 3], Å.
+            numbers: [targets, atoms].
+            targets: [targets, features].
+            steps: number of steps.
+            rate: first step length, Å.
+
+        Returns:
+            The candidates after descent, in the order given.
+        """
+        shape = tf.shape(positions)
+        count = shape[1]
+        x = tf.reshape(positions, [-1, shape[2], 3])
+        numbers = tf.repeat(numbers, count, axis=0)
+        targets = tf.repeat(targets, count, axis=0)
+        total = tf.cast(steps, tf.float32)
+
+        def body(t: tf.Tensor, x: tf.Tensor, m: tf.Tensor, v: tf.Tensor) -> tuple:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                loss = self.loss(x, numbers, targets)
+            gradient = tape.gradient(loss, x)
+            m = BETA1 * m + (1.0 - BETA1) * gradient
+            v = BETA2 * v + (1.0 - BETA2) * gradient**2
+            m_hat, v_hat = m / (1.0 - BETA1 ** (t + 1.0)), v / (1.0 - BETA2 ** (t + 1.0))
+            step = 0.5 * rate * (1.0 + tf.cos(math.pi * t / total))
+            return t + 1.0, x - step * m_hat / (tf.sqrt(v_hat) + EPSILON), m, v
+
+        zero = tf.zeros_like(x)
+        _, x, _, _ = tf.while_loop(
+            lambda t, *_: t < total, body, (tf.constant(0.0), x, zero, zero)
+        )
+        loss = self.loss(x, numbers, targets)
+        loss = tf.where(tf.math.is_finite(loss), loss, tf.constant(math.inf))
+        return Pool(tf.reshape(x, shape), tf.reshape(loss, shape[:2]))
+
+    def first(
+        self,
+        numbers: tf.Tensor,
+        targets: tf.Tensor,
+        seed: tf.Tensor,
+        *,
+        candidates: int,
+        survivors: int,
+        steps: int | tf.Tensor,
+        rate: float,
+    ) -> Pool:
+        """Random starts, descent, selection: the first pool of `survivors` per target."""
+        positions = self.starts(numbers, candidates, seed)
+        return select(self.descend(positions, numbers, targets, steps, rate), survivors)
+
+    def improve(
+        self,
+        pool: Pool,
+        numbers: tf.Tensor,
+        targets: tf.Tensor,
+        seed: tf.Tensor,
+        *,
+        candidates: int,
+        steps: int | tf.Tensor,
+        rate: float,
+    ) -> Pool:
+        """One round of the population search: moves, descent, selection among old and new."""
+        moved = propose(pool, numbers, candidates, seed)
+        found = self.descend(moved, numbers, targets, steps, rate)
+        union = Pool(*(tf.concat(pair, axis=1) for pair in zip(pool, found, strict=True)))
+        return select(union, tf.shape(pool.loss)[1])
+
+
+def select(pool: Pool, survivors: int | tf.Tensor) -> Pool:
+    """Keeps the best `survivors` distinct candidates of each target.
+
+    Diversity matters more than rank: a pool full of copies of one wrong structure finds nothing.
+    """
+    order = tf.argsort(pool.loss, axis=1)
+    loss = tf.gather(pool.loss, order, batch_dims=1)
+    ahead = tf.concat([tf.fill([tf.shape(loss)[0], 1], -math.inf), loss[:, :-1]], axis=1)
+    copy = loss - ahead < SAME_LOSS * loss
+    loss = tf.where(copy, tf.constant(math.inf), loss)
+    place = tf.argsort(loss, axis=1, stable=True)[:, :survivors]
+    return Pool(
+        positions=tf.gather(
+            pool.positions, tf.gather(order, place, batch_dims=1), batch_dims=1
+        ),
+        loss=tf.gather(loss, place, batch_dims=1),
+    )
+
+
+def propose(pool: Pool, numbers: tf.Tensor, candidates: int, seed: tf.Tensor) -> tf.Tensor:
+    """Makes new candidates from a pool by moves that cross barriers.
+
+    Each is one of: rattle (all atoms, 0.1-0.6 Å), relocate (one to three atoms to the side of
+    others), twist (one half against the other), cut-and-splice (halves of two candidates), and
+    exchange of two atoms (for alloys; where both are of one element, a rattle).
+
+    Args:
+        pool: the candidates.
+        numbers: [targets, atoms], sorted.
+        candidates: how many to make per target.
+        seed: [2] int32.
+
+    Returns:
+        [targets, candidates, atoms, 3], Å.
+    """
+    targets, atoms = tf.shape(numbers)[0], tf.shape(numbers)[1]
+    shape = [targets, candidates]
+    seeds = iter(tf.unstack(tf.random.split(seed, 16)))
+
+    def uniform(tail: list, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+        return tf.random.stateless_uniform([*shape, *tail], next(seeds), low, high)
+
+    def parents() -> tf.Tensor:
+        filled = tf.reduce_sum(tf.cast(tf.math.is_finite(pool.loss), tf.float32), axis=1)
+        filled = tf.maximum(filled, 1.0)[:, None]
+        # Squaring the draw favours the best without forgetting the rest.
+        index = tf.cast(uniform([]) ** 1.5 * filled, tf.int32)
+        x = tf.gather(pool.positions, index, batch_dims=1)
+        x -= tf.reduce_mean(x, axis=2, keepdims=True)
+        return tf.matmul(x, _rotations(tf.random.stateless_normal([*shape, 4], next(seeds))))
+
+    x, mate = parents(), parents()
+    spacing = 2.0 * tf.gather(tf.constant(covalent_radii, tf.float32), numbers)[:, None, :, None]
+
+    rattled = x + uniform([1, 1], 0.1, 0.6) * tf.random.stateless_normal(
+        [*shape, atoms, 3], next(seeds)
+    )
+
+    ranks = tf.argsort(tf.argsort(uniform([atoms]), axis=-1), axis=-1)
+    chosen = ranks < tf.cast(uniform([1], 1.0, 4.0), tf.int32)
+    hosts = tf.cast(uniform([atoms]) * tf.cast(atoms, tf.float32), tf.int32)
+    outward = _unit(tf.random.stateless_normal([*shape, atoms, 3], next(seeds)))
+    beside = tf.gather(x, hosts, batch_dims=2) + outward * spacing
+    relocated = tf.where(chosen[..., None], beside, x)
+
+    angle = uniform([1], 0.2, 2.0 * math.pi - 0.2)
+    c, s = tf.cos(angle), tf.sin(angle)
+    turned = tf.stack(
+        [c * x[..., 0] - s * x[..., 1], s * x[..., 0] + c * x[..., 1], x[..., 2]], axis=-1
+    )
+    twisted = tf.where(x[..., 2:] > 0, turned, x)
+
+    # Elements are blocks of the sorted `numbers`; in each, atoms sorted by height, the top share
+    # from one parent and the rest from the other: the composition stays.
+    block = tf.cast(tf.broadcast_to(numbers[:, None, :], [*shape, atoms]), tf.float32) * 1e4
+    spliced = tf.where(
+        _rank_in_element(numbers)[:, None, :, None] >= uniform([1, 1], 0.25, 0.75),
+        tf.gather(x, tf.argsort(block + x[..., 2], axis=-1), batch_dims=2),
+        tf.gather(mate, tf.argsort(block + mate[..., 2], axis=-1), batch_dims=2),
+    )
+
+    first = tf.cast(uniform([]) * tf.cast(atoms, tf.float32), tf.int32)
+    second = tf.cast(uniform([]) * tf.cast(atoms, tf.float32), tf.int32)
+    place = tf.range(atoms)[None, None, :]
+    swapped_place = tf.where(
+        place == first[..., None],
+        second[..., None],
+        tf.where(place == second[..., None], first[..., None], place),
+    )
+    differ = tf.gather(numbers, first, batch_dims=1) != tf.gather(numbers, second, batch_dims=1)
+    exchanged = tf.where(
+        differ[..., None, None], tf.gather(x, swapped_place, batch_dims=2), rattled
+    )
+
+    alloy = tf.cast(tf.reduce_any(numbers != numbers[:, :1], axis=1), tf.float32)[:, None]
+    kind = tf.cast(uniform([]) * (4.0 + alloy), tf.int32)[..., None, None]
+    moved = rattled
+    for place_, candidate in enumerate((relocated, twisted, spliced, exchanged), start=1):
+        moved = tf.where(kind == place_, candidate, moved)
+    return moved
+
+
+def _unit(x: tf.Tensor) -> tf.Tensor:
+    return x / tf.sqrt(tf.reduce_sum(x**2, axis=-1, keepdims=True) + 1e-12)
+
+
+def _rotations(quaternions: tf.Tensor) -> tf.Tensor:
+    """Rotation matrices [..., 3, 3] of quaternions [..., 4] of any length."""
+    w, x, y, z = tf.unstack(_unit(quaternions), axis=-1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return tf.stack([tf.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def _rank_in_element(numbers: tf.Tensor) -> tf.Tensor:
+    """[targets, atoms], each atom's place among those of its element, from 0 to below 1."""
+    same = tf.cast(numbers[:, :, None] == numbers[:, None, :], tf.float32)
+    before = tf.linalg.band_part(same, -1, 0)
+    return (tf.reduce_sum(before, axis=-1) - 0.5) / tf.reduce_sum(same, axis=-1)

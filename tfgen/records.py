@@ -1,0 +1,141 @@
+"""What each generated structure says about itself in `atoms.info`, read with care.
+
+The records come from `tfgen generate`, or from anywhere: nothing in them is taken on trust.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from tfgen._files import require_file
+
+__all__ = ["STAGES", "raw_structures", "read_generated", "record_of"]
+
+STAGES = ("decoded", "reconstructed", "relaxed")
+
+
+def read_generated(path: str | os.PathLike[str]) -> list[Atoms]:
+    """Reads the structures that `tfgen generate` wrote, or any other extxyz file.
+
+    Args:
+        path: an extxyz file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not extxyz, is broken or holds no structures.
+    """
+    from ase.io import read  # pulls in the list of ASE's formats
+
+    path = require_file(path, "structure file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{str(path)!r} is empty; an extxyz file with structures is needed")
+    try:
+        structures = read(path, index=":", format="extxyz")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk's fault, not the file's
+        raise ValueError(f"{str(path)!r} is not a readable extxyz file: {error}") from error
+    if not structures:
+        raise ValueError(f"{str(path)!r} holds no structures")
+    return list(structures)
+
+
+def raw_structures(generated: Sequence[Atoms]) -> list[Atoms]:
+    """Returns the structures as reconstructed, before any relaxation."""
+    raw = []
+    for atoms in generated:
+        if "reconstructed_positions" in atoms.arrays:
+            atoms = Atoms(
+                atoms.numbers,
+                positions=atoms.arrays["reconstructed_positions"],
+                cell=atoms.cell,
+                pbc=atoms.pbc,
+            )
+        raw.append(atoms)
+    return raw
+
+
+def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
+    """Checks a structure's record and returns it as plain JSON types.
+
+    Args:
+        atoms: the structure; any part of the record may be missing.
+        where: names the structure in messages.
+
+    Returns:
+        formula; target: property -> value or [lo, hi], or None; each of `STAGES`: property ->
+        value, or None where it is not a finite number; fingerprint_loss, seconds and status, or
+        None.
+
+    Raises:
+        ValueError: if a part of the record is not what it should be.
+    """
+    raw = atoms.arrays.get("reconstructed_positions")
+    if raw is not None and (raw.shape != (len(atoms), 3) or raw.dtype.kind not in "fi"):
+        raise ValueError(f"{where}: reconstructed_positions are not three numbers per atom")
+    status = atoms.info.get("status")
+    target = {
+        name: _target_value(value, f"{where}: target {name}")
+        for name, value in _mapping(atoms, "target", where).items()
+    }
+    return {
+        "formula": atoms.get_chemical_formula("metal"),
+        "target": target or None,
+        **{
+            stage: {
+                name: _finite(value, f"{where}: {stage} {name}")
+                for name, value in _mapping(atoms, stage, where).items()
+            }
+            for stage in STAGES
+        },
+        **{
+            key: _finite(atoms.info.get(key), f"{where}: {key}")
+            for key in ("fingerprint_loss", "seconds")
+        },
+        "status": None if status is None else str(status),
+    }
+
+
+def _mapping(atoms: Atoms, key: str, where: str) -> dict[str, Any]:
+    value = atoms.info.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{where}: {key} is {value!r}, not a mapping of property names to values")
+    return dict(value)
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise ValueError(f"{what} is {value!r}, not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _finite(value: Any, what: str) -> float | None:
+    """Returns a number; None for one that is missing, not finite or null."""
+    if value is None:
+        return None
+    number = _number(value, what)
+    return number if math.isfinite(number) else None
+
+
+def _target_value(value: Any, what: str) -> float | list[float]:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        ends = [_number(end, what) for end in value]
+        if not (all(map(math.isfinite, ends)) and ends[0] <= ends[1]):
+            raise ValueError(f"{what} is {ends}; a range of two finite numbers LO <= HI is needed")
+        return ends
+    number = _number(value, what)
+    if not math.isfinite(number):
+        raise ValueError(f"{what} is {number}; a finite number is needed")
+    return number

@@ -1,0 +1,115 @@
+"""The report on generated structures: `metrics.json`, `index.html` and a few lines of text."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ase import Atoms
+
+from tfgen._files import new_folder, require_absent
+from tfgen._report_body import body
+from tfgen._report_page import page
+from tfgen._report_text import percent, plain, statuses, value_text, wanted_text
+from tfgen.records import STAGES
+
+if TYPE_CHECKING:
+    from tfgen.datasets.storage import Dataset
+
+__all__ = ["require_report_folder", "summary", "write_report"]
+
+_FILES = {"metrics.json", "index.html"}
+
+
+def require_report_folder(folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Returns `folder` if a report may be written there; call it before long work.
+
+    Raises:
+        FileExistsError: if it exists and `overwrite` is false, or if it holds anything but a
+            report: overwriting is for reports, not for whatever a slip of the keyboard names.
+        NotADirectoryError: if it is a file.
+    """
+    folder = require_absent(folder, overwrite)
+    if folder.exists():
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{str(folder)!r} is a file, a folder was expected")
+        others = sorted({entry.name for entry in folder.iterdir()} - _FILES)
+        if others:
+            raise FileExistsError(
+                f"{str(folder)!r} holds {others[0]!r}, which is no part of a report; "
+                "refusing to replace the folder"
+            )
+    return folder
+
+
+def write_report(
+    generated: Sequence[Atoms],
+    dataset: Dataset,
+    metrics: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    overwrite: bool = False,
+) -> None:
+    """Writes `metrics.json` and `index.html`, one file that opens with no network.
+
+    Args:
+        generated: the structures that were evaluated.
+        dataset: the data set they were evaluated against.
+        metrics: what `tfgen.evaluation.evaluate` returned for the two.
+        folder: a new folder, whole or not there.
+        overwrite: replace an earlier report.
+
+    Raises:
+        FileExistsError: if the folder exists and may not be replaced.
+        ValueError: if `metrics` is of other structures.
+    """
+    if len(metrics["structures"]) != len(generated):
+        raise ValueError(
+            f"metrics is of {len(metrics['structures'])} structures, not of these {len(generated)}"
+        )
+    folder = require_report_folder(folder, overwrite)
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+    content = body(generated, dataset, metrics)
+    title = f"{metrics['count']} generated structures"
+    with new_folder(folder, overwrite) as temporary:
+        (temporary / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        (temporary / "index.html").write_text(page(title, content), encoding="utf-8")
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """Returns the metrics as a compact table of plain text, for a terminal."""
+    lines = [
+        f"structures: {metrics['count']}, next to {metrics['training_structures']} for training",
+        f"valid {percent(metrics['validity'])}   unique {percent(metrics['uniqueness'])}   "
+        f"new {percent(metrics['novelty'])}   "
+        + ", ".join(f"{count} {plain(name)}" for name, count in statuses(metrics, 4).items()),
+    ]
+    if metrics["seconds_per_structure"] is not None:
+        lines[0] += f", {metrics['seconds_per_structure']:.2g} s a structure"
+    if metrics["targets"]:
+        names = ("decoded", "recon.", "relaxed", "draws")
+        lines += [
+            "",
+            f"{'':27s}{'  hits':36s}  mean distance to the target",
+            f"{'target':22s}{'n':>5s}" + "".join(f"{name:>9s}" for name in names * 2),
+        ]
+    for entry in metrics["targets"]:
+        rates = [entry["hit_rate"][stage] for stage in STAGES] + [entry["baseline"]["hit_rate"]]
+        shared = f"{entry['count']:5d}" + "".join(f"{percent(rate):>9s}" for rate in rates)
+        for k, (name, wanted) in enumerate(entry["target"].items()):
+            errors = [entry["mae"][stage][name] for stage in STAGES]
+            errors.append(entry["baseline"]["mae"][name])
+            title = f"{plain(name)} {wanted_text(wanted)}"
+            head = f"{title:22s}{shared if k == 0 else '':41s}"
+            lines.append(head + "".join(f"{value_text(error, 2):>9s}" for error in errors))
+    limits = metrics["thresholds"]
+    near, far = limits["overlap_factor"], limits["bond_factor"]
+    passed = percent(limits["training_pass_rate"])
+    lines += [
+        "",
+        f"valid: atoms at least {near:g} times the sum of their covalent radii apart, in one piece by",
+        f"bonds up to {far:g} times that sum; {passed} of the training structures are",
+    ]
+    return "\n".join(lines)
