@@ -153,6 +153,7 @@ def property_chart(
         for k, mark in enumerate(marks):
             ax.axvline(mark, color=_INK, lw=0.9, ls=(0, (4, 3)), label="target" if k == 0 else None)
         ax.set(xlabel=axis, ylabel="share of structures", xlim=(low, high))
+        ax.locator_params(axis="x", nbins=6)
         ax.legend(fontsize=9)
 
     return _svg(draw, (4.4, 3.3), f"Histogram of {axis}, generated and training")
@@ -276,13 +277,7 @@ def picture(atoms: Atoms, label: str) -> str:
             'text-anchor="middle" font-size="0.2" fill="currentColor">cannot be drawn</text></svg>'
         )
     middle = atoms.positions.mean(axis=0)
-    axes = np.linalg.eigh(np.cov(atoms.positions - middle, rowvar=False, bias=True))[1][:, ::-1]
-    axes[:, 2] *= np.linalg.det(axes)  # no mirror images
-    # A little off the axis, or symmetric structures hide their own back.
-    a, b = np.deg2rad(14.0), np.deg2rad(-18.0)
-    turn = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
-    tilt = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
-    view = axes @ turn.T @ tilt.T
+    view = _view(atoms.positions - middle)
     seen = (atoms.positions - middle) @ view
     radii = 0.95 * covalent_radii[atoms.numbers]
     lines = ""
@@ -311,6 +306,17 @@ def picture(atoms: Atoms, label: str) -> str:
         f'<svg viewBox="{-half:.3f} {-half:.3f} {2 * half:.3f} {2 * half:.3f}" role="img" '
         f'aria-label="{label}"><title>{label}</title>{lines}{"".join(spheres)}</svg>'
     )
+
+
+def _view(positions: np.ndarray) -> np.ndarray:
+    """Returns the rotation [3, 3] that shows centred positions [n, 3] from their flat side."""
+    axes = np.linalg.eigh(positions.T @ positions)[1][:, ::-1]
+    axes[:, 2] *= np.linalg.det(axes)  # no mirror images
+    # A little off the axis, or symmetric structures hide their own back.
+    a, b = np.deg2rad(14.0), np.deg2rad(-18.0)
+    turn = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
+    tilt = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
+    return axes @ turn.T @ tilt.T
 
 
 def _cell_edges(cell: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -108,13 +109,20 @@ def _mapping(atoms: Atoms, key: str, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{where}: {key} is {value!r}, not a mapping of property names to values")
+        raise ValueError(
+            f"{where}: {key} is {_shown(value)}, not a mapping of property names to values"
+        )
     return dict(value)
+
+
+def _shown(value: Any) -> str:
+    """Returns a value for a message: short, and NumPy's numbers like any other."""
+    return reprlib.repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise ValueError(f"{what} is {value!r}, not a number")
+        raise ValueError(f"{what} is {_shown(value)}, not a number")
     try:
         return float(value)
     except OverflowError:

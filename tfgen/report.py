@@ -88,28 +88,34 @@ def summary(metrics: Mapping[str, Any]) -> str:
     ]
     if metrics["seconds_per_structure"] is not None:
         lines[0] += f", {metrics['seconds_per_structure']:.2g} s a structure"
-    if metrics["targets"]:
+    titles = [
+        f"{plain(name)} {wanted_text(wanted)}"
+        for entry in metrics["targets"]
+        for name, wanted in entry["target"].items()
+    ]
+    if titles:
+        width = max(map(len, titles))
         names = ("decoded", "recon.", "relaxed", "draws")
         lines += [
             "",
-            f"{'':27s}{'  hits':36s}  mean distance to the target",
-            f"{'target':22s}{'n':>5s}" + "".join(f"{name:>9s}" for name in names * 2),
+            f"{'':{width + 5}s}   {'hits':32s}mean distance to the target",
+            f"{'target':{width}s}{'n':>5s}" + "".join(f"{name:>8s}" for name in names * 2),
         ]
     for entry in metrics["targets"]:
         rates = [entry["hit_rate"][stage] for stage in STAGES] + [entry["baseline"]["hit_rate"]]
-        shared = f"{entry['count']:5d}" + "".join(f"{percent(rate):>9s}" for rate in rates)
-        for k, (name, wanted) in enumerate(entry["target"].items()):
+        shared = f"{entry['count']:5d}" + "".join(f"{percent(rate):>8s}" for rate in rates)
+        for name in entry["target"]:
             errors = [entry["mae"][stage][name] for stage in STAGES]
             errors.append(entry["baseline"]["mae"][name])
-            title = f"{plain(name)} {wanted_text(wanted)}"
-            head = f"{title:22s}{shared if k == 0 else '':41s}"
-            lines.append(head + "".join(f"{value_text(error, 2):>9s}" for error in errors))
+            cells = "".join(f"{value_text(error, 2):>8s}" for error in errors)
+            lines.append(f"{titles.pop(0):{width}s}{shared}{cells}")
+            shared = " " * len(shared)  # the other properties of the same target
     limits = metrics["thresholds"]
     near, far = limits["overlap_factor"], limits["bond_factor"]
     passed = percent(limits["training_pass_rate"])
     lines += [
         "",
-        f"valid: atoms at least {near:g} times the sum of their covalent radii apart, in one piece by",
-        f"bonds up to {far:g} times that sum; {passed} of the training structures are",
+        f"valid: atoms at least {near:g} times the sum of covalent radii apart, and in one piece",
+        f"by bonds up to {far:g} times that sum; {passed} of the training structures are",
     ]
     return "\n".join(lines)

@@ -8,20 +8,17 @@ folder `FILE.h5.partial` until all are there.
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import functools
-import importlib.metadata
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
-import platform
 import shutil
 import signal
 import threading
 import zipfile
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +26,11 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from tfgen import __version__
 from tfgen._files import new_file, require_absent
-from tfgen.datasets.recipe import Recipe, Relax, Split
+from tfgen.datasets.recipe import Recipe, Relax, load_recipe
 from tfgen.datasets.sampling import pack
-from tfgen.datasets.storage import Dataset
+from tfgen.datasets.storage import Dataset, assign_splits, provenance
 from tfgen.potentials.emt import EMT
 from tfgen.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
 from tfgen.relaxation import relax
@@ -40,7 +38,7 @@ from tfgen.similarity import duplicates
 from tfgen.structures import numbers_from_formula
 from tfgen.validity import BOND_FACTOR, connected
 
-__all__ = ["assign_splits", "build", "partial_folder", "versions"]
+__all__ = ["build", "partial_folder"]
 
 PARTIAL_VERSION = 1
 # Starts in a chunk: enough to fill the relaxation's batches, few enough to lose little.
@@ -56,12 +54,12 @@ _SAMPLING, _CHOOSING, _SPLITTING = range(3)
 
 
 class _Chunk(NamedTuple):
-    """One task: the starts `first` to `first + count` of one formula."""
+    """One task: the starts from `first` on, `size` of them, of one formula."""
 
     place: int
     formula: str
     first: int
-    count: int
+    size: int
 
 
 class _Minima(NamedTuple):
@@ -73,7 +71,7 @@ class _Minima(NamedTuple):
 
 
 def build(
-    recipe: Recipe,
+    recipe: Recipe | str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     seed: int = 0,
@@ -88,7 +86,7 @@ def build(
     split. The structures come sorted by composition, then by energy.
 
     Args:
-        recipe: what to build.
+        recipe: what to build; a recipe, the path of its file, or its name in `datasets/`.
         output: the HDF5 file to write.
         seed: of all random choices.
         workers: number of processes; the data set does not depend on it.
@@ -99,11 +97,15 @@ def build(
         The data set that was written; `metadata["counts"]` says what became of the starts.
 
     Raises:
+        FileNotFoundError: if there is no such recipe.
         FileExistsError: if the output exists and `overwrite` is false.
-        ValueError: if nothing is left (says which filter took how many), the interrupted build in
-            `FILE.h5.partial` is another one, or an argument is out of its range.
+        ValueError: if the recipe is not valid, nothing is left (says which filter took how many),
+            the interrupted build in `FILE.h5.partial` is another one, or an argument is out of
+            its range.
         ChildProcessError: if a worker process dies; what is done is kept.
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
     if seed < 0:
         raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
     if workers < 1:
@@ -116,15 +118,18 @@ def build(
     chunks = _chunks(recipe)
     missing = [c for c in chunks if _load_chunk(folder, c) is None]
     with tqdm(
-        total=sum(c.count for c in chunks),
-        initial=sum(c.count for c in chunks) - sum(c.count for c in missing),
+        total=sum(c.size for c in chunks),
+        initial=sum(c.size for c in chunks) - sum(c.size for c in missing),
         desc=f"relaxing {recipe.name}",
         unit="",
         disable=not progress,
     ) as bar:
-        run = _run_here if min(workers, len(missing)) < 2 else _run_in_processes  # noqa: PLR2004
-        for count in run(folder, recipe, seed, missing, workers):
-            bar.update(count)
+        if min(workers, len(missing)) < 2:
+            done = _run_here(folder, recipe, seed, missing)
+        else:
+            done = _run_in_processes(folder, recipe, seed, missing, workers)
+        for chunk in done:
+            bar.update(chunk.size)
     dataset = _select(recipe, seed, _gather(folder, chunks))
     dataset.save(output, overwrite)
     shutil.rmtree(folder, ignore_errors=True)
@@ -135,41 +140,6 @@ def partial_folder(output: str | os.PathLike[str]) -> Path:
     """Where the finished chunks of an unfinished build of `output` wait."""
     output = Path(output)
     return output.with_name(output.name + ".partial")
-
-
-def assign_splits(n: int, fractions: Split, seed: int) -> np.ndarray:
-    """Draws which of n structures go into which split.
-
-    Every split of which there should be a part has a structure as soon as there are enough; the
-    training split comes first.
-
-    Args:
-        n: number of structures.
-        fractions: shares, which add up to 1.
-        seed: of the permutation.
-
-    Returns:
-        [n] int8: 0 train, 1 validation, 2 test.
-    """
-    shares = np.array([fractions.train, fractions.validation, fractions.test])
-    sizes = np.floor(shares * n + 0.5).astype(int)
-    sizes[1:] = np.maximum(sizes[1:], shares[1:] > 0)
-    sizes[0] = n - sizes[1:].sum()
-    for split in (2, 1):  # training needs at least one; small sets go without test first
-        if sizes[0] < 1:
-            sizes[0] += sizes[split]
-            sizes[split] = 0
-    rng = _rng(seed, _SPLITTING)
-    return np.repeat(np.arange(3, dtype=np.int8), sizes)[rng.permutation(n)]
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a data set is made with."""
-    found = {"python": platform.python_version()}
-    for package in ("tfgen", "tensorflow", "ase", "numpy", "scipy", "h5py"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
 
 
 def _rng(seed: int, *use: int) -> np.random.Generator:
@@ -190,7 +160,7 @@ def _chunks(recipe: Recipe) -> list[_Chunk]:
 def _task(recipe: Recipe, seed: int) -> dict[str, Any]:
     return {
         "partial_version": PARTIAL_VERSION,
-        "tfgen": versions().get("tfgen"),
+        "tfgen": __version__,
         "seed": seed,
         "chunk": CHUNK,
         "pairs_per_chunk": PAIRS_PER_CHUNK,
@@ -236,7 +206,7 @@ def _load_chunk(folder: Path, chunk: _Chunk) -> _Minima | None:
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    if positions.shape != (chunk.count, len(numbers), 3) or energy.shape != (chunk.count,):
+    if positions.shape != (chunk.size, len(numbers), 3) or energy.shape != (chunk.size,):
         return None
     return _Minima([Atoms(numbers, positions=x) for x in positions], energy, converged)
 
@@ -247,14 +217,14 @@ def _potential(name: str) -> EMT:
     return {"emt": EMT}[name]()
 
 
-def _work(folder: Path, recipe: Recipe, seed: int, chunk: _Chunk) -> int:
-    """Runs one chunk and writes its result; returns the number of starts."""
+def _work(folder: Path, recipe: Recipe, seed: int, chunk: _Chunk) -> _Chunk:
+    """Runs one chunk and writes its result; returns the chunk."""
     numbers = numbers_from_formula(chunk.formula)
     rng = _rng(seed, _SAMPLING, chunk.place)
     sample = recipe.sample
-    positions = np.empty([chunk.count, len(numbers), 3])
+    positions = np.empty([chunk.size, len(numbers), 3])
     # The shapes take turns over all starts of the formula, so that each has its equal share.
-    turn = (chunk.first + np.arange(chunk.count)) % len(sample.shapes)
+    turn = (chunk.first + np.arange(chunk.size)) % len(sample.shapes)
     for place in np.unique(turn):
         rows = turn == place
         positions[rows] = pack(
@@ -268,7 +238,7 @@ def _work(folder: Path, recipe: Recipe, seed: int, chunk: _Chunk) -> int:
     result = _minima(recipe.relax, numbers, positions, rng)
     with new_file(_chunk_file(folder, chunk), overwrite=True) as temporary:
         np.savez(temporary, positions=result[0], energy=result[1], converged=result[2])
-    return chunk.count
+    return chunk
 
 
 def _minima(
@@ -300,16 +270,14 @@ def _minima(
     return positions, energy, converged
 
 
-def _run_here(
-    folder: Path, recipe: Recipe, seed: int, chunks: list[_Chunk], workers: int
-) -> Iterator[int]:
+def _run_here(folder: Path, recipe: Recipe, seed: int, chunks: list[_Chunk]) -> Iterator[_Chunk]:
     for chunk in chunks:
         yield _work(folder, recipe, seed, chunk)
 
 
 def _run_in_processes(
     folder: Path, recipe: Recipe, seed: int, chunks: list[_Chunk], workers: int
-) -> Iterator[int]:
+) -> Iterator[_Chunk]:
     # TensorFlow does not survive a fork.
     executor = concurrent.futures.ProcessPoolExecutor(
         min(workers, len(chunks)),
@@ -320,7 +288,7 @@ def _run_in_processes(
         tasks = [executor.submit(_work, folder, recipe, seed, chunk) for chunk in chunks]
         for task in concurrent.futures.as_completed(tasks):
             yield task.result()
-    except concurrent.futures.process.BrokenProcessPool as error:
+    except BrokenProcessPool as error:
         raise ChildProcessError(
             "a worker process died (out of memory?); what is done is kept, the same command goes on"
         ) from error
@@ -390,29 +358,24 @@ def _select(recipe: Recipe, seed: int, minima: _Minima) -> Dataset:
         taken = ", ".join(f"{count} {stage}" for stage, count in counts.items() if stage != "kept")
         raise ValueError(f"recipe {recipe.name!r} leaves no structures: {taken}")
     structures = [minima.structures[i] for i in rows]
+    fractions = recipe.split.train, recipe.split.validation, recipe.split.test
     names = [ENERGY_PER_ATOM, *applicable(structures)]
     return Dataset(
         structures=structures,
         properties=compute(structures, names, minima.energy[rows]),
         units={name: UNITS[name] for name in names},
-        split=assign_splits(len(rows), recipe.split, seed),
+        split=assign_splits(len(rows), fractions, _rng(seed, _SPLITTING)),
         metadata={
             "name": recipe.name,
             "description": recipe.description,
             "kind": "built",
             "recipe": recipe.text,
             "seed": seed,
-            "versions": versions(),
             "counts": counts,
             "thresholds": {
                 "bond_factor": BOND_FACTOR,
                 "duplicate_tolerance": chosen.duplicate_tolerance,
             },
-            "created": now(),
+            **provenance(),
         },
     )
-
-
-def now() -> str:
-    """The time of day, UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -15,7 +15,7 @@ packing = 0.5                   # share of the volume the atoms fill
 potential = "emt"
 fmax = 0.01                     # eV/Å
 max_steps = 2000
-rattle = 0.05                   # Å; shakes structures off saddle points, then relaxes again
+rattle = 0.1                    # Å; shakes structures off saddle points, then relaxes again
 
 [select]
 duplicate_tolerance = 0.05      # Å
@@ -98,7 +98,7 @@ class Relax:
     potential: str = "emt"
     fmax: float = 0.01
     max_steps: int = 2000
-    rattle: float = 0.05
+    rattle: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Select:
 
 @dataclass(frozen=True)
 class Split:
-    """Shares of the structures in each split; they add up to 1."""
+    """Shares of the structures in each split, in the order of `SPLITS`; they add up to 1."""
 
     train: float = 0.8
     validation: float = 0.1
@@ -241,7 +241,7 @@ def _sample(section: dict[str, Any]) -> Sample:
 
 def _check_formula(formula: str) -> None:
     numbers = numbers_from_formula(formula, "sample.formula")
-    if len(numbers) < 2:  # noqa: PLR2004  (the smallest structure with a shape)
+    if len(numbers) < 2:
         raise ValueError(f"sample.formula {formula!r} is a single atom; at least 2 are needed")
     species = EMT().species
     missing = sorted({chemical_symbols[z] for z in numbers} - set(species))
@@ -285,7 +285,7 @@ def _split(section: dict[str, Any]) -> Split:
         test=_number(section, "test", "split.", Split.test, 0.0, 1.0, True),
     )
     total = split.train + split.validation + split.test
-    if abs(total - 1.0) > 1e-6:  # noqa: PLR2004  (people write 0.333)
+    if abs(total - 1.0) > 1e-6:
         raise ValueError(f"split.train, validation and test add up to {total:g}; 1 is needed")
     return split
 

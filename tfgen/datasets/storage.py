@@ -5,10 +5,15 @@ The layout is documented in `datasets/README.md`.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
 import math
 import os
+import platform
+from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import h5py
@@ -16,9 +21,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from tfgen import __version__
 from tfgen._files import new_file, require_file
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "SPLITS", "Dataset"]
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "SPLITS", "Dataset", "assign_splits", "provenance"]
 
 SCHEMA = "tfgen-dataset"
 SCHEMA_VERSION = 1
@@ -87,6 +93,31 @@ class Dataset:
             metadata=self.metadata,
         )
 
+    def summary(self) -> dict[str, Any]:
+        """What is in the data set, JSON-able: counts, sizes, compositions, properties, metadata."""
+        counts = {name: int((self.split == i).sum()) for i, name in enumerate(SPLITS)}
+        formulas = Counter(s.get_chemical_formula("metal") for s in self.structures)
+        sizes = Counter(len(s) for s in self.structures)
+        return {
+            "name": self.metadata.get("name"),
+            "structures": len(self),
+            "splits": counts,
+            "sizes": {str(size): count for size, count in sorted(sizes.items())},
+            "compositions": dict(formulas.most_common()),
+            "periodic": sum(bool(s.pbc.any()) for s in self.structures),
+            "properties": {
+                name: {
+                    "unit": self.units[name],
+                    "min": float(values.min()),
+                    "mean": float(values.mean()),
+                    "max": float(values.max()),
+                }
+                for name, values in self.properties.items()
+                if len(values)
+            },
+            "metadata": self.metadata,
+        }
+
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Writes the data set as HDF5; a file of that name is whole, old or new, at any moment.
 
@@ -111,7 +142,7 @@ class Dataset:
             file.create_dataset("pbc", data=pbc, **_COMPRESSION)
             split = file.create_dataset("split", data=self.split, **_COMPRESSION)
             split.attrs["names"] = list(SPLITS)
-            group = file.create_group("properties")
+            group = file.create_group("properties", track_order=True)
             for name, values in self.properties.items():
                 _write(group, name, values, self.units[name])
 
@@ -127,7 +158,7 @@ class Dataset:
         try:
             with h5py.File(path, "r") as file:
                 return _read(file)
-        except _Invalid as error:
+        except _InvalidError as error:
             raise ValueError(f"data set {str(path)!r} {error}") from error
         except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
             # PermissionError and its like already say what is wrong; h5py's own OSErrors do not.
@@ -137,7 +168,49 @@ class Dataset:
             raise ValueError(f"data set {str(path)!r} {problem}") from error
 
 
-class _Invalid(Exception):
+def assign_splits(
+    n: int, fractions: tuple[float, float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Draws which of n structures go into which split.
+
+    Sizes are rounded, but a split with a share has at least one structure as soon as there are
+    enough for all; the training split comes first.
+
+    Args:
+        n: number of structures.
+        fractions: shares of `SPLITS`, which add up to 1.
+        rng: draws the permutation.
+
+    Returns:
+        [n] int8: 0 train, 1 validation, 2 test.
+
+    Raises:
+        ValueError: if a share is negative, or they do not add up to 1.
+    """
+    shares = np.array(fractions, np.float64)
+    if shares.shape != (3,) or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
+        raise ValueError(f"fractions are {fractions!r}; three shares that add up to 1 are needed")
+    sizes = np.floor(shares * n + 0.5).astype(int)
+    sizes[1:] = np.maximum(sizes[1:], shares[1:] > 0)
+    sizes[0] = n - sizes[1:].sum()
+    for split in (2, 1):
+        if sizes[0] < 1:
+            sizes[0] += sizes[split]
+            sizes[split] = 0
+    return np.repeat(np.arange(3, dtype=np.int8), sizes)[rng.permutation(n)]
+
+
+def provenance() -> dict[str, Any]:
+    """Metadata of a data set made now: the versions of what makes it, and the time (UTC)."""
+    versions = {"tfgen": __version__, "python": platform.python_version()}
+    for package in ("tensorflow", "ase", "numpy", "scipy", "h5py"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"versions": versions, "created": created}
+
+
+class _InvalidError(Exception):
     """A reason why a file is not a data set; completes the sentence that starts with its name."""
 
 
@@ -165,35 +238,35 @@ def _is_hdf5(path: os.PathLike[str]) -> bool:
 
 def _read(file: h5py.File) -> Dataset:
     if file.attrs.get("schema") != SCHEMA:
-        raise _Invalid("is an HDF5 file, but not a tfgen data set")
+        raise _InvalidError("is an HDF5 file, but not a tfgen data set")
     version = file.attrs.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise _Invalid(
+        raise _InvalidError(
             f"has schema version {version}; this version of tfgen reads {SCHEMA_VERSION}"
         )
     offsets = _array(file, "offsets", (None,))
     n = len(offsets) - 1
     if n < 1:
-        raise _Invalid("has no structures")
+        raise _InvalidError("has no structures")
     if offsets[0] != 0 or (np.diff(offsets) < 1).any():
-        raise _Invalid("is damaged: 'offsets' does not grow from 0")
+        raise _InvalidError("is damaged: 'offsets' does not grow from 0")
     atoms = int(offsets[-1])
     numbers = _array(file, "numbers", (atoms,)).astype(int)
     if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
-        raise _Invalid("is damaged: 'numbers' holds something else than atomic numbers")
+        raise _InvalidError("is damaged: 'numbers' holds something else than atomic numbers")
     positions = _array(file, "positions", (atoms, 3))
     cell = _array(file, "cell", (n, 3, 3))
     pbc = _array(file, "pbc", (n, 3)).astype(bool)
     split = _array(file, "split", (n,))
     if not np.isin(split, range(len(SPLITS))).all():
-        raise _Invalid("is damaged: 'split' holds something else than 0, 1, 2")
+        raise _InvalidError("is damaged: 'split' holds something else than 0, 1, 2")
     group = file.get("properties")
     if not isinstance(group, h5py.Group):
-        raise _Invalid("is damaged: 'properties' is missing")
+        raise _InvalidError("is damaged: 'properties' is missing")
     properties = {name: _array(group, name, (n,)) for name in group}
     metadata = json.loads(file.attrs["metadata"])
     if not isinstance(metadata, dict):
-        raise _Invalid("is damaged: 'metadata' is not a JSON object")
+        raise _InvalidError("is damaged: 'metadata' is not a JSON object")
     return Dataset(
         structures=[
             Atoms(numbers[start:stop], positions=positions[start:stop], cell=c, pbc=p)
@@ -210,15 +283,15 @@ def _array(group: h5py.Group, name: str, shape: tuple[int | None, ...]) -> np.nd
     """Reads an array and checks its rank, its known sizes and that it is finite."""
     dataset = group.get(name)
     if not isinstance(dataset, h5py.Dataset):
-        raise _Invalid(f"is damaged: {name!r} is missing")
+        raise _InvalidError(f"is damaged: {name!r} is missing")
     wrong = len(dataset.shape) != len(shape) or any(
         want not in (None, got) for want, got in zip(shape, dataset.shape, strict=False)
     )
     if wrong or dataset.dtype.kind not in "iufb":
-        raise _Invalid(f"is damaged: {name!r} has shape {dataset.shape} of {dataset.dtype}")
+        raise _InvalidError(f"is damaged: {name!r} has shape {dataset.shape} of {dataset.dtype}")
     if math.prod(dataset.shape) == 0:
         return np.zeros(dataset.shape, dataset.dtype)
     values = np.asarray(dataset[()])
     if not np.isfinite(values).all():
-        raise _Invalid(f"holds values in {name!r} that are not finite")
+        raise _InvalidError(f"holds values in {name!r} that are not finite")
     return values

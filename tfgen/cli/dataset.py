@@ -1,0 +1,208 @@
+"""`tfgen dataset`: build, import, look at and export data sets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+__all__ = ["dataset"]
+
+_OUTPUT = click.Path(dir_okay=True)  # folders are refused by the library, with exit code 1
+
+
+@click.group()
+def dataset() -> None:
+    """Build, import, look at and export data sets."""
+
+
+@dataset.command()
+@click.argument("recipe", metavar="RECIPE")
+@click.option("-o", "--output", required=True, type=_OUTPUT, help="HDF5 file to write.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of processes; the data set does not depend on it.",
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="Where the work runs.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Address of a Dask scheduler.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace the output, and discard what is left of another, interrupted build.",
+)
+def build(
+    recipe: str,
+    output: str,
+    seed: int,
+    workers: int,
+    executor: str,
+    scheduler: str | None,
+    overwrite: bool,
+) -> None:
+    """Run RECIPE, a TOML file or a name such as pt13, and write a data set.
+
+    Run again after an interruption, it goes on where it stopped.
+    """
+    if executor == "dask":
+        raise click.UsageError("--executor dask comes in a later version; use --workers for now")
+    if scheduler is not None:
+        raise click.UsageError("--scheduler goes with --executor dask")
+    from tfgen.datasets.building import build as run
+    from tfgen.datasets.building import partial_folder
+    from tfgen.datasets.recipe import load_recipe
+
+    loaded = load_recipe(recipe)
+    try:
+        result = run(loaded, output, seed=seed, workers=workers, overwrite=overwrite, progress=True)
+    except KeyboardInterrupt:
+        done = len(list(partial_folder(output).glob("chunk-*.npz")))
+        raise click.ClickException(
+            f"interrupted; {done} finished chunks are kept in {str(partial_folder(output))!r}, "
+            "the same command goes on from there"
+        ) from None
+    _print_counts(result.metadata["counts"])
+    _print_written(output, result.summary())
+
+
+@dataset.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.option("-o", "--output", required=True, type=_OUTPUT, help="HDF5 file to write.")
+@click.option(
+    "--property",
+    "properties",
+    multiple=True,
+    metavar="NAME",
+    help="A number to take from info, calculator results or db columns; may be repeated. "
+    "Energies are taken if all structures have one.",
+)
+@click.option(
+    "--unit",
+    "units",
+    multiple=True,
+    metavar="NAME=UNIT",
+    help="Unit of a property, to be recorded; may be repeated.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0.0),
+    default=0.05,
+    show_default=True,
+    help="Structures whose sorted distances differ by no more, in Å, are duplicates.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split."
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output.")
+def import_(
+    files: tuple[str, ...],
+    output: str,
+    properties: tuple[str, ...],
+    units: tuple[str, ...],
+    tolerance: float,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Make a data set of the structures in FILES, which may be of any format that ASE reads."""
+    table = {}
+    for unit in units:
+        name, equals, value = unit.partition("=")
+        if not name or not equals or not value:
+            raise click.BadParameter(f"{unit!r} is not of the form NAME=UNIT", param_hint="--unit")
+        table[name] = value
+    from tfgen._files import require_absent
+    from tfgen.datasets.importing import import_files
+
+    require_absent(output, overwrite)
+    result = import_files(
+        files, properties=properties, units=table, tolerance=tolerance, seed=seed, progress=True
+    )
+    result.save(output, overwrite)
+    _print_counts(result.metadata["counts"])
+    _print_written(output, result.summary())
+
+
+@dataset.command()
+@click.argument("file", metavar="FILE.h5")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def info(file: str, as_json: bool) -> None:
+    """Show counts, sizes, compositions, property ranges and units, and provenance."""
+    from tfgen.datasets.storage import Dataset
+
+    summary = Dataset.load(file).summary()
+    if as_json:
+        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    metadata = summary["metadata"]
+    click.echo(f"{summary['name'] or file}: {metadata.get('description') or 'no description'}")
+    _print_contents(summary)
+    if metadata.get("counts"):
+        click.echo()
+        _print_counts(metadata["counts"])
+    versions = metadata.get("versions", {})
+    made = [f"{metadata.get('kind', 'made')} {metadata.get('created', 'at an unknown time')}"]
+    made += [f"seed {metadata['seed']}"] if "seed" in metadata else []
+    made += [f"{name} {version}" for name, version in versions.items()]
+    click.echo("\n" + ", ".join(made))
+
+
+@dataset.command()
+@click.argument("file", metavar="FILE.h5")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=_OUTPUT,
+    help="File to write; its suffix decides on the format. "
+    "extxyz, traj and db keep everything exactly.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="all",
+    show_default=True,
+)
+@click.option("--overwrite", is_flag=True, help="Replace the output.")
+def export(file: str, output: str, split: str, overwrite: bool) -> None:
+    """Write the structures of FILE.h5 in any format that ASE writes."""
+    from tfgen.datasets.exporting import export as run
+    from tfgen.datasets.storage import Dataset
+
+    count = run(Dataset.load(file), output, split=split, overwrite=overwrite)
+    click.echo(f"{output}: {count} structures")
+
+
+def _print_counts(counts: dict[str, int]) -> None:
+    for stage, count in counts.items():
+        click.echo(f"{count:8d}  {stage}")
+
+
+def _print_written(output: str, summary: dict[str, Any]) -> None:
+    click.echo(f"\n{output}")
+    _print_contents(summary)
+
+
+def _print_contents(summary: dict[str, Any]) -> None:
+    splits = ", ".join(f"{count} {name}" for name, count in summary["splits"].items())
+    click.echo(f"structures    {summary['structures']} ({splits})")
+    compositions = [f"{f} ({n})" for f, n in summary["compositions"].items()]
+    more = f" and {len(compositions) - 8} more" if len(compositions) > 8 else ""
+    click.echo(f"compositions  {', '.join(compositions[:8])}{more}")
+    sizes = [int(size) for size in summary["sizes"]]
+    reach = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    click.echo(f"atoms         {reach}")
+    click.echo(f"periodic      {summary['periodic'] or 'none'}")
+    click.echo(f"\n{'property':24} {'unit':10} {'lowest':>12} {'mean':>12} {'highest':>12}")
+    for name, p in summary["properties"].items():
+        values = "".join(f" {p[key]:12.6g}" for key in ("min", "mean", "max"))
+        click.echo(f"{name:24} {p['unit']:10}{values}")
