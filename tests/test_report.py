@@ -226,7 +226,7 @@ def test_only_a_report_is_overwritten(tmp_path):
     metrics = evaluate(structures, data)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="'thesis.tex', which is no part of a report"):
+    with pytest.raises(FileExistsError, match="'thesis.tex', which tfgen has not put there"):
         write_report(structures, data, metrics, tmp_path / "home", overwrite=True)
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
     (tmp_path / "file").write_text("a file")

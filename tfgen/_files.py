@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-__all__ = ["new_file", "new_folder", "require_absent", "require_file"]
+__all__ = ["new_file", "new_folder", "require_absent", "require_file", "require_folder_replaceable"]
 
 
 def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
@@ -37,6 +37,34 @@ def require_absent(path: str | os.PathLike[str], overwrite: bool = False) -> Pat
         raise FileExistsError(f"{str(path)!r} exists; use --overwrite to replace it")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"folder {str(path.absolute().parent)!r} does not exist")
+    return path
+
+
+def require_folder_replaceable(
+    path: str | os.PathLike[str], overwrite: bool, contents: Collection[str]
+) -> Path:
+    """Returns `path` if a folder may be written there; call it before long work, not after.
+
+    Args:
+        path: the folder.
+        overwrite: whether an old one may be replaced.
+        contents: names that a folder of this kind has: one that holds anything else is not
+            replaced, whatever a slip of the keyboard names.
+
+    Raises:
+        FileExistsError: if it exists and may not be replaced.
+        NotADirectoryError: if it is a file.
+    """
+    path = require_absent(path, overwrite)
+    if path.exists():
+        if not path.is_dir():
+            raise NotADirectoryError(f"{str(path)!r} is a file, a folder was expected")
+        others = sorted({entry.name for entry in path.iterdir()} - set(contents))
+        if others:
+            raise FileExistsError(
+                f"{str(path)!r} holds {others[0]!r}, which tfgen has not put there; refusing to "
+                "replace the folder"
+            )
     return path
 
 

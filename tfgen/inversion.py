@@ -15,7 +15,7 @@ from ase.data import covalent_radii
 from tfgen.fingerprint import Fingerprint
 from tfgen.structures import StructureBatch
 
-__all__ = ["Inverter", "Pool", "packing_radius"]
+__all__ = ["Inverter", "Pool", "Problem", "packing_radius"]
 
 # Adam's constants (Kingma & Ba, arXiv:1412.6980).
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -23,6 +23,20 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 PACKING_FRACTION = 0.55
 # Candidates whose losses agree this closely are taken for the same structure.
 SAME_LOSS = 1e-3
+
+
+class Problem(NamedTuple):
+    """What is sought, for targets of one number of atoms.
+
+    Attributes:
+        numbers: [targets, atoms] int32, sorted, no padding.
+        targets: [targets, features] float32.
+        scale: [features] float32, the spread that makes features comparable.
+    """
+
+    numbers: tf.Tensor
+    targets: tf.Tensor
+    scale: tf.Tensor
 
 
 class Pool(NamedTuple):
@@ -53,27 +67,17 @@ class Inverter:
     which holds its gradient when most features already fit (the squared loss is far worse).
 
     Args:
-        fingerprint: any callable fingerprint.
-        scale: [features], the spread that makes features comparable.
+        fingerprint: whatever maps batches of structures to vectors, differentiably.
     """
 
-    def __init__(self, fingerprint: Fingerprint, scale: tf.Tensor) -> None:
+    def __init__(self, fingerprint: Fingerprint) -> None:
         self.fingerprint = fingerprint
-        self.inverse_scale = 1.0 / tf.cast(scale, tf.float32)
 
-    def loss(self, positions: tf.Tensor, numbers: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Loss of each structure.
-
-        Args:
-            positions: [batch, atoms, 3], Å, float32.
-            numbers: [batch, atoms].
-            targets: [batch, features].
-
-        Returns:
-            [batch].
-        """
-        features = self.fingerprint(StructureBatch.of_clusters(positions, numbers))
-        return tf.reduce_mean(tf.abs(features - targets) * self.inverse_scale, axis=-1)
+    def loss(self, positions: tf.Tensor, problem: Problem) -> tf.Tensor:
+        """Loss of one structure per target: positions [targets, atoms, 3], Å -> [targets]."""
+        batch = StructureBatch.of_clusters(positions, problem.numbers)
+        error = tf.abs(self.fingerprint(batch) - problem.targets)
+        return tf.reduce_mean(error / problem.scale, axis=-1)
 
     def starts(self, numbers: tf.Tensor, candidates: int, seed: tf.Tensor) -> tf.Tensor:
         """Draws atoms uniformly in a ball of the right density.
@@ -95,8 +99,7 @@ class Inverter:
     def descend(
         self,
         positions: tf.Tensor,
-        numbers: tf.Tensor,
-        targets: tf.Tensor,
+        problem: Problem,
         steps: int | tf.Tensor,
         rate: float,
     ) -> Pool:
@@ -104,8 +107,7 @@ class Inverter:
 
         Args:
             positions: [targets, candidates, atoms, 3], Å.
-            numbers: [targets, atoms].
-            targets: [targets, features].
+            problem: what is sought.
             steps: number of steps.
             rate: first step length, Å.
 
@@ -115,14 +117,16 @@ class Inverter:
         shape = tf.shape(positions)
         count = shape[1]
         x = tf.reshape(positions, [-1, shape[2], 3])
-        numbers = tf.repeat(numbers, count, axis=0)
-        targets = tf.repeat(targets, count, axis=0)
+        each = problem._replace(
+            numbers=tf.repeat(problem.numbers, count, axis=0),
+            targets=tf.repeat(problem.targets, count, axis=0),
+        )
         total = tf.cast(steps, tf.float32)
 
         def body(t: tf.Tensor, x: tf.Tensor, m: tf.Tensor, v: tf.Tensor) -> tuple:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)
-                loss = self.loss(x, numbers, targets)
+                loss = self.loss(x, each)
             gradient = tape.gradient(loss, x)
             m = BETA1 * m + (1.0 - BETA1) * gradient
             v = BETA2 * v + (1.0 - BETA2) * gradient**2
@@ -134,14 +138,13 @@ class Inverter:
         _, x, _, _ = tf.while_loop(
             lambda t, *_: t < total, body, (tf.constant(0.0), x, zero, zero)
         )
-        loss = self.loss(x, numbers, targets)
+        loss = self.loss(x, each)
         loss = tf.where(tf.math.is_finite(loss), loss, tf.constant(math.inf))
         return Pool(tf.reshape(x, shape), tf.reshape(loss, shape[:2]))
 
     def first(
         self,
-        numbers: tf.Tensor,
-        targets: tf.Tensor,
+        problem: Problem,
         seed: tf.Tensor,
         *,
         candidates: int,
@@ -150,14 +153,13 @@ class Inverter:
         rate: float,
     ) -> Pool:
         """Random starts, descent, selection: the first pool of `survivors` per target."""
-        positions = self.starts(numbers, candidates, seed)
-        return select(self.descend(positions, numbers, targets, steps, rate), survivors)
+        positions = self.starts(problem.numbers, candidates, seed)
+        return select(self.descend(positions, problem, steps, rate), survivors)
 
     def improve(
         self,
         pool: Pool,
-        numbers: tf.Tensor,
-        targets: tf.Tensor,
+        problem: Problem,
         seed: tf.Tensor,
         *,
         candidates: int,
@@ -165,8 +167,8 @@ class Inverter:
         rate: float,
     ) -> Pool:
         """One round of the population search: moves, descent, selection among old and new."""
-        moved = propose(pool, numbers, candidates, seed)
-        found = self.descend(moved, numbers, targets, steps, rate)
+        moved = propose(pool, problem.numbers, candidates, seed)
+        found = self.descend(moved, problem, steps, rate)
         union = Pool(*(tf.concat(pair, axis=1) for pair in zip(pool, found, strict=True)))
         return select(union, tf.shape(pool.loss)[1])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
-from tfgen._files import new_folder, require_absent
+from tfgen._files import new_folder, require_folder_replaceable
 from tfgen._report_body import body
 from tfgen._report_page import page
 from tfgen._report_text import percent, plain, statuses, value_text, wanted_text
@@ -32,17 +32,7 @@ def require_report_folder(folder: str | os.PathLike[str], overwrite: bool = Fals
             report: overwriting is for reports, not for whatever a slip of the keyboard names.
         NotADirectoryError: if it is a file.
     """
-    folder = require_absent(folder, overwrite)
-    if folder.exists():
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{str(folder)!r} is a file, a folder was expected")
-        others = sorted({entry.name for entry in folder.iterdir()} - _FILES)
-        if others:
-            raise FileExistsError(
-                f"{str(folder)!r} holds {others[0]!r}, which is no part of a report; "
-                "refusing to replace the folder"
-            )
-    return folder
+    return require_folder_replaceable(folder, overwrite, _FILES)
 
 
 def write_report(

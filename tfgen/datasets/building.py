@@ -17,6 +17,7 @@ import shutil
 import signal
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -178,8 +179,8 @@ def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
             found = None
         if found == task:
             return
-        # A folder without chunks was interrupted at its very start; nothing is lost with it.
-        if not overwrite and (found is not None or any(folder.glob("chunk-*.npz"))):
+        # Interrupted at its very start, before the record was there: nothing is lost with it.
+        if not overwrite and any(not p.name.startswith(".task-") for p in folder.iterdir()):
             old = found if isinstance(found, dict) else {}
             differing = ", ".join(k for k in task if old.get(k) != task[k])
             raise ValueError(
@@ -200,11 +201,15 @@ def _load_chunk(folder: Path, chunk: _Chunk) -> _Minima | None:
     """Reads a finished chunk; None if it is not there or not whole."""
     numbers = numbers_from_formula(chunk.formula)
     try:
-        with np.load(_chunk_file(folder, chunk), allow_pickle=False) as file:
+        # np.load does not close a file that it finds to be damaged.
+        with (
+            _chunk_file(folder, chunk).open("rb") as raw,
+            np.load(raw, allow_pickle=False) as file,
+        ):
             positions, energy, converged = (
                 file[name] for name in ("positions", "energy", "converged")
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     if positions.shape != (chunk.size, len(numbers), 3) or energy.shape != (chunk.size,):
         return None
@@ -369,6 +374,7 @@ def _select(recipe: Recipe, seed: int, minima: _Minima) -> Dataset:
             "name": recipe.name,
             "description": recipe.description,
             "kind": "built",
+            "potential": recipe.relax.potential,
             "recipe": recipe.text,
             "seed": seed,
             "counts": counts,

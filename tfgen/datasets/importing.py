@@ -158,7 +158,7 @@ def _read(path: Path) -> Iterator[_Row]:
             atoms, columns = next(rows)
         except StopIteration:
             return
-        except OSError:
+        except PermissionError:
             raise
         except Exception as error:  # readers raise whatever their parsing trips over
             reason = " ".join(str(error).split()) or type(error).__name__

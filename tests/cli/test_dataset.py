@@ -1,0 +1,151 @@
+"""`tfgen dataset ...` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from click.testing import CliRunner
+
+from tfgen.cli import main
+from tfgen.datasets import building
+from tfgen.datasets.storage import Dataset
+
+
+def run(*arguments) -> object:
+    return CliRunner().invoke(main, ["dataset", *map(str, arguments)])
+
+
+def assert_one_line(result, code: int, *words: str) -> None:
+    assert result.exit_code == code, result.output
+    lines = result.output.strip().splitlines()
+    assert "Traceback" not in result.output
+    if code == 1:
+        assert lines[-1].startswith("Error: ")
+    for word in words:
+        assert word in lines[-1], result.output
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('name = "tiny"\n[sample]\nformula = "Pt4"\ncount = 12\n')
+    return path
+
+
+@pytest.fixture
+def file(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [Atoms("PtCu2", rng.random((3, 3)) + 3 * np.eye(3)) for _ in range(10)]
+    for i, atoms in enumerate(images):
+        atoms.info.update(energy=float(i), gap=0.5 * i)
+    path = tmp_path / "set.xyz"
+    ase.io.write(path, images)
+    return path
+
+
+def test_the_whole_way(recipe, tmp_path):
+    output = tmp_path / "tiny.h5"
+    result = run("build", recipe, "-o", output, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    assert "12  sampled" in result.output
+    assert "energy_per_atom          eV/atom" in result.output
+    dataset = Dataset.load(output)
+    assert dataset.metadata["seed"] == 3
+
+    shown = run("info", output)
+    assert shown.exit_code == 0
+    for word in ("tiny", "Pt4", "train", "duplicates", "seed 3", "Å"):
+        assert word in shown.output
+    table = json.loads(run("info", output, "--json").output)
+    assert table["structures"] == len(dataset)
+    assert table["metadata"]["recipe"] == recipe.read_text()
+
+    xyz = tmp_path / "tiny.extxyz"
+    assert run("export", output, "-o", xyz, "--split", "all").exit_code == 0
+    assert run("import", xyz, "-o", tmp_path / "back.h5").exit_code == 0
+    back = Dataset.load(tmp_path / "back.h5")
+    np.testing.assert_array_equal(
+        back.properties["energy_per_atom"], dataset.properties["energy_per_atom"]
+    )
+
+    assert_one_line(run("build", recipe, "-o", output), 1, "exists; use --overwrite")
+    assert run("build", recipe, "-o", output, "--overwrite").exit_code == 0
+
+
+def test_import_with_properties_and_units(file, tmp_path):
+    output = tmp_path / "out.h5"
+    result = run("import", file, "-o", output, "--property", "gap", "--unit", "gap=eV")
+    assert result.exit_code == 0, result.output
+    assert "10  read" in result.output
+    assert Dataset.load(output).units["gap"] == "eV"
+    assert_one_line(run("import", file, "-o", output), 1, "exists")
+
+
+def test_an_interrupted_build_says_how_to_go_on(recipe, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(building, "_work", interrupt)
+    result = run("build", recipe, "-o", tmp_path / "x.h5")
+    assert_one_line(result, 1, "interrupted", "x.h5.partial", "the same command goes on")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--executor", "dask"], "comes in a later version"),
+        (["--executor", "slurm"], "'slurm' is not one of"),
+        (["--scheduler", "tcp://x"], "--scheduler goes with --executor dask"),
+        (["--workers", "0"], "0 is not in the range"),
+        (["--seed", "-1"], "-1 is not in the range"),
+        (["--workers", "two"], "'two' is not a valid integer"),
+    ],
+)
+def test_wrong_usage_of_build(recipe, tmp_path, options, message):
+    assert_one_line(run("build", recipe, "-o", tmp_path / "x.h5", *options), 2, message)
+
+
+def test_wrong_usage_elsewhere(file, tmp_path):
+    output = tmp_path / "x.h5"
+    assert_one_line(run("build", "pt13"), 2, "Missing option '-o'")
+    assert_one_line(run("import", "-o", output), 2, "Missing argument 'FILES...'")
+    assert_one_line(run("import", file, "-o", output, "--unit", "gap"), 2, "NAME=UNIT")
+    assert_one_line(run("import", file, "-o", output, "--tolerance", "-1"), 2, "-1")
+    assert_one_line(run("export", file, "-o", output, "--split", "dev"), 2, "'dev' is not one of")
+
+
+def test_work_that_cannot_be_done(recipe, file, tmp_path):
+    output = tmp_path / "x.h5"
+    assert_one_line(run("build", "pt14", "-o", output), 1, "pt14", "pt13")
+    recipe.write_text(recipe.read_text().replace("12", "0"))
+    assert_one_line(run("build", recipe, "-o", output), 1, "sample.count is 0", str(recipe))
+    assert_one_line(run("build", "pt13", "-o", tmp_path / "no" / "x.h5"), 1, "does not exist")
+    assert_one_line(run("import", tmp_path / "none.xyz", "-o", output), 1, "does not exist")
+    assert_one_line(run("import", file, "-o", output, "--property", "hue"), 1, "row 1", "'hue'")
+    assert_one_line(run("info", tmp_path / "none.h5"), 1, "does not exist")
+    assert_one_line(run("info", file), 1, "is not an HDF5 file")
+    assert_one_line(run("info", tmp_path), 1, "is a folder")
+    assert_one_line(run("export", file, "-o", tmp_path / "y.xyz"), 1, "is not an HDF5 file")
+    assert not output.exists()
+
+
+def test_info_in_a_process_of_its_own(file, tmp_path):
+    output = tmp_path / "out.h5"
+    assert run("import", file, "-o", output).exit_code == 0
+    command = [sys.executable, "-X", "importtime", "-m", "tfgen", "dataset", "info"]
+    done = subprocess.run(
+        [*command, str(output)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "structures    10 (8 train, 1 validation, 1 test)" in done.stdout
+    assert "| tensorflow\n" not in done.stderr  # nobody waits for TensorFlow to see a table
+    failed = subprocess.run(
+        [*command, str(file)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert failed.returncode == 1
+    assert failed.stdout == ""

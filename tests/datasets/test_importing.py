@@ -1,0 +1,307 @@
+"""Import and export: nothing is lost on the way round; bad rows are named."""
+
+from __future__ import annotations
+
+import ase.db
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from tfgen.datasets.exporting import export
+from tfgen.datasets.importing import COINCIDENT, import_files
+from tfgen.datasets.storage import Dataset
+from tfgen.properties import radius_of_gyration
+
+
+def structures(n: int = 6, *, energy: bool = True, gap: bool = True) -> list[Atoms]:
+    rng = np.random.default_rng(0)
+    result = []
+    for i in range(n):
+        atoms = Atoms("Cu2Pt3", rng.random((5, 3)) * 3 + 4 * np.eye(5, 3))
+        if gap:
+            atoms.info["band_gap"] = rng.random()
+        atoms.info["comment"] = "not a number"
+        if energy:
+            atoms.calc = SinglePointCalculator(atoms, energy=10.0 + i)
+        result.append(atoms)
+    return result
+
+
+def write(folder, images, name="set.extxyz"):
+    path = folder / name
+    if path.suffix in (".db", ".json"):
+        with ase.db.connect(path, append=False) as database:
+            for atoms in images:
+                numbers = {k: v for k, v in atoms.info.items() if k != "comment"}
+                database.write(atoms, key_value_pairs=numbers)
+    else:
+        ase.io.write(path, images)
+    return path
+
+
+@pytest.mark.parametrize("name", ["set.extxyz", "set.xyz", "set.traj", "set.db", "set.json"])
+def test_structures_energies_and_properties_come_in(tmp_path, name):
+    images = structures()
+    path = write(tmp_path, images, name)
+    dataset = import_files([path], properties=["band_gap"], units={"band_gap": "eV"})
+    assert len(dataset) == 6
+    for ours, theirs in zip(dataset.structures, images, strict=True):
+        np.testing.assert_allclose(ours.positions, theirs.positions, atol=1e-8)
+        np.testing.assert_array_equal(ours.numbers, theirs.numbers)
+    expected = [a.info["band_gap"] for a in images]
+    np.testing.assert_allclose(dataset.properties["band_gap"], expected, rtol=1e-12)
+    np.testing.assert_allclose(dataset.properties["energy_per_atom"], (10 + np.arange(6)) / 5)
+    np.testing.assert_allclose(
+        dataset.properties["radius_of_gyration"], radius_of_gyration(images), atol=1e-7
+    )
+    assert dataset.units["band_gap"] == "eV"
+    assert dataset.units["energy_per_atom"] == "eV/atom"
+    assert dataset.metadata["kind"] == "imported"
+    assert dataset.metadata["files"][0]["name"] == name
+    assert dataset.metadata["counts"] == {"read": 6, "duplicates": 0, "kept": 6}
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "one.cif"])
+def test_files_of_one_crystal_each(tmp_path, name):
+    paths = []
+    for place, element in enumerate(("Cu", "Au", "Pt")):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        paths.append(write(folder, bulk(element, cubic=True), name))
+    dataset = import_files(paths)
+    assert [s.get_chemical_formula() for s in dataset.structures] == ["Cu4", "Au4", "Pt4"]
+    assert dataset.structures[0].pbc.all()
+    assert list(dataset.properties) == ["mean_coordination"]
+    np.testing.assert_allclose(dataset.properties["mean_coordination"], 12)
+
+
+def test_energies_in_info_and_ready_made_energies_per_atom(tmp_path):
+    images = structures(3, energy=False)
+    for i, atoms in enumerate(images):
+        atoms.info["energy_per_atom"] = 0.1 * i
+    assert import_files([write(tmp_path, images)]).properties["energy_per_atom"].tolist() == [
+        0.0,
+        0.1,
+        0.2,
+    ]
+
+
+def test_no_energies_are_fine_and_units_may_be_unknown(tmp_path):
+    path = write(tmp_path, structures(energy=False))
+    assert "energy_per_atom" not in import_files([path]).properties
+    dataset = import_files([path], properties=["band_gap", "band_gap"])
+    assert dataset.units["band_gap"] == "unknown"
+    assert len(import_files([path, path])) == 6
+
+
+def test_of_duplicates_the_lowest_stays(tmp_path):
+    images = structures(3)
+    copy = images[0].copy()
+    copy.rotate(40, "x")
+    copy.positions *= -1
+    copy.calc = SinglePointCalculator(copy, energy=-5.0)
+    dataset = import_files([write(tmp_path, [*images, copy])])
+    assert dataset.metadata["counts"] == {"read": 4, "duplicates": 1, "kept": 3}
+    np.testing.assert_allclose(dataset.properties["energy_per_atom"], [2.2, 2.4, -1.0])
+
+
+def test_the_seed_decides_on_the_split(tmp_path):
+    path = write(tmp_path, structures(40))
+    splits = [import_files([path], seed=s).split for s in (0, 0, 1)]
+    np.testing.assert_array_equal(splits[0], splits[1])
+    assert (splits[0] != splits[2]).any()
+    np.testing.assert_array_equal(np.bincount(splits[0]), [32, 4, 4])
+
+
+def spoil(change):
+    images = structures(4)
+    change(images[2])
+    return images
+
+
+def move_together(atoms):
+    atoms.positions[1] = atoms.positions[0] + [0, 0, 0.9 * COINCIDENT]
+
+
+def not_a_number(atoms):
+    atoms.positions[3, 1] = np.nan
+
+
+def no_energy(atoms):
+    atoms.calc = None
+
+
+def image_too_close(atoms):
+    atoms.set_cell([0.3, 20, 20])
+    atoms.pbc = [True, False, False]
+
+
+def no_cell(atoms):
+    atoms.pbc = True
+
+
+@pytest.mark.parametrize(
+    ("change", "properties", "message"),
+    [
+        (not_a_number, [], "positions that are not finite"),
+        (lambda a: a.positions.__setitem__((0, 0), np.inf), [], "positions that are not finite"),
+        (move_together, [], r"atoms only 0.45 Å apart; at least 0.5 Å"),
+        (image_too_close, [], "atoms only 0.3 Å apart"),
+        (no_cell, [], "periodic along an axis that has no cell vector"),
+        (lambda a: a.__delitem__([0, 1, 2, 3]), [], "a single atom, which has no geometry"),
+        (lambda a: a.__delitem__([0, 1, 2, 3, 4]), [], "no atoms"),
+        (lambda a: a.symbols.__setitem__(0, "X"), [], "dummy atoms"),
+        (no_energy, [], "no energy; every structure needs one"),
+        (no_energy, ["energy_per_atom"], "no energy; every structure needs one"),
+        (lambda a: a.calc.results.update(energy=np.nan), [], "'energy_per_atom' is nan"),
+        (lambda a: a.info.pop("band_gap"), ["band_gap"], "no property 'band_gap'"),
+        (lambda a: a.info.update(band_gap="wide"), ["band_gap"], "is 'wide'; a number is needed"),
+        (lambda a: a.info.update(band_gap=True), ["band_gap"], "a number is needed"),
+        (lambda a: a.info.update(band_gap=[1.0, 2.0]), ["band_gap"], "a number is needed"),
+        (lambda a: a.info.update(band_gap=-np.inf), ["band_gap"], "is -inf; it must be finite"),
+    ],
+)
+def test_the_row_of_a_bad_structure_is_named(tmp_path, change, properties, message):
+    path = write(tmp_path, spoil(change), "set.traj")
+    with pytest.raises(ValueError, match=message) as caught:
+        import_files([path], properties=properties)
+    assert f"{str(path)!r}, row 3: " in str(caught.value)
+
+
+def test_energies_of_some_do_not_matter_when_another_property_is_asked_for(tmp_path):
+    path = write(tmp_path, spoil(no_energy))
+    dataset = import_files([path], properties=["band_gap"])
+    assert "energy_per_atom" not in dataset.properties
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.extxyz", "", "is empty"),
+        ("a.h5", "\x00\x01", "is of no kind that ASE can read|cannot be read"),
+        ("a.extxyz", "2\n\nPt 0 0 0\n", "row 1: cannot be read as extxyz"),
+        ("a.extxyz", "two\n\nPt 0 0 0\n", "row 1: cannot be read as extxyz"),
+        ("a.extxyz", "1\n\nPt 0 0 zero\n", "row 1: cannot be read as extxyz"),
+        ("a.db", "this is not a data base", "cannot be read"),
+        ("a.traj", "this is not a trajectory", "cannot be read"),
+        ("a.json", "{", "cannot be read"),
+        ("POSCAR", "Pt\n1.0\n", "cannot be read"),
+    ],
+)
+def test_unreadable_files(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        import_files([path])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_breaks_off_is_refused_with_the_row(tmp_path):
+    path = write(tmp_path, structures(3))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    with pytest.raises(ValueError, match="row [13]: cannot be read as extxyz"):
+        import_files([path])
+
+
+def test_bad_arguments(tmp_path):
+    path = write(tmp_path, structures(2))
+    with pytest.raises(FileNotFoundError, match="none.xyz' does not exist"):
+        import_files([tmp_path / "none.xyz"])
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        import_files([tmp_path])
+    with pytest.raises(ValueError, match="files is empty"):
+        import_files([])
+    with pytest.raises(ValueError, match="seed is -1"):
+        import_files([path], seed=-1)
+    with pytest.raises(ValueError, match="tolerance is -1"):
+        import_files([path], tolerance=-1)
+    with pytest.raises(ValueError, match="unit is given for 'colour'"):
+        import_files([path], units={"colour": "nm"})
+
+
+def mixed() -> Dataset:
+    rng = np.random.default_rng(4)
+    crystal = bulk("Au", cubic=True)
+    crystal.rattle(0.1, seed=2)
+    slab = bulk("Pt", cubic=True)
+    slab.set_cell([[4, 0, 0], [1, 4, 0], [0.3, 0, 20 / 3]])
+    slab.pbc = [True, True, False]
+    boxed = Atoms("CuPt2", 2 * np.eye(3) + 1 / 3, cell=[7, 8, 9])
+    clusters = [Atoms("Cu2Pt", rng.random((3, 3)) + 3 * np.eye(3)) for _ in range(7)]
+    images = [*clusters, crystal, slab, boxed]
+    values = {"gap": rng.normal(size=10) * 1e-7, "energy_per_atom": rng.normal(size=10)}
+    units = {"gap": "meV", "energy_per_atom": "eV/atom"}
+    return Dataset(images, values, units, np.arange(10) % 3, {"name": "mixed"})
+
+
+@pytest.mark.parametrize("name", ["out.extxyz", "out.xyz", "out.traj", "out.db", "out.json"])
+def test_export_and_import_lose_nothing(tmp_path, name):
+    dataset = mixed()
+    path = tmp_path / name
+    assert export(dataset, path) == 10
+    back = import_files([path], properties=["gap"], units={"gap": "meV"}, tolerance=0.0)
+    assert len(back) == 10
+    for a, b in zip(dataset.structures, back.structures, strict=True):
+        np.testing.assert_array_equal(a.positions, b.positions)
+        np.testing.assert_array_equal(a.numbers, b.numbers)
+        np.testing.assert_array_equal(a.cell.array, b.cell.array)
+        np.testing.assert_array_equal(a.pbc, b.pbc)
+    for key, values in dataset.properties.items():
+        np.testing.assert_array_equal(back.properties[key], values)
+    assert back.units["gap"] == "meV"
+
+
+def test_exported_energies_are_where_ase_looks_for_them(tmp_path):
+    dataset = mixed()
+    for name in ("a.extxyz", "a.traj", "a.db"):
+        export(dataset, tmp_path / name, split="validation")
+        images = ase.io.read(tmp_path / name, index=":")
+        assert len(images) == 3
+        for row, atoms in zip((1, 4, 7), images, strict=True):
+            energy = dataset.properties["energy_per_atom"][row] * len(atoms)
+            assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-12)
+    assert ase.io.read(tmp_path / "a.extxyz").info["split"] == "validation"
+
+
+def test_export_to_a_format_of_single_structures(tmp_path):
+    dataset = mixed()
+    with pytest.raises(ValueError, match="vasp holds one structure, not 10"):
+        export(dataset, tmp_path / "POSCAR")
+    one = Dataset(dataset.structures[7:8], {}, {}, np.zeros(1))
+    export(one, tmp_path / "POSCAR")
+    np.testing.assert_allclose(
+        ase.io.read(tmp_path / "POSCAR").positions, one.structures[0].positions, atol=1e-8
+    )
+
+
+def test_export_refuses(tmp_path):
+    dataset = mixed()
+    with pytest.raises(ValueError, match="ASE writes no such format"):
+        export(dataset, tmp_path / "out.nonsense")
+    with pytest.raises(ValueError, match="split is 'dev'"):
+        export(dataset, tmp_path / "out.xyz", split="dev")
+    with pytest.raises(ValueError, match="'test' has no structures"):
+        export(dataset.select("train"), tmp_path / "out.xyz", split="test")
+    (tmp_path / "there.xyz").write_text("precious")
+    with pytest.raises(FileExistsError):
+        export(dataset, tmp_path / "there.xyz")
+    assert (tmp_path / "there.xyz").read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["there.xyz"]
+
+
+def test_a_failing_writer_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "out.extxyz"
+    path.write_text("precious")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tfgen.datasets.exporting._write_extxyz", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(mixed(), path, overwrite=True)
+    assert path.read_text() == "precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.extxyz"]

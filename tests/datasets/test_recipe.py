@@ -1,0 +1,116 @@
+"""Recipes say what is wrong with them: file, key, what came, what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tfgen.datasets.recipe import Recipe, find_recipe, load_recipe
+
+GOOD = """
+name = "x"
+[sample]
+formula = "Pt5"
+count = 10
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_shortest_recipe_has_defaults(tmp_path):
+    recipe = load_recipe(write(tmp_path, GOOD))
+    assert isinstance(recipe, Recipe)
+    assert (recipe.name, recipe.sample.formula, recipe.sample.count) == ("x", ("Pt5",), 10)
+    assert (recipe.relax.potential, recipe.relax.fmax) == ("emt", 0.01)
+    assert recipe.split.train == 0.8
+    assert recipe.text == GOOD
+
+
+def test_the_recipe_in_the_documentation_is_valid(tmp_path):
+    import tfgen.datasets.recipe as module
+
+    text = module.__doc__.split("```toml\n")[1].split("```")[0]
+    recipe = load_recipe(write(tmp_path, text))
+    assert recipe.select.max_count == 1000
+    assert recipe.starts() == recipe.starts()
+
+
+@pytest.mark.parametrize("name", ["pt13", "pt10"])
+def test_recipes_are_found_by_name(name):
+    assert load_recipe(name).name == name
+    assert find_recipe(name).parent.name == name
+
+
+def test_a_folder_with_a_recipe_will_do(tmp_path):
+    assert find_recipe(tmp_path.joinpath(write(tmp_path, GOOD).parent)).parent == tmp_path
+
+
+@pytest.mark.parametrize("recipe", ["pt14", "../pt13", "no/such.toml", ""])
+def test_missing_recipes(recipe):
+    with pytest.raises(FileNotFoundError, match="neither a file nor one of the recipes .*pt13"):
+        find_recipe(recipe)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("name", "nmae"), "unknown key 'nmae'; allowed are description, name"),
+        (("count", "cuont"), "unknown key 'sample.cuont'; allowed are count"),
+        (('name = "x"', ""), "name is missing"),
+        (("[sample]", "[relax]"), "sample. is missing"),
+        (('formula = "Pt5"', ""), "sample.formula is missing"),
+        (("count = 10", ""), "sample.count is missing"),
+        (('"x"', "7"), "name is 7; a text in quotes"),
+        (('"x"', '"a/b"'), "name is 'a/b'; letters"),
+        (("10", "0"), "sample.count is 0; a whole number >= 1"),
+        (("10", "-3"), "sample.count is -3"),
+        (("10", "2.5"), "sample.count is 2.5"),
+        (("10", "true"), "sample.count is True"),
+        (("10", '"many"'), "sample.count is 'many'"),
+        (('"Pt5"', '"Fe5"'), "'Fe5' holds Fe, .* 'emt' does not know; it knows Al, Cu"),
+        (('"Pt5"', '"Pt0"'), "sample.formula 'Pt0' makes no sense"),
+        (('"Pt5"', '"Xy3"'), "makes no sense"),
+        (('"Pt5"', '""'), "makes no sense"),
+        (('"Pt5"', '"Pt"'), "'Pt' is a single atom; at least 2"),
+        (('"Pt5"', "13"), "sample.formula is 13; a text in quotes or a list"),
+        (('"Pt5"', "[]"), r"sample.formula is \[\]"),
+        (('"Pt5"', '["Pt5", 5]'), "a text in quotes or a list of such"),
+        (('"Pt5"', '["Pt5", "Pt5"]'), "an entry comes twice"),
+        (("[sample]", '[sample]\nshapes = ["round"]'), "holds 'round'; allowed are compact"),
+        (("[sample]", "[sample]\nshapes = []"), r"sample.shapes is \[\]"),
+        (("[sample]", "[sample]\npacking = 0"), "sample.packing is 0; a number > 0 and <= 1"),
+        (("[sample]", "[sample]\nmin_distance = -1"), "sample.min_distance is -1"),
+        (("[sample]", "[sample]\nmin_distance = nan"), "sample.min_distance is nan"),
+        (("[sample]", '[relax]\npotential = "dft"\n[sample]'), "relax.potential is 'dft'"),
+        (("[sample]", "[relax]\nfmax = 0.0\n[sample]"), "relax.fmax is 0.0; a number > 0"),
+        (("[sample]", '[relax]\nfmax = "1"\n[sample]'), "relax.fmax is '1'"),
+        (("[sample]", "[relax]\nmax_steps = 0\n[sample]"), "relax.max_steps is 0"),
+        (("[sample]", "[relax]\nrattle = -0.1\n[sample]"), "relax.rattle is -0.1; a number >= 0"),
+        (("[sample]", "[select]\nduplicate_tolerance = -1\n[sample]"), "duplicate_tolerance is -1"),
+        (("[sample]", "[select]\nenergy_window = 0\n[sample]"), "select.energy_window is 0"),
+        (("[sample]", "[select]\nmax_count = 0\n[sample]"), "select.max_count is 0"),
+        (("[sample]", "[split]\ntrain = 0.5\n[sample]"), "add up to 0.7; 1 is needed"),
+        (("[sample]", "[split]\ntrain = 0\n[sample]"), "split.train is 0; a number > 0"),
+        (("[sample]", "[split]\ntest = true\n[sample]"), "split.test is True"),
+        (('name = "x"', 'name = "x"\nsplit = 3'), r"split is 3; a section \[split\]"),
+        (("[sample]", "[sample"), "is not valid TOML"),
+    ],
+)
+def test_bad_recipes(tmp_path, change, message):
+    assert change[0] in GOOD
+    path = write(tmp_path, GOOD.replace(*change))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_recipe(path)
+    assert str(path) in str(caught.value)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="is not valid TOML"):
+        load_recipe(path)

@@ -1,0 +1,231 @@
+"""Data sets come back from disk as they were; whatever is wrong with a file is said in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from tfgen.datasets.storage import SPLITS, Dataset, assign_splits
+
+
+def example(n: int = 5) -> Dataset:
+    rng = np.random.default_rng(0)
+    structures = [Atoms(f"Cu{i + 1}Pt2", rng.normal(size=(i + 3, 3))) for i in range(n - 1)]
+    slab = bulk("Au", cubic=True)
+    slab.pbc = [True, False, True]
+    return Dataset(
+        structures=[*structures, slab],
+        properties={"zeal": rng.normal(size=n), "energy_per_atom": rng.normal(size=n)},
+        units={"zeal": "kÅ·eV", "energy_per_atom": "eV/atom"},
+        split=np.arange(n) % 3,
+        metadata={"name": "example", "seed": 3, "counts": {"kept": n}, "recipe": 'a = "λ"\n'},
+    )
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    path = tmp_path / "set.h5"
+    example().save(path)
+    return path
+
+
+def edit(path: Path, change) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def replace(name: str, value) -> object:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file[name] = value
+
+    return change
+
+
+def test_a_round_trip_changes_nothing(path):
+    saved, loaded = example(), Dataset.load(path)
+    assert len(loaded) == 5
+    for a, b in zip(saved.structures, loaded.structures, strict=True):
+        for name in ("positions", "numbers", "pbc"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        np.testing.assert_array_equal(a.cell.array, b.cell.array)
+    assert list(loaded.properties) == list(saved.properties)
+    for name, values in saved.properties.items():
+        np.testing.assert_array_equal(loaded.properties[name], values)
+    np.testing.assert_array_equal(loaded.split, saved.split)
+    assert (loaded.units, loaded.metadata) == (saved.units, saved.metadata)
+
+
+def test_the_example_in_the_documentation_reads_a_file(path, monkeypatch):
+    text = (Path(__file__).parents[2] / "datasets" / "README.md").read_text("utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    assert len(code.strip().splitlines()) <= 7
+    monkeypatch.chdir(path.parent)
+    names: dict = {}
+    exec(code.replace("pt13.h5", path.name), names)
+    np.testing.assert_array_equal(names["positions"], example().structures[0].positions)
+    np.testing.assert_array_equal(names["numbers"], example().structures[0].numbers)
+    assert names["energy"] == example().properties["energy_per_atom"][0]
+
+
+def test_select_takes_a_split():
+    whole = example()
+    parts = [whole.select(split) for split in SPLITS]
+    assert [len(p) for p in parts] == [2, 2, 1]
+    assert parts[1].structures[1] is whole.structures[4]
+    np.testing.assert_array_equal(parts[1].properties["zeal"], whole.properties["zeal"][[1, 4]])
+    assert whole.select("all") is whole
+    with pytest.raises(ValueError, match="split is 'dev'; one of train, validation, test, all"):
+        whole.select("dev")
+
+
+def test_summary_counts():
+    summary = example().summary()
+    assert summary["structures"] == 5
+    assert summary["splits"] == {"train": 2, "validation": 2, "test": 1}
+    assert summary["sizes"] == {"3": 1, "4": 2, "5": 1, "6": 1}
+    assert summary["compositions"]["Au4"] == 1
+    assert summary["periodic"] == 1
+    assert summary["properties"]["zeal"]["unit"] == "kÅ·eV"
+    values = example().properties["zeal"]
+    assert summary["properties"]["zeal"]["max"] == values.max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": [0, 1]}, "split has shape"),
+        ({"split": [0, 1, 2, 3, 0]}, "one of 0, 1, 2"),
+        ({"units": {"zeal": "1"}}, "units are given for"),
+        ({"properties": {"a/b": np.zeros(5)}, "units": {"a/b": "1"}}, "'a/b' is not allowed"),
+        ({"properties": {"a": np.zeros(4)}, "units": {"a": "1"}}, r"'a' has shape \(4,\)"),
+        ({"properties": {"a": [0, 0, np.nan, 0, 0]}, "units": {"a": "1"}}, "structure 2 is nan"),
+    ],
+)
+def test_inconsistent_data_sets_are_refused(changes, message):
+    fields = {k: getattr(example(), k) for k in ("structures", "properties", "units", "split")}
+    with pytest.raises(ValueError, match=message):
+        Dataset(**fields | changes)
+
+
+def test_nothing_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="no structures"):
+        example().select("train").select("test").save(tmp_path / "x.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_files_stay_unless_asked(path):
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        example().save(path)
+    assert path.read_bytes() == before
+    example(3).save(path, overwrite=True)
+    assert len(Dataset.load(path)) == 3
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_in_mid_write_leaves_the_old_file_whole(path, monkeypatch, failure):
+    before = path.read_bytes()
+
+    def fail(*_args, **_kwargs):
+        raise failure
+
+    monkeypatch.setattr("tfgen.datasets.storage._write", fail)
+    with pytest.raises(type(failure)):
+        example(3).save(path, overwrite=True)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Dataset.load(tmp_path / "none.h5")
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        Dataset.load(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.1, 0.5, 0.9, 0.99])
+def test_truncated_files(path, keep):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(ValueError, match="is truncated or damaged|is not an HDF5 file"):
+        Dataset.load(path)
+
+
+def test_damaged_bytes_never_end_in_a_traceback_of_h5py(path):
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        start = rng.integers(len(damaged) - 64)
+        damaged[start : start + 64] = rng.integers(0, 256, 64)
+        path.write_bytes(damaged.tobytes())
+        # Bytes that nobody uses may be damaged without harm; anything else is a ValueError.
+        with contextlib.suppress(ValueError):
+            Dataset.load(path)
+
+
+def test_something_else_than_hdf5(path):
+    path.write_text("energy,formula\n1,Pt\n")
+    with pytest.raises(ValueError, match="is not an HDF5 file"):
+        Dataset.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.attrs.pop("schema"), "not a tfgen data set"),
+        (lambda f: f.attrs.modify("schema", "other"), "not a tfgen data set"),
+        (lambda f: f.attrs.modify("schema_version", 2), "schema version 2; .* reads 1"),
+        (lambda f: f.attrs.modify("metadata", "[1]"), "'metadata' is not"),
+        (lambda f: f.attrs.modify("metadata", "{"), "is truncated or damaged"),
+        (lambda f: f.attrs.pop("metadata"), "is truncated or damaged"),
+        (replace("offsets", [0]), "has no structures"),
+        (replace("offsets", np.array([], int)), "has no structures"),
+        (replace("offsets", [0, 3, 3, 12, 18, 22]), "'offsets' does not grow"),
+        (replace("offsets", [0, 3, 7, 12, 18, 21]), "'numbers' has shape"),
+        (replace("numbers", np.zeros(22, int)), "something else than atomic numbers"),
+        (replace("positions", np.full((22, 3), np.nan)), "'positions' that are not finite"),
+        (replace("positions", np.zeros((22, 2))), r"'positions' has shape \(22, 2\)"),
+        (replace("positions", [b"text"]), "'positions' has shape"),
+        (replace("cell", np.zeros((4, 3, 3))), "'cell' has shape"),
+        (replace("split", [0, 1, 2, 3, 4]), "'split' holds something else"),
+        (lambda f: f.pop("split"), "'split' is missing"),
+        (lambda f: f.pop("properties"), "'properties' is missing"),
+        (replace("properties/zeal", [1.0, 2.0, np.inf, 0, 0]), "'zeal' that are not finite"),
+        (replace("properties/zeal", [1.0]), "'zeal' has shape"),
+    ],
+)
+def test_files_with_the_wrong_content(path, change, message):
+    edit(path, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        Dataset.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [(100, [80, 10, 10]), (10, [8, 1, 1]), (4, [2, 1, 1]), (2, [1, 1, 0]), (1, [1, 0, 0])],
+)
+def test_splits_have_their_shares(n, sizes):
+    split = assign_splits(n, (0.8, 0.1, 0.1), np.random.default_rng(0))
+    np.testing.assert_array_equal(np.bincount(split, minlength=3), sizes)
+
+
+def test_splits_are_drawn_and_checked():
+    one, same, other = (
+        assign_splits(100, (0.5, 0.5, 0.0), np.random.default_rng(s)) for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    for bad in ((0.5, 0.5, 0.5), (1.5, -0.5, 0.0), (1.0,)):
+        with pytest.raises(ValueError, match="fractions are"):
+            assign_splits(10, bad, np.random.default_rng(0))

@@ -1,0 +1,250 @@
+"""The trained model as an artefact: one folder that knows everything generation needs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ase.data import atomic_numbers
+
+from tfgen._files import new_folder, require_folder_replaceable
+from tfgen.cvae import CVAE
+from tfgen.descriptors.base import Descriptor
+from tfgen.fingerprint import Fingerprint
+
+__all__ = ["MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model", "Target"]
+
+SCHEMA = "tfgen-model"
+SCHEMA_VERSION = 1
+MODEL_FILES = ("config.json", "weights.weights.h5")
+
+# A value, or a range (low, high).
+Target = float | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A property the model is conditioned on, as the training split has it.
+
+    Attributes:
+        name: of the property.
+        unit: "1" for a pure number, "unknown" if nobody said.
+        low, high: range of the training split.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fingerprint, a CVAE trained on it, and what its conditions mean.
+
+    The CVAE's condition vector is [properties..., number of atoms of each element...], the
+    properties in the order of `conditions`, the elements in that of `fingerprint.species`.
+
+    Attributes:
+        fingerprint: what the CVAE's vectors are.
+        cvae: the trained network; its scaling is among its weights.
+        conditions: the properties.
+        mean, covariance: [conditions] and [conditions, conditions] of the training split, by
+            which properties that a request leaves open are drawn.
+        formulas: compositions of the training split with their counts.
+        tolerance: the loss (see `Inverter`) under which a structure counts as having the
+            fingerprint asked for: what the decoder itself is wrong by on validation structures
+            (95 % quantile).
+        potential: "emt" if the energies are EMT's, else None.
+        provenance: of data set and training; JSON-able.
+    """
+
+    fingerprint: Fingerprint
+    cvae: CVAE
+    conditions: tuple[Condition, ...]
+    mean: np.ndarray
+    covariance: np.ndarray
+    formulas: dict[str, int]
+    tolerance: float
+    potential: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> np.ndarray:
+        """[features], the spread of each feature over the training split."""
+        return np.asarray(self.cvae.feature_scale, np.float64)
+
+    def condition_vectors(self, properties: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Joins properties and composition to what the CVAE is conditioned on.
+
+        Args:
+            properties: [n, conditions].
+            numbers: [n, atoms] or [atoms], atomic numbers; 0 pads.
+
+        Returns:
+            [n, conditions + elements] float64.
+        """
+        elements = np.array([atomic_numbers[symbol] for symbol in self.fingerprint.species])
+        counts = (np.asarray(numbers)[..., None] == elements).sum(axis=-2)
+        counts = np.broadcast_to(counts, [len(properties), len(elements)])
+        return np.concatenate([np.asarray(properties, np.float64), counts], axis=1)
+
+    def draw_properties(
+        self, targets: Mapping[str, Target], count: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Draws the properties of `count` requests.
+
+        A value is taken as it is, a range uniformly; what is not asked for is drawn from the
+        normal distribution of the training split, given what is.
+
+        Returns:
+            [count, conditions].
+
+        Raises:
+            ValueError: on a property the model does not know, or a range with low > high.
+        """
+        names = [c.name for c in self.conditions]
+        asked = {}
+        for name, target in check_targets(targets, names).items():
+            low, high = target if isinstance(target, tuple) else (target, target)
+            asked[names.index(name)] = rng.uniform(low, high, count) if high > low else (
+                np.full(count, low)
+            )
+        given = sorted(asked)
+        rest = [i for i in range(len(names)) if i not in asked]
+        result = np.empty([count, len(names)])
+        for i in given:
+            result[:, i] = asked[i]
+        if rest:
+            cross = self.covariance[np.ix_(rest, given)]
+            # The pseudo-inverse also serves constant and collinear properties.
+            gain = cross @ np.linalg.pinv(self.covariance[np.ix_(given, given)], rcond=1e-9)
+            loc = self.mean[rest] + (result[:, given] - self.mean[given]) @ gain.T
+            remaining = self.covariance[np.ix_(rest, rest)] - gain @ cross.T
+            values, vectors = np.linalg.eigh(remaining)
+            root = vectors * np.sqrt(np.maximum(values, 0.0))
+            result[:, rest] = loc + rng.standard_normal([count, len(rest)]) @ root.T
+        return result
+
+    def sample(self, conditions: np.ndarray, seed: int) -> np.ndarray:
+        """Draws fingerprints for condition vectors: [n, conditions + elements] -> [n, features]."""
+        z = self.cvae.prior([len(conditions)]).sample(seed=np.array([seed, 0], np.int32))
+        return self.cvae.decode(z, tf.constant(conditions, tf.float32)).numpy().astype(np.float64)
+
+    def predict_properties(self, fingerprints: np.ndarray) -> np.ndarray:
+        """The surrogate's properties of fingerprints: [n, features] -> [n, conditions]."""
+        fingerprints = tf.constant(fingerprints, tf.float32)
+        return self.cvae.predict_properties(fingerprints).numpy().astype(np.float64)
+
+    def config(self) -> dict[str, Any]:
+        """Everything but the weights, JSON-able."""
+        return {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "fingerprint": self.fingerprint.get_config(),
+            "cvae": self.cvae.get_config(),
+            "conditions": [asdict(c) for c in self.conditions],
+            "mean": self.mean.tolist(),
+            "covariance": self.covariance.tolist(),
+            "formulas": self.formulas,
+            "tolerance": self.tolerance,
+            "potential": self.potential,
+            "provenance": self.provenance,
+        }
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Writes `config.json` and `weights.weights.h5` (Keras) into a new folder.
+
+        Raises:
+            FileExistsError: if the folder exists and `overwrite` is false, or is no model.
+        """
+        require_folder_replaceable(folder, overwrite, MODEL_FILES)
+        with new_folder(folder, overwrite) as temporary:
+            text = json.dumps(self.config(), indent=1, ensure_ascii=False, allow_nan=False)
+            (temporary / MODEL_FILES[0]).write_text(text + "\n", encoding="utf-8")
+            self.cvae.save_weights(temporary / MODEL_FILES[1])
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike[str], descriptors: Sequence[type[Descriptor]] = ()
+    ) -> Model:
+        """Reads a model that `save` has written. Runs no code that came with it.
+
+        Args:
+            folder: the model.
+            descriptors: classes of one's own that its fingerprint may name.
+
+        Raises:
+            FileNotFoundError: if the folder or a file in it is missing.
+            ValueError: if a file is damaged, or of another version.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"model folder {str(folder)!r} does not exist")
+        for name in MODEL_FILES:
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"model folder {str(folder)!r} lacks {name}")
+        try:
+            config = json.loads((folder / MODEL_FILES[0]).read_text(encoding="utf-8"))
+            if not isinstance(config, dict) or config.get("schema") != SCHEMA:
+                raise ValueError("config.json is not a tfgen model's")
+            if config.get("schema_version") != SCHEMA_VERSION:
+                raise ValueError(
+                    f"it has schema version {config.get('schema_version')}; this version of "
+                    f"tfgen reads {SCHEMA_VERSION}"
+                )
+            own = ("features", "conditions", "properties", "latent", "hidden", "kl_weight",
+                   "surrogate_weight", "seed")  # fmt: skip
+            cvae = CVAE(**{name: config["cvae"][name] for name in own})
+            cvae.build()
+            cvae.load_weights(folder / MODEL_FILES[1])
+            fingerprint = Fingerprint.from_config(config["fingerprint"], descriptors)
+            if fingerprint.size != cvae.features:
+                raise ValueError(
+                    f"its network takes {cvae.features} features, its fingerprint has "
+                    f"{fingerprint.size}"
+                )
+            return cls(
+                fingerprint=fingerprint,
+                cvae=cvae,
+                conditions=tuple(Condition(**c) for c in config["conditions"]),
+                mean=np.array(config["mean"], np.float64),
+                covariance=np.array(config["covariance"], np.float64),
+                formulas=dict(config["formulas"]),
+                tolerance=float(config["tolerance"]),
+                potential=config["potential"],
+                provenance=config["provenance"],
+            )
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(f"model folder {str(folder)!r} is damaged: {reason}") from error
+
+
+def check_targets(targets: Mapping[str, Target], known: Sequence[str]) -> dict[str, Target]:
+    """Returns the targets as floats or (low, high).
+
+    Raises:
+        ValueError: on no target, an unknown property, values not finite, or low > high.
+    """
+    if not targets:
+        raise ValueError(f"no target given; the model knows {', '.join(known)}")
+    checked: dict[str, Target] = {}
+    for name, target in targets.items():
+        if name not in known:
+            raise ValueError(f"property {name!r} is unknown; the model knows {', '.join(known)}")
+        bounds = np.atleast_1d(np.asarray(target, np.float64))
+        if bounds.shape not in ((1,), (2,)) or not np.isfinite(bounds).all():
+            raise ValueError(f"target {name} is {target!r}; a number or (low, high) is needed")
+        if bounds[0] > bounds[-1]:
+            raise ValueError(f"target {name} is {target!r}; low is above high")
+        checked[name] = (
+            float(bounds[0]) if len(bounds) == 1 else (float(bounds[0]), float(bounds[1]))
+        )
+    return checked
+
