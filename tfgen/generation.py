@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
+from tfgen._files import new_file
 from tfgen.model import Model, Target, check_targets
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
-from tfgen.reconstruction import CONVERGED, reconstruct
+from tfgen.reconstruction import CONVERGED, reconstruct, status_of
 from tfgen.relaxation import relax as relax_structures
 from tfgen.structures import formula_of, numbers_from_formula
 
-__all__ = ["generate"]
+__all__ = ["generate", "write"]
 
 # Spreads the seeds of the stages apart; any constants do.
 _PROPERTIES, _LATENTS, _SEARCH = 1, 2, 3
@@ -103,11 +106,14 @@ def generate(
         formula,
         seed=_derived(seed, _SEARCH),
         scale=model.scale,
-        tolerance=model.tolerance,
         max_rounds=max_rounds,
         progress=progress,
     )
-    structures, status = found.structures, list(found.status)
+    structures = found.structures
+    status = [
+        status_of(atoms, loss, model.tolerance)
+        for atoms, loss in zip(structures, found.loss, strict=True)
+    ]
     evaluator = _Evaluator(model, potential)
     reconstructed = evaluator.values(structures)
     relaxed: dict[str, np.ndarray] = {}
@@ -139,6 +145,18 @@ def generate(
         )
         generated.append(atoms)
     return generated
+
+
+def write(
+    structures: Sequence[Atoms], path: str | os.PathLike[str], overwrite: bool = False
+) -> None:
+    """Writes structures with their records as extxyz; the file is whole or not there.
+
+    Raises:
+        FileExistsError: if it exists and `overwrite` is false.
+    """
+    with new_file(path, overwrite) as temporary:
+        ase.io.write(temporary, structures, format="extxyz")
 
 
 class _Evaluator:

@@ -103,7 +103,7 @@ class Inverter:
         steps: int | tf.Tensor,
         rate: float,
     ) -> Pool:
-        """Follows the gradient by Adam, its rate falling from `rate` (Å) to 0 as a half cosine.
+        """Follows the gradient by Adam, its rate falling from `rate` (Å) to 0 as a parabola.
 
         Args:
             positions: [targets, candidates, atoms, 3], Å.
@@ -131,7 +131,8 @@ class Inverter:
             m = BETA1 * m + (1.0 - BETA1) * gradient
             v = BETA2 * v + (1.0 - BETA2) * gradient**2
             m_hat, v_hat = m / (1.0 - BETA1 ** (t + 1.0)), v / (1.0 - BETA2 ** (t + 1.0))
-            step = 0.5 * rate * (1.0 + tf.cos(math.pi * t / total))
+            # A parabola's long flat end polishes; measured best of cosine, cubic, exponential.
+            step = rate * (1.0 - t / total) ** 2
             return t + 1.0, x - step * m_hat / (tf.sqrt(v_hat) + EPSILON), m, v
 
         zero = tf.zeros_like(x)

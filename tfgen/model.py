@@ -59,8 +59,8 @@ class Model:
             which properties that a request leaves open are drawn.
         formulas: compositions of the training split with their counts.
         tolerance: the loss (see `Inverter`) under which a structure counts as having the
-            fingerprint asked for: what the decoder itself is wrong by on validation structures
-            (95 % quantile).
+            fingerprint asked for: the median distance between nearest neighbours of the training
+            split.
         potential: "emt" if the energies are EMT's, else None.
         provenance: of data set and training; JSON-able.
     """

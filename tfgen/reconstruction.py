@@ -20,7 +20,7 @@ from tfgen.inversion import Inverter, Pool, Problem
 from tfgen.structures import numbers_from_formula
 from tfgen.validity import OVERLAP_FACTOR
 
-__all__ = ["CONVERGED", "ReconstructionResult", "reconstruct"]
+__all__ = ["CONVERGED", "ReconstructionResult", "reconstruct", "status_of"]
 
 CONVERGED = "converged"
 
@@ -115,7 +115,8 @@ def reconstruct(
     rounds, seconds = np.zeros(len(targets), int), np.zeros(len(targets))
     loss = np.full(len(targets), np.inf)
     sizes = np.array([len(z) for z in numbers])
-    with tqdm(total=len(targets), desc="inverting", unit="", disable=not progress) as bar:
+    total = len(targets) * (1 + max_rounds)
+    with tqdm(total=total, desc="inverting", unit=" rounds", disable=not progress) as bar:
         for size in np.unique(sizes):
             members = np.flatnonzero(sizes == size)
             group = np.array([numbers[i] for i in members], np.int32)
@@ -129,25 +130,21 @@ def reconstruct(
             rounds[members], seconds[members] = found.rounds, found.seconds
             for i, atoms in zip(members, found.structures, strict=True):
                 structures[i] = atoms
-    status = [
-        _status(value, tolerance, _apart(atoms))
-        for value, atoms in zip(loss, structures, strict=True)
-    ]
+    status = [status_of(a, x, tolerance) for a, x in zip(structures, loss, strict=True)]
     return ReconstructionResult(structures, loss, status, rounds, seconds)
 
 
-def _status(loss: float, tolerance: float, apart: bool) -> str:
+def status_of(atoms: Atoms, loss: float, tolerance: float) -> str:
+    """Says "converged", or why a reconstructed structure is not."""
     if not np.isfinite(loss):
         return "no finite fingerprint"
     if loss > tolerance:
         return f"not converged: loss {loss:.3g} above {tolerance:.3g}"
-    return CONVERGED if apart else "overlapping atoms"
-
-
-def _apart(atoms: Atoms) -> bool:
     radii = covalent_radii[atoms.numbers]
     i, j = np.triu_indices(len(atoms), 1)
-    return bool((pdist(atoms.positions) >= OVERLAP_FACTOR * (radii[i] + radii[j])).all())
+    if (pdist(atoms.positions) < OVERLAP_FACTOR * (radii[i] + radii[j])).any():
+        return "overlapping atoms"
+    return CONVERGED
 
 
 def _numbers(formula: str, fingerprint: Fingerprint) -> np.ndarray:
@@ -222,7 +219,7 @@ def _search(
         stage = rounds[waiting[0]]
         now = [i for i in waiting if rounds[i] == stage][:TARGETS_PER_BATCH]
         # When few are left, each gets several places, with other random numbers in each.
-        slots = np.resize(now, TARGETS_PER_BATCH)
+        slots = np.resize(now, min(TARGETS_PER_BATCH, count))
         call += 1
         began = time.perf_counter()
         part = Problem(
@@ -246,7 +243,8 @@ def _search(
         # The margin is for float32, which the search computes in and the verdict does not.
         done = [i for i in now if loss[i, 0] <= 0.9 * tolerance or rounds[i] >= max_rounds]
         waiting = [i for i in waiting if i not in done]
-        bar.update(len(done))
+        # A target that is done needs none of the rounds that were left for it.
+        bar.update(len(now) + int(sum(max_rounds - rounds[i] for i in done)))
     best_positions = positions[:, 0].astype(np.float64)
     best_positions -= best_positions.mean(axis=1, keepdims=True)
     structures = [

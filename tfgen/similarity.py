@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-__all__ = ["duplicates", "match", "nearest", "rmsd", "sorted_distances"]
+__all__ = ["deviations", "duplicates", "match", "nearest", "rmsd", "sorted_distances"]
 
 # Distances held at once: about 64 MB of temporaries.
 _CHUNK = 8_000_000
@@ -110,6 +110,34 @@ def match(
     _check_tolerance(tolerance)
     index, distance = nearest(structures, references)
     return np.where(distance <= tolerance, index, -1)
+
+
+def deviations(structures: Sequence[Atoms], references: Sequence[Atoms]) -> np.ndarray:
+    """How far each structure is from the reference of the same place in the list.
+
+    Args:
+        structures: any mix of sizes and compositions.
+        references: as many.
+
+    Returns:
+        [n], Å, the largest difference of any sorted distance; inf where compositions differ.
+
+    Raises:
+        ValueError: if there are not as many references, a structure has no atoms or positions
+            that are not finite.
+    """
+    if len(structures) != len(references):
+        raise ValueError(f"{len(references)} references for {len(structures)} structures")
+    _require_finite(structures, "structures")
+    _require_finite(references, "references")
+    n = len(structures)
+    result = np.full(n, np.inf)
+    for members, vectors in _groups([*structures, *references]):
+        place = {int(m): row for row, m in enumerate(members)}
+        pairs = [m for m in place if m < n and m + n in place]
+        ours, theirs = [place[m] for m in pairs], [place[m + n] for m in pairs]
+        result[pairs] = np.abs(vectors[ours] - vectors[theirs]).max(axis=1, initial=0.0)
+    return result
 
 
 def nearest(

@@ -56,9 +56,6 @@ def main() -> None:
 
     Errors are one line; set TFGEN_DEBUG=1 to see where they come from.
     """
-    # TensorFlow's start-up chatter is not for users; its errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 if __name__ == "__main__":

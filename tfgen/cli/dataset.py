@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tfgen._tensorflow import load_quietly
+
 __all__ = ["dataset"]
 
 _OUTPUT = click.Path(dir_okay=True)  # folders are refused by the library, with exit code 1
@@ -58,6 +60,7 @@ def build(
         raise click.UsageError("--executor dask comes in a later version; use --workers for now")
     if scheduler is not None:
         raise click.UsageError("--scheduler goes with --executor dask")
+    load_quietly()
     from tfgen.datasets.building import build as run
     from tfgen.datasets.building import partial_folder
     from tfgen.datasets.recipe import load_recipe

@@ -19,7 +19,7 @@ from tfgen.datasets.storage import Dataset, assign_splits, provenance
 from tfgen.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
 from tfgen.similarity import duplicates
 
-__all__ = ["COINCIDENT", "import_files"]
+__all__ = ["COINCIDENT", "import_files", "read_structures"]
 
 COINCIDENT = 0.5
 """Atoms closer than this, Å, are a mistake: the shortest bond there is, in H2, has 0.74 Å."""
@@ -107,6 +107,18 @@ def import_files(
             **provenance(),
         },
     )
+
+
+def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
+    """Reads the structures of one file of any format that ASE reads, without their properties.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: as `import_files`.
+    """
+    path = require_file(path, "structure file")
+    rows, _ = _collect([path], (), progress=False)
+    return [row.structure for row in rows]
 
 
 def _collect(

@@ -1,0 +1,231 @@
+"""Outputs are whole or not there, whatever goes wrong in mid-write."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tfgen._files import (
+    new_file,
+    new_folder,
+    require_absent,
+    require_file,
+    require_folder_replaceable,
+)
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield 0o027
+    os.umask(before)
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    path = tmp_path / "data.h5"
+    path.write_text("old")
+    return path
+
+
+@pytest.fixture
+def old_folder(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "weights").write_text("old")
+    return path
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+class TestNewFile:
+    def test_appears_only_when_whole(self, tmp_path):
+        path = tmp_path / "a.extxyz"
+        with new_file(path) as temporary:
+            assert temporary.parent == tmp_path
+            assert temporary.suffix == ".extxyz"
+            temporary.write_text("half")
+            assert not path.exists()
+            temporary.write_text("whole")
+        assert path.read_text() == "whole"
+        assert left(tmp_path) == ["a.extxyz"]
+
+    def test_by_a_relative_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with new_file("a.txt") as temporary:
+            temporary.write_text("whole")
+        assert left(tmp_path) == ["a.txt"]
+
+    def test_has_the_permissions_that_open_gives(self, tmp_path, umask):
+        with new_file(tmp_path / "a") as temporary:
+            temporary.write_text("whole")
+        assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~umask
+        assert os.umask(umask) == umask
+
+    def test_is_refused_over_an_old_one(self, old_file):
+        with pytest.raises(FileExistsError, match="data.h5' exists; use --overwrite"):
+            new_file(old_file).__enter__()
+        assert old_file.read_text() == "old"
+
+    def test_replaces_an_old_one_when_asked(self, tmp_path, old_file):
+        with new_file(old_file, overwrite=True) as temporary:
+            temporary.write_text("new")
+            assert old_file.read_text() == "old"
+        assert old_file.read_text() == "new"
+        assert left(tmp_path) == ["data.h5"]
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+    def test_leaves_the_old_one_whole_on_failure(self, tmp_path, old_file, error):
+        def write():
+            with new_file(old_file, overwrite=True) as temporary:
+                temporary.write_text("half")
+                raise error
+
+        with pytest.raises(error):
+            write()
+        assert old_file.read_text() == "old"
+        assert left(tmp_path) == ["data.h5"]
+
+    def test_leaves_the_old_one_whole_on_a_full_disk(self, tmp_path, old_file, monkeypatch):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def write():
+            with new_file(old_file, overwrite=True) as temporary, temporary.open("w") as file:
+                file.write("half")
+                file.flush()
+                os.write(file.fileno(), b"more")
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            write()
+        assert old_file.read_text() == "old"
+        assert left(tmp_path) == ["data.h5"]
+
+    @pytest.mark.parametrize("method", ["replace", "chmod"])
+    def test_leaves_the_old_one_whole_when_the_last_step_fails(
+        self, tmp_path, old_file, monkeypatch, method
+    ):
+        def write():
+            with new_file(old_file, overwrite=True) as temporary:
+                temporary.write_text("new")
+
+        def fail(*_):
+            raise PermissionError
+
+        monkeypatch.setattr(Path, method, fail)
+        with pytest.raises(PermissionError):
+            write()
+        monkeypatch.undo()
+        assert old_file.read_text() == "old"
+        assert left(tmp_path) == ["data.h5"]
+
+    def test_is_refused_over_a_folder(self, tmp_path, old_folder):
+        with pytest.raises(IsADirectoryError, match="model' is a folder, a file was expected"):
+            new_file(old_folder, overwrite=True).__enter__()
+        assert left(tmp_path) == ["model"]
+
+
+class TestNewFolder:
+    def test_appears_only_when_whole(self, tmp_path, umask):
+        path = tmp_path / "model"
+        with new_folder(path) as temporary:
+            assert temporary.parent == tmp_path
+            (temporary / "weights").write_text("new")
+            assert not path.exists()
+        assert left(tmp_path) == ["model"]
+        assert (path / "weights").read_text() == "new"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~umask
+
+    def test_by_a_relative_name(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with new_folder("model") as temporary:
+            (temporary / "weights").write_text("new")
+        assert left(tmp_path) == ["model"]
+
+    def test_is_refused_over_an_old_one(self, old_folder):
+        with pytest.raises(FileExistsError, match="model' exists; use --overwrite"):
+            new_folder(old_folder).__enter__()
+
+    def test_replaces_an_old_one_wholly(self, tmp_path, old_folder):
+        with new_folder(old_folder, overwrite=True) as temporary:
+            (temporary / "other").write_text("new")
+            assert (old_folder / "weights").read_text() == "old"
+        assert left(tmp_path) == ["model"]
+        assert left(old_folder) == ["other"]
+
+    @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+    def test_leaves_the_old_one_whole_on_failure(self, tmp_path, old_folder, error):
+        def write():
+            with new_folder(old_folder, overwrite=True) as temporary:
+                (temporary / "weights").write_text("half")
+                raise error
+
+        with pytest.raises(error):
+            write()
+        assert left(tmp_path) == ["model"]
+        assert (old_folder / "weights").read_text() == "old"
+
+    def test_puts_the_old_one_back_when_the_last_step_fails(
+        self, tmp_path, old_folder, monkeypatch
+    ):
+        rename = Path.rename
+
+        def fail_for_the_new_one(self, target):
+            if (self / "new").exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return rename(self, target)
+
+        def write():
+            with new_folder(old_folder, overwrite=True) as temporary:
+                (temporary / "new").write_text("new")
+
+        monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+        with pytest.raises(OSError, match="No space left"):
+            write()
+        assert left(tmp_path) == ["model"]
+        assert left(old_folder) == ["weights"]
+
+    def test_is_refused_over_a_file(self, tmp_path, old_file):
+        with pytest.raises(NotADirectoryError, match="is a file, a folder was expected"):
+            new_folder(old_file, overwrite=True).__enter__()
+        assert left(tmp_path) == ["data.h5"]
+
+
+class TestRequire:
+    def test_file(self, tmp_path, old_file):
+        assert require_file(str(old_file)) == old_file
+        with pytest.raises(FileNotFoundError, match="model file '.*gone' does not exist"):
+            require_file(tmp_path / "gone", "model file")
+        with pytest.raises(FileNotFoundError, match="is a folder"):
+            require_file(tmp_path)
+
+    def test_absent(self, tmp_path, old_file):
+        assert require_absent(str(tmp_path / "new")) == tmp_path / "new"
+        assert require_absent(old_file, overwrite=True) == old_file
+        with pytest.raises(FileExistsError, match="exists; use --overwrite to replace it"):
+            require_absent(old_file)
+        with pytest.raises(FileNotFoundError, match="folder '.*nowhere' does not exist"):
+            require_absent(tmp_path / "nowhere" / "new")
+        with pytest.raises(FileNotFoundError, match="folder '.*data.h5' does not exist"):
+            require_absent(old_file / "new")
+
+    def test_folder_replaceable(self, tmp_path, old_folder, old_file):
+        kinds = ["weights", "config"]
+        assert require_folder_replaceable(tmp_path / "new", False, kinds) == tmp_path / "new"
+        assert require_folder_replaceable(str(old_folder), True, kinds) == old_folder
+        with pytest.raises(FileExistsError, match="use --overwrite"):
+            require_folder_replaceable(old_folder, False, kinds)
+        with pytest.raises(NotADirectoryError, match="is a file, a folder was expected"):
+            require_folder_replaceable(old_file, True, kinds)
+
+    def test_folder_with_other_contents_is_not_replaceable(self, old_folder):
+        (old_folder / ".git").mkdir()
+        with pytest.raises(FileExistsError, match=r"holds '\.git', which tfgen has not put there"):
+            require_folder_replaceable(old_folder, True, ["weights"])

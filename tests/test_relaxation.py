@@ -1,0 +1,321 @@
+"""Relaxation against ASE's optimisers, SciPy's minimiser and what is known analytically."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT as AseEMT  # noqa: N811 - the name is theirs
+from ase.calculators.lj import LennardJones
+from ase.constraints import FixAtoms, FixBondLength, FixedPlane
+from ase.optimize import BFGS
+from scipy.optimize import minimize_scalar
+
+from tfgen import relaxation
+from tfgen.potentials.emt import EMT
+from tfgen.relaxation import relax
+
+
+def cluster(symbols: list[str], seed: int) -> Atoms:
+    rng = np.random.default_rng(seed)
+    positions = np.zeros([1, 3])
+    while len(positions) < len(symbols):
+        new = rng.normal(size=3) * 1.8
+        if np.linalg.norm(positions - new, axis=1).min() > 1.6:
+            positions = np.vstack([positions, new])
+    return Atoms(symbols, positions)
+
+
+def mixed() -> list[Atoms]:
+    """Sizes of two buckets, in no order, pure and alloyed."""
+    sizes = [7, 3, 4, 6, 3, 8]
+    pure = [cluster(["Pt"] * n, seed) for seed, n in enumerate(sizes)]
+    return [*pure, cluster(["Au", "Cu", "Au"], 10), cluster(["Ni", "Al", "Pd", "Ag", "Pt"], 11)]
+
+
+def forces_by_ase(atoms: Atoms) -> np.ndarray:
+    atoms = atoms.copy()
+    atoms.calc = AseEMT()
+    return atoms.get_forces()
+
+
+def assert_is_minimum(atoms: Atoms, energy: float, fmax: float) -> None:
+    """ASE's energy, forces and what its BFGS makes of it are the same."""
+    atoms = atoms.copy()
+    atoms.calc = AseEMT()
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+    assert np.linalg.norm(atoms.get_forces(), axis=1).max() == pytest.approx(fmax, abs=1e-8)
+    with BFGS(atoms, logfile=None) as optimizer:
+        assert optimizer.run(fmax=1e-3, steps=200)
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return relax(mixed(), fmax=0.005)
+
+
+class TestClusters:
+    def test_reach_minima_of_ase(self, result):
+        assert result.converged.all()
+        assert (result.fmax <= 0.005).all()
+        assert (result.steps > 0).all()
+        assert result.energy.dtype == np.float64
+        for atoms, energy, fmax in zip(result.structures, result.energy, result.fmax, strict=True):
+            assert_is_minimum(atoms, energy, fmax)
+
+    def test_keep_their_order_and_elements(self, result):
+        for found, given in zip(result.structures, mixed(), strict=True):
+            np.testing.assert_array_equal(found.numbers, given.numbers)
+            assert found.calc is None
+
+    def test_come_out_the_same_again_bit_by_bit(self, result):
+        again = relax(mixed(), fmax=0.005)
+        np.testing.assert_array_equal(again.energy, result.energy)
+        np.testing.assert_array_equal(again.steps, result.steps)
+        for one, two in zip(again.structures, result.structures, strict=True):
+            np.testing.assert_array_equal(one.positions, two.positions)
+
+    def test_come_out_the_same_alone(self, result):
+        alone = relax(mixed()[2], fmax=0.005)
+        assert len(alone.structures) == 1
+        np.testing.assert_allclose(alone.energy, result.energy[2:3], atol=1e-9)
+        assert alone.steps == result.steps[2]
+
+    def test_come_out_the_same_through_few_slots(self, result, monkeypatch):
+        # Two slots for eight atoms: whoever has converged makes room for the next.
+        monkeypatch.setattr(relaxation, "PAIRS_PER_BATCH", 128)
+        few = relax(mixed(), fmax=0.005)
+        np.testing.assert_allclose(few.energy, result.energy, atol=1e-8)
+        assert few.converged.all()
+
+    def test_are_left_unmodified(self):
+        structures, untouched = mixed()[:2], mixed()[:2]
+        structures[0].calc = calculator = AseEMT()
+        structures[0].info["tag"] = 1
+        found = relax(structures, max_steps=3)
+        assert structures == untouched
+        assert structures[0].calc is calculator
+        assert found.structures[0].info["tag"] == 1
+        assert np.abs(found.structures[0].positions - structures[0].positions).max() > 1e-3
+
+    def test_that_are_already_relaxed_stay(self, result):
+        again = relax(result.structures, fmax=0.0051)
+        assert (again.steps == 0).all()
+        for one, two in zip(again.structures, result.structures, strict=True):
+            np.testing.assert_array_equal(one.positions, two.positions)
+
+    def test_of_any_size_cost_few_traces(self):
+        potential = EMT()
+        relax([cluster(["Pt"] * n, n) for n in (1, 3, 5)], potential, max_steps=1)
+        for n in (2, 4, 6, 7, 8):
+            relax([cluster(["Pt"] * n, n)] * 2, potential, max_steps=1)
+        # The first shape, and then shapes of free size.
+        assert relaxation._fire(potential).run.experimental_get_tracing_count() <= 3
+
+
+def test_dimers_of_all_metals_reach_the_bottom_of_their_curve():
+    metals = ["Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"]
+    found = relax([Atoms([m] * 2, [[0, 0, 0], [2.1, 0.4, 0]]) for m in metals], fmax=1e-4)
+    assert found.converged.all()
+    for metal, atoms, energy in zip(metals, found.structures, found.energy, strict=True):
+
+        def curve(r, metal=metal):
+            return Atoms(
+                [metal] * 2, [[0, 0, 0], [r, 0, 0]], calculator=AseEMT()
+            ).get_potential_energy()
+
+        bottom = minimize_scalar(curve, bracket=(2.0, 2.5, 3.0), tol=1e-12)
+        assert energy == pytest.approx(bottom.fun, abs=1e-6)
+        assert atoms.get_distance(0, 1) == pytest.approx(bottom.x, abs=1e-3)
+
+
+class TestCrystals:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(relaxation, "PAIRS_PER_BATCH", 64)  # four slots of four atoms
+
+    def test_displaced_atoms_go_back_to_the_lattice(self):
+        perfect = bulk("Pt", cubic=True)
+        displaced = [perfect.copy(), perfect.copy()]
+        for seed, atoms in enumerate(displaced):
+            atoms.rattle(0.15, seed=seed)
+        displaced[1].pbc = [True, True, False]  # a free film; it ends up elsewhere
+        found = relax(displaced, fmax=0.002)
+        assert found.converged.all()
+        assert found.energy[0] == pytest.approx(EMT().compute(perfect)["energy"][0], abs=1e-5)
+        np.testing.assert_allclose(
+            found.structures[0].get_all_distances(mic=True),
+            perfect.get_all_distances(mic=True),
+            atol=2e-3,
+        )
+        for atoms, given, energy, fmax in zip(
+            found.structures, displaced, found.energy, found.fmax, strict=True
+        ):
+            np.testing.assert_array_equal(atoms.cell, given.cell)
+            np.testing.assert_array_equal(atoms.pbc, given.pbc)
+            assert_is_minimum(atoms, energy, fmax)
+
+
+class TestConstraints:
+    def test_fixed_atoms_stay(self):
+        atoms = cluster(["Pt"] * 7, 3)
+        atoms.set_constraint(FixAtoms([1, 4]))
+        free = cluster(["Pt"] * 7, 4)
+        found = relax([atoms, free], fmax=0.005)
+        assert found.converged.all()
+        relaxed = found.structures[0]
+        np.testing.assert_array_equal(relaxed.positions[[1, 4]], atoms.positions[[1, 4]])
+        np.testing.assert_array_equal(relaxed.constraints[0].index, [1, 4])
+        others = [0, 2, 3, 5, 6]
+        assert np.abs(relaxed.positions[others] - atoms.positions[others]).max() > 0.05
+        # Forces that the fixed atoms feel do not count.
+        assert_is_minimum(relaxed, found.energy[0], found.fmax[0])
+        raw = relaxed.copy()
+        raw.set_constraint()
+        assert np.linalg.norm(forces_by_ase(raw)[[1, 4]], axis=1).max() > 0.01
+
+    def test_all_atoms_fixed_is_converged_at_once(self):
+        atoms = cluster(["Pt"] * 3, 0)
+        atoms.set_constraint(FixAtoms(mask=[True] * 3))
+        found = relax(atoms)
+        assert found.converged == [True]
+        assert found.steps == [0]
+        assert found.fmax == [0.0]
+        np.testing.assert_array_equal(found.structures[0].positions, atoms.positions)
+
+    @pytest.mark.parametrize("constraint", [FixBondLength(0, 1), FixedPlane([0], [0, 0, 1])])
+    def test_others_are_refused(self, constraint):
+        atoms = cluster(["Pt"] * 3, 0)
+        atoms.set_constraint([FixAtoms([2]), constraint])
+        with pytest.raises(ValueError, match=rf"structures\[1\].*{type(constraint).__name__}"):
+            relax([cluster(["Pt"] * 3, 1), atoms])
+
+
+class TestSteps:
+    def test_none_only_evaluates(self):
+        structures = mixed()[:3]
+        found = relax(structures, max_steps=0)
+        assert (found.steps == 0).all()
+        assert not found.converged.any()
+        np.testing.assert_allclose(found.energy, EMT().compute(structures)["energy"], atol=1e-10)
+        for one, two, fmax in zip(found.structures, structures, found.fmax, strict=True):
+            np.testing.assert_array_equal(one.positions, two.positions)
+            assert fmax == pytest.approx(np.linalg.norm(forces_by_ase(two), axis=1).max())
+
+    def test_too_few_are_flagged(self, result):
+        structures = [*mixed()[:3], result.structures[1]]
+        found = relax(structures, fmax=0.005, max_steps=4)
+        np.testing.assert_array_equal(found.converged, [False, False, False, True])
+        np.testing.assert_array_equal(found.steps, [4, 4, 4, 0])
+        assert (found.fmax[:3] > 0.005).all()
+
+    def test_are_bounded_beyond_one_round(self, result, monkeypatch):
+        monkeypatch.setattr(relaxation, "STEPS_PER_ROUND", 3)
+        found = relax(mixed()[:3], fmax=0.005, max_steps=7)
+        np.testing.assert_array_equal(found.steps, 7)
+        monkeypatch.undo()
+        whole = relax(mixed()[:3], fmax=0.005, max_steps=7)
+        # Rounds do not disturb the motion.
+        np.testing.assert_array_equal(found.energy, whole.energy)
+
+
+class Spring:
+    """Each atom on a spring to the origin; of "bad" structures, NaN."""
+
+    r_cut = 1.0
+
+    def energies(self, batch):
+        energy = tf.reduce_sum(tf.where(batch.mask[..., None], batch.positions**2, 0.0), [1, 2])
+        return tf.where(batch.numbers[:, 0] == 1, energy * np.nan, energy)
+
+    def check(self, structures):
+        if any(2 in s.numbers for s in structures):
+            raise ValueError("no helium")
+
+    def compute(self, structures):
+        raise NotImplementedError
+
+
+class TestOtherPotentials:
+    spring = Spring()
+
+    def test_of_ones_own(self):
+        found = relax([Atoms("Li2", [[1, 0, 0], [0, -2, 3]])], self.spring, fmax=1e-3)
+        assert found.converged.all()
+        np.testing.assert_allclose(found.structures[0].positions, 0.0, atol=5e-4)
+
+    def test_that_fail_are_flagged_and_harm_no_other(self):
+        found = relax([Atoms("H2"), Atoms("Li2", [[1, 0, 0], [0, 2, 0]])], self.spring)
+        np.testing.assert_array_equal(found.converged, [False, True])
+        assert np.isnan(found.energy[0])
+        assert found.energy[1] == pytest.approx(0.0, abs=1e-3)
+
+    def test_check_before_work_begins(self):
+        with pytest.raises(ValueError, match="no helium"):
+            relax(Atoms("He"), self.spring)
+
+    def test_of_ase(self):
+        calculator = LennardJones(sigma=2.0, epsilon=0.5, rc=50.0)
+        dimer = Atoms("Ar2", [[0, 0, 0], [2.5, 0, 0]])
+        trimer = Atoms("Ar3", [[0, 0, 0], [2.4, 0, 0], [1.0, 2.1, 0]])
+        before = [dimer.copy(), trimer.copy()]
+        found = relax([dimer, trimer], calculator, fmax=1e-4)
+        assert [dimer, trimer] == before
+        assert dimer.calc is None
+        assert found.converged.all()
+        assert (found.steps > 0).all()
+        for atoms in found.structures:
+            distances = atoms.get_all_distances()[np.triu_indices(len(atoms), 1)]
+            np.testing.assert_allclose(distances, 2 ** (1 / 6) * 2.0, atol=1e-4)
+            assert atoms.calc is None
+        np.testing.assert_allclose(found.energy, [-0.5, -1.5], atol=1e-6)
+
+    def test_of_ase_without_enough_steps(self):
+        stretched = Atoms("Ar2", [[0, 0, 0], [1.5, 0, 0]])
+        found = relax(stretched, LennardJones(), fmax=1e-4, max_steps=1)
+        assert not found.converged[0]
+        assert found.steps == [1]
+        assert found.fmax[0] > 1e-4
+
+    def test_of_ase_keeps_fixed_atoms(self):
+        atoms = Atoms("Ar2", [[0, 0, 0], [1.3, 0, 0]], constraint=FixAtoms([0]))
+        found = relax(atoms, LennardJones(), fmax=1e-4)
+        np.testing.assert_array_equal(found.structures[0].positions[0], 0.0)
+        assert found.structures[0].get_distance(0, 1) == pytest.approx(2 ** (1 / 6), abs=1e-3)
+
+    def test_of_ase_refuses_other_constraints(self):
+        atoms = Atoms("Ar2", [[0, 0, 0], [1.3, 0, 0]], constraint=FixBondLength(0, 1))
+        with pytest.raises(ValueError, match=r"structures\[0\].*FixBondLength"):
+            relax(atoms, LennardJones())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"structures": []}, "structures is empty"),
+        ({"structures": [Atoms("Pt"), Atoms("Fe")]}, r"structures\[1\] holds Fe; EMT knows"),
+        ({"structures": Atoms("Pt", [[np.inf, 0, 0]])}, "not finite"),
+        ({"fmax": 0}, "fmax is 0; a positive number of eV/Å"),
+        ({"fmax": -0.1}, "fmax is -0.1"),
+        ({"fmax": np.nan}, "fmax is nan"),
+        ({"fmax": np.inf}, "fmax is inf"),
+        ({"max_steps": -1}, "max_steps is -1; it must be >= 0"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        relax(**{"structures": Atoms("Pt"), **arguments})
+
+
+@pytest.mark.parametrize("potential", [None, LennardJones()])
+def test_progress_goes_to_stderr(capfd, potential):
+    relax([Atoms("Pt")] * 3, potential, progress=True)
+    shown = capfd.readouterr()
+    assert "relaxing" in shown.err
+    assert "3/3" in shown.err
+    assert shown.out == ""
+    relax([Atoms("Pt")] * 3, potential)
+    assert "relaxing" not in capfd.readouterr().err

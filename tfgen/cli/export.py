@@ -1,0 +1,31 @@
+"""`tfgen export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tfgen._tensorflow import load_quietly
+from tfgen.cli._options import output_option, overwrite_option, path_argument
+
+
+@click.command()
+@path_argument("model", "MODEL")
+@output_option("SAVED_MODEL/", "Folder of the SavedModel.")
+@click.option(
+    "--rounds", type=click.IntRange(0), default=3, show_default=True,
+    help="Rounds of search inside the signature `generate`.",
+)  # fmt: skip
+@overwrite_option
+def export(model: Path, output: Path, rounds: int, overwrite: bool) -> None:
+    """Export a model as a TensorFlow SavedModel that runs without tfgen."""
+    load_quietly()
+    from tfgen.model import Model
+    from tfgen.saved_model import CONTENTS
+    from tfgen.saved_model import export as run
+    from tfgen._files import require_folder_replaceable
+
+    require_folder_replaceable(output, overwrite, CONTENTS)
+    run(Model.load(model), output, rounds=rounds, overwrite=overwrite)
+    click.echo(f"SavedModel in {output}: fingerprint, encode, decode, sample, generate")

@@ -1,0 +1,85 @@
+"""`tfgen generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tfgen._tensorflow import load_quietly
+from tfgen.cli._options import (
+    TARGETS,
+    output_option,
+    overwrite_option,
+    path_argument,
+    potential_from,
+    seed_option,
+    shown_warnings,
+)
+
+
+@click.command()
+@path_argument("model", "MODEL")
+@output_option("OUT.extxyz", "Generated structures, each with its record.")
+@click.option("--formula", required=True, metavar="FORMULA", help="Composition, like Pt13.")
+@click.option(
+    "--target", "targets", type=TARGETS, multiple=True, required=True,
+    help="Wanted value or range of a property; one for each property.",
+)  # fmt: skip
+@click.option("--count", type=click.IntRange(1), required=True, help="Number of structures.")
+@click.option(
+    "--relax", type=click.Choice(["emt", "none"]), default="emt", show_default=True,
+    help="Relax the structures, or leave them as reconstructed.",
+)  # fmt: skip
+@click.option(
+    "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:CLASS",
+    help="Evaluates energies; auto is EMT if the training data is EMT's. MODULE:CLASS names an "
+    "ASE calculator.",
+)  # fmt: skip
+@seed_option
+@overwrite_option
+def generate(
+    model: Path,
+    output: Path,
+    formula: str,
+    targets: tuple[tuple[str, float | tuple[float, float]], ...],
+    count: int,
+    relax: str,
+    potential: str,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Generate structures with wanted property values, and verify each."""
+    load_quietly()
+    from tfgen._files import require_absent
+    from tfgen.generation import generate as run
+    from tfgen.generation import write
+    from tfgen.model import Model
+
+    names = [name for name, _ in targets]
+    if len(set(names)) < len(names):
+        raise click.BadParameter("each property takes one target", param_hint="--target")
+    require_absent(output, overwrite)
+    evaluator = potential_from("emt" if relax == "emt" and potential == "auto" else potential)
+    loaded = Model.load(model)
+    with shown_warnings():
+        generated = run(
+            loaded,
+            formula,
+            dict(targets),
+            count,
+            seed=seed,
+            potential=evaluator,
+            relax=relax == "emt",
+            progress=True,
+        )
+    write(generated, output, overwrite)
+    converged = sum(atoms.info["status"] == "converged" for atoms in generated)
+    click.echo(f"{len(generated)} structures in {output}, {converged} converged")
+    for stage in ("decoded", "reconstructed", "relaxed"):
+        for name in generated[0].info[stage]:
+            values = [atoms.info[stage][name] for atoms in generated]
+            values = [v for v in values if v is not None]
+            if values:
+                click.echo(f"  {stage:>13} {name}: mean {sum(values) / len(values):.4f}, "
+                           f"{min(values):.4f} to {max(values):.4f}")  # fmt: skip

@@ -1,0 +1,88 @@
+"""`tfgen train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tfgen._tensorflow import load_quietly
+from tfgen.cli._options import output_option, overwrite_option, path_argument, seed_option
+
+
+@click.command()
+@path_argument("dataset", "FILE.h5")
+@output_option("MODEL", "Folder of the model.")
+@click.option(
+    "--property", "properties", multiple=True, metavar="NAME", default=["energy_per_atom"],
+    show_default=True, help="Property to condition on; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--fingerprint", default="default", show_default=True, metavar="NAME",
+    help="Preset: default or fung2022.",
+)  # fmt: skip
+@click.option("--epochs", type=click.IntRange(1), default=400, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3,
+              show_default=True)  # fmt: skip
+@click.option("--latent", type=click.IntRange(1), default=10, show_default=True,
+              help="Size of the latent vector.")  # fmt: skip
+@click.option("--kl-weight", type=click.FloatRange(0), default=1.0, show_default=True)
+@click.option(
+    "--logs", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="TensorBoard logs.  [default: MODEL.logs]",
+)  # fmt: skip
+@seed_option
+@overwrite_option
+def train(
+    dataset: Path,
+    output: Path,
+    properties: tuple[str, ...],
+    fingerprint: str,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    latent: int,
+    kl_weight: float,
+    logs: Path | None,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Train a model on the fingerprints of a data set, keeping the best weights."""
+    load_quietly()
+    from tfgen._files import require_folder_replaceable
+    from tfgen.datasets.storage import Dataset
+    from tfgen.fingerprint import Fingerprint
+    from tfgen.model import MODEL_FILES
+    from tfgen.training import train as run
+
+    require_folder_replaceable(output, overwrite, MODEL_FILES)
+    data = Dataset.load(dataset)
+    elements = sorted({str(e) for s in data.structures for e in s.symbols})
+    logs = logs or output.with_name(output.name + ".logs")
+    model = run(
+        data,
+        properties,
+        fingerprint=Fingerprint.preset(fingerprint, elements),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        latent=latent,
+        kl_weight=kl_weight,
+        seed=seed,
+        logs=logs,
+        progress=True,
+    )
+    model.save(output, overwrite)
+    record = model.provenance
+    click.echo(
+        f"trained on {record['training_structures']} structures; best epoch "
+        f"{record['best_epoch']} of {epochs}, validation loss {record['best_val_loss']:.3f}, "
+        f"KL {record['history']['kl']:.1f} nats"
+    )
+    for condition, error in zip(model.conditions, record["surrogate_mae"], strict=True):
+        click.echo(
+            f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f} {condition.unit}, "
+            f"predicted within {error:.4f} on average"
+        )
+    click.echo(f"model in {output}, TensorBoard logs in {logs}")
