@@ -6,9 +6,10 @@ Public names are loaded when first used, so that `import tfgen` and `tfgen --hel
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("tfgen")
 
 _HOMES = {
     "ACSF": "tfgen.descriptors.acsf",
@@ -27,7 +28,8 @@ _HOMES = {
     "train": "tfgen.training",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__"]
+__all__ += list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

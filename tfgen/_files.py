@@ -104,7 +104,7 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
         os.umask(mask)
         temporary.chmod(0o777 & ~mask)
         if path.exists():
-            # A folder cannot be replaced in one step: move the old one away, put it back on failure.
+            # A folder cannot be replaced in one step: the old one moves away, and back on failure.
             old = temporary.with_name(temporary.name + ".old")
             path.rename(old)
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 __all__ = ["CVAE", "KLWarmUp"]
 
 tfd = tfp.distributions
+Distribution: TypeAlias = Any  # tfd.Distribution; TFP brings no types
 
 # Features that hardly vary are not blown up: no scale is below this share of the largest.
 SCALE_FLOOR = 1e-3
@@ -86,9 +87,7 @@ class CVAE(keras.Model):
 
         def dense(width: int, name: str, activation: str | None = None) -> keras.layers.Dense:
             initializer = keras.initializers.GlorotUniform(seed=int(next(seeds) // 2))
-            return keras.layers.Dense(
-                width, activation, kernel_initializer=initializer, name=name
-            )
+            return keras.layers.Dense(width, activation, kernel_initializer=initializer, name=name)
 
         def stack(name: str, widths: tuple[int, ...], outputs: int) -> keras.Sequential:
             layers = [dense(w, f"{name}_{i}", "silu") for i, w in enumerate(widths)]
@@ -107,7 +106,9 @@ class CVAE(keras.Model):
 
         def constant(name: str, shape: tuple[int, ...], value: float) -> keras.Variable:
             return self.add_weight(
-                shape=shape, initializer=keras.initializers.Constant(value), trainable=False,
+                shape=shape,
+                initializer=keras.initializers.Constant(value),
+                trainable=False,
                 name=name,
             )
 
@@ -150,17 +151,17 @@ class CVAE(keras.Model):
         self.condition_mean.assign(np.mean(conditions, axis=0))
         self.condition_scale.assign(np.where(deviation > 1e-6, deviation, 1.0))
 
-    def posterior(self, fingerprints: tf.Tensor, conditions: tf.Tensor) -> tfd.Distribution:
+    def posterior(self, fingerprints: tf.Tensor, conditions: tf.Tensor) -> Distribution:
         """Returns q(z | x, c), batch [batch], event [latent]."""
         x, c = self._scaled(fingerprints), self._scaled_condition(conditions)
         return self._normal(*tf.split(self.encoder(tf.concat([x, c], -1)), 2, axis=-1))
 
-    def prior(self, shape: Any = ()) -> tfd.Distribution:
+    def prior(self, shape: Any = ()) -> Distribution:
         """Returns p(z), batch `shape`, event [latent]."""
         zeros = tf.zeros([*shape, self.latent])
         return tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
 
-    def likelihood(self, latents: tf.Tensor, conditions: tf.Tensor) -> tfd.Distribution:
+    def likelihood(self, latents: tf.Tensor, conditions: tf.Tensor) -> Distribution:
         """Returns p(x | z, c) of the scaled fingerprint, batch [batch], event [features]."""
         c = self._scaled_condition(conditions)
         return self._normal(self.decoder(tf.concat([latents, c], -1)), self.raw_sigma)
@@ -202,8 +203,8 @@ class CVAE(keras.Model):
         training: bool = True,
     ) -> tf.Tensor:
         """The loss of the class docstring; updates the metrics loss, nll, kl, property_error."""
-        assert x is not None
-        assert y_pred is not None
+        if x is None or y_pred is None:
+            raise ValueError("compute_loss needs the inputs x and the outputs y_pred")
         posterior = tfd.MultivariateNormalDiag(y_pred["latent_loc"], y_pred["latent_scale"])
         likelihood = self._normal(self._scaled(y_pred["fingerprint"]), self.raw_sigma)
         nll = -likelihood.log_prob(self._scaled(x["fingerprint"])) / self.features
@@ -224,7 +225,7 @@ class CVAE(keras.Model):
         """loss; nll per feature; kl in nats; property_error in standard deviations."""
         return self._trackers
 
-    def _normal(self, loc: tf.Tensor, raw_scale: tf.Tensor) -> tfd.Distribution:
+    def _normal(self, loc: tf.Tensor, raw_scale: tf.Tensor) -> Distribution:
         return tfd.MultivariateNormalDiag(loc, tf.nn.softplus(raw_scale) + SIGMA_FLOOR)
 
     def _scaled(self, fingerprints: tf.Tensor) -> tf.Tensor:

@@ -63,9 +63,7 @@ def run(
         dataset = build(recipe, work / "pt13.h5", seed=seed, progress=True)
         counts = ", ".join(f"{n} {what}" for what, n in dataset.metadata["counts"].items())
         stage(2, f"training a CVAE on {len(dataset.select('train'))} structures ({counts})")
-        model = train(
-            dataset, epochs=epochs, seed=seed, logs=work / "model.logs", progress=True
-        )
+        model = train(dataset, epochs=epochs, seed=seed, logs=work / "model.logs", progress=True)
         model.save(work / "model")
         energies = dataset.select("train").properties[ENERGY_PER_ATOM]
         targets = [round(float(q), 3) for q in np.quantile(energies, QUANTILES)]

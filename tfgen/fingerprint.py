@@ -130,7 +130,7 @@ class Fingerprint:
 
     @classmethod
     def from_config(
-        cls, config: dict[str, Any], descriptors: Iterable[type[Descriptor]] = ()
+        cls, config: dict[str, Any], descriptors: Iterable[type[Any]] = ()
     ) -> Fingerprint:
         """Makes the fingerprint of a `get_config`.
 
@@ -141,7 +141,8 @@ class Fingerprint:
         Raises:
             ValueError: if it names a descriptor that is not among them, or lacks an entry.
         """
-        known = {c.__name__: c for c in (ACSF, *descriptors)}
+        classes: list[type[Any]] = [ACSF, *descriptors]
+        known = {c.__name__: c for c in classes}
         try:
             name, arguments = config["descriptor"], config["descriptor_config"]
             if name not in known:

@@ -87,9 +87,8 @@ def generate(
             f"{', '.join(model.fingerprint.species)}"
         )
     targets = check_targets(targets, [c.name for c in model.conditions])
-    if potential == "auto":
-        potential = EMT() if model.potential == "emt" else None
-    if relax and potential is None:
+    judge = _judge(model, potential)
+    if relax and judge is None:
         raise ValueError("relax needs a potential: pass one, or relax=False")
     _warn(model, formula, targets)
 
@@ -114,14 +113,14 @@ def generate(
         status_of(atoms, loss, model.tolerance)
         for atoms, loss in zip(structures, found.loss, strict=True)
     ]
-    evaluator = _Evaluator(model, potential)
+    evaluator = _Evaluator(model, judge)
     reconstructed = evaluator.values(structures)
     relaxed: dict[str, np.ndarray] = {}
     if relax:
-        result = relax_structures(structures, potential, fmax=fmax, progress=progress)
+        result = relax_structures(structures, judge, fmax=fmax, progress=progress)
         relaxed = evaluator.values(result.structures, result.energy)
-        for i in np.flatnonzero(~result.converged):
-            if status[i] == CONVERGED:
+        for i, converged in enumerate(result.converged):
+            if not converged and status[i] == CONVERGED:
                 status[i] = f"relaxation not converged: fmax {result.fmax[i]:.3g} eV/Å"
     seconds = (time.perf_counter() - began) / count
 
@@ -157,6 +156,16 @@ def write(
     """
     with new_file(path, overwrite) as temporary:
         ase.io.write(temporary, structures, format="extxyz")
+
+
+def _judge(
+    model: Model, potential: Potential | BaseCalculator | str | None
+) -> Potential | BaseCalculator | None:
+    if isinstance(potential, str):
+        if potential != "auto":
+            raise ValueError(f"potential is {potential!r}; 'auto', None or an object is needed")
+        return EMT() if model.potential == "emt" else None
+    return potential
 
 
 class _Evaluator:

@@ -23,14 +23,14 @@ class Neighbourhood(NamedTuple):
         distances: [batch, atoms, neighbours], Å; 1 where masked, so that no function of them
             fails there, in value or in gradient.
         mask: [batch, atoms, neighbours] bool, true for real neighbours within reach.
-        index: [batch, atoms, neighbours] int32, the neighbours' places; None if every atom's
-            neighbours are all atoms in order.
+        places: [batch, atoms, neighbours] int32, where in the structure the neighbours are; None
+            if every atom's neighbours are all atoms in order.
     """
 
     vectors: tf.Tensor
     distances: tf.Tensor
     mask: tf.Tensor
-    index: tf.Tensor | None
+    places: tf.Tensor | None
 
     def of_neighbours(self, values: tf.Tensor) -> tf.Tensor:
         """Looks up per-atom `values` [batch, atoms] for the neighbours.
@@ -38,9 +38,9 @@ class Neighbourhood(NamedTuple):
         Returns:
             Broadcasts to [batch, atoms, neighbours]; where masked, some atom's value.
         """
-        if self.index is None:
+        if self.places is None:
             return values[:, None, :]
-        return tf.gather(values, self.index, batch_dims=1)
+        return tf.gather(values, self.places, batch_dims=1)
 
 
 def safe_sqrt(x: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
@@ -65,20 +65,20 @@ def neighbourhood(batch: StructureBatch, r_cut: float) -> Neighbourhood:
     """
     positions = batch.positions
     if batch.neighbours is None:
-        index = None
+        places = None
         vectors = positions[:, None, :, :] - positions[:, :, None, :]
         other = ~tf.eye(tf.shape(positions)[1], dtype=tf.bool)
         mask = other & batch.mask[:, :, None] & batch.mask[:, None, :]
     else:
-        index = tf.maximum(batch.neighbours.index, 0)
+        places = tf.maximum(batch.neighbours.index, 0)
         shift = tf.cast(batch.neighbours.shift, positions.dtype)
-        vectors = tf.gather(positions, index, batch_dims=1) - positions[:, :, None, :]
+        vectors = tf.gather(positions, places, batch_dims=1) - positions[:, :, None, :]
         vectors += tf.einsum("bnks,bsx->bnkx", shift, batch.cell)
         mask = batch.neighbours.index >= 0
     squared = tf.reduce_sum(vectors**2, axis=-1)
     mask &= squared < r_cut**2
     distances = tf.where(mask, safe_sqrt(squared, mask), tf.ones_like(squared))
-    return Neighbourhood(vectors=vectors, distances=distances, mask=mask, index=index)
+    return Neighbourhood(vectors=vectors, distances=distances, mask=mask, places=places)
 
 
 def cosine_cutoff(distances: tf.Tensor, r_cut: float) -> tf.Tensor:

@@ -136,9 +136,7 @@ class Inverter:
             return t + 1.0, x - step * m_hat / (tf.sqrt(v_hat) + EPSILON), m, v
 
         zero = tf.zeros_like(x)
-        _, x, _, _ = tf.while_loop(
-            lambda t, *_: t < total, body, (tf.constant(0.0), x, zero, zero)
-        )
+        _, x, _, _ = tf.while_loop(lambda t, *_: t < total, body, (tf.constant(0.0), x, zero, zero))
         loss = self.loss(x, each)
         loss = tf.where(tf.math.is_finite(loss), loss, tf.constant(math.inf))
         return Pool(tf.reshape(x, shape), tf.reshape(loss, shape[:2]))
@@ -186,9 +184,7 @@ def select(pool: Pool, survivors: int | tf.Tensor) -> Pool:
     loss = tf.where(copy, tf.constant(math.inf), loss)
     place = tf.argsort(loss, axis=1, stable=True)[:, :survivors]
     return Pool(
-        positions=tf.gather(
-            pool.positions, tf.gather(order, place, batch_dims=1), batch_dims=1
-        ),
+        positions=tf.gather(pool.positions, tf.gather(order, place, batch_dims=1), batch_dims=1),
         loss=tf.gather(loss, place, batch_dims=1),
     )
 

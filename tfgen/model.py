@@ -15,7 +15,6 @@ from ase.data import atomic_numbers
 
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.cvae import CVAE
-from tfgen.descriptors.base import Descriptor
 from tfgen.fingerprint import Fingerprint
 
 __all__ = ["MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model", "Target"]
@@ -113,8 +112,8 @@ class Model:
         asked = {}
         for name, target in check_targets(targets, names).items():
             low, high = target if isinstance(target, tuple) else (target, target)
-            asked[names.index(name)] = rng.uniform(low, high, count) if high > low else (
-                np.full(count, low)
+            asked[names.index(name)] = (
+                rng.uniform(low, high, count) if high > low else (np.full(count, low))
             )
         given = sorted(asked)
         rest = [i for i in range(len(names)) if i not in asked]
@@ -171,9 +170,7 @@ class Model:
             self.cvae.save_weights(temporary / MODEL_FILES[1])
 
     @classmethod
-    def load(
-        cls, folder: str | os.PathLike[str], descriptors: Sequence[type[Descriptor]] = ()
-    ) -> Model:
+    def load(cls, folder: str | os.PathLike[str], descriptors: Sequence[type[Any]] = ()) -> Model:
         """Reads a model that `save` has written. Runs no code that came with it.
 
         Args:
@@ -247,4 +244,3 @@ def check_targets(targets: Mapping[str, Target], known: Sequence[str]) -> dict[s
             float(bounds[0]) if len(bounds) == 1 else (float(bounds[0]), float(bounds[1]))
         )
     return checked
-

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -128,7 +128,7 @@ def _relax_in_batches(
     count = len(structures)
     energy, largest = np.full(count, np.nan), np.full(count, np.inf)
     steps = np.zeros(count, int)
-    optimizer = _fire(potential)
+    optimizer: _Fire = _fire(cast(Hashable, potential))
     kinds = np.array([(bucket(len(s)), s.pbc.any()) for s in structures])
     for width, periodic in np.unique(kinds, axis=0):
         members = np.flatnonzero((kinds == (width, periodic)).all(axis=1))
@@ -157,18 +157,15 @@ def _relax_in_batches(
                 tf.constant(fmax, tf.float64),
                 tf.constant(budget, tf.int32),
             )
-            positions, moved, e, f, taken = (
-                [a.numpy()[: len(now)] for a in part] if isinstance(part, tuple)
-                else part.numpy()[: len(now)]
-                for part in result
-            )
+            positions, moved, e, f, taken = result
             for store, value in zip(motion, moved, strict=True):
-                store[now] = value
+                store[now] = value[: len(now)]
             at = members[now]
-            for i, x in zip(at, positions, strict=True):
+            for i, x in zip(at, positions.numpy(), strict=False):
                 relaxed[i].positions = x[: len(relaxed[i])]
-            energy[at], largest[at] = e, f
-            steps[at] += taken
+            energy[at] = e[: len(now)]
+            largest[at] = f = f[: len(now)].numpy()
+            steps[at] += taken[: len(now)]
             done = (f <= fmax) | (steps[at] >= max_steps) | ~np.isfinite(f)
             bar.update(int(done.sum()))
             waiting = np.concatenate([now[~done], waiting[room:]])
@@ -188,7 +185,7 @@ def _free_atoms(place: int, structure: Atoms) -> np.ndarray:
 
 
 class _Motion(NamedTuple):
-    """The state of FIRE: velocities [batch, atoms, 3]; time step, mixing, downhill count [batch]."""
+    """State of FIRE: velocities [batch, atoms, 3]; time step, mixing, downhill steps [batch]."""
 
     velocities: tf.Tensor
     dt: tf.Tensor
@@ -227,9 +224,7 @@ class _Fire:
         """
 
         def evaluate(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            energy, forces = energy_and_forces(
-                self._potential, batch._replace(positions=positions)
-            )
+            energy, forces = energy_and_forces(self._potential, batch._replace(positions=positions))
             forces = tf.where(free[..., None], forces, tf.zeros_like(forces))
             return energy, forces, tf.sqrt(tf.reduce_max(tf.reduce_sum(forces**2, -1), axis=-1))
 
@@ -239,7 +234,7 @@ class _Fire:
         def body(
             positions: tf.Tensor,
             motion: _Motion,
-            energy: tf.Tensor,
+            _: tf.Tensor,
             forces: tf.Tensor,
             largest: tf.Tensor,
             taken: tf.Tensor,
@@ -278,9 +273,10 @@ def _step(motion: _Motion, forces: tf.Tensor) -> tuple[tf.Tensor, _Motion]:
 
     velocities, dt, alpha, downhill = motion
     ahead = tf.reduce_sum(forces * velocities, axis=[1, 2]) > 0
-    steered = wide(1.0 - alpha) * velocities + wide(
-        alpha * norm(velocities) / tf.maximum(norm(forces), 1e-30)
-    ) * forces
+    steered = (
+        wide(1.0 - alpha) * velocities
+        + wide(alpha * norm(velocities) / tf.maximum(norm(forces), 1e-30)) * forces
+    )
     velocities = tf.where(wide(ahead), steered, tf.zeros_like(velocities))
     faster = ahead & (downhill > N_MIN)
     dt = tf.where(faster, tf.minimum(dt * DT_GROW, DT_MAX), tf.where(ahead, dt, dt * DT_SHRINK))

@@ -76,9 +76,7 @@ def export(
         return decode(cvae.prior([tf.shape(condition)[0]]).sample(seed=seed), condition)
 
     @tf.function(jit_compile=True, autograph=False)
-    def invert(
-        targets: tf.Tensor, numbers: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor
-    ) -> Pool:
+    def invert(targets: tf.Tensor, numbers: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> Pool:
         problem = Problem(numbers, targets, scale)
         seeds = tf.random.split(seed, rounds + 1)
         pool = inverter.first(
@@ -94,9 +92,7 @@ def export(
 
         return tf.while_loop(lambda i, _: i < rounds, body, (tf.constant(0), pool))[1]
 
-    def generate(
-        condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def generate(condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         seeds = tf.random.split(seed, 2)
         drawn = sample(condition, seeds[0])
         scale = tf.convert_to_tensor(cvae.feature_scale)

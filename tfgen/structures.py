@@ -129,10 +129,10 @@ def _neighbour_lists(
 ) -> Neighbours:
     lists = [neighbor_list("ijS", s, r_cut) for s in structures]
     counts = [np.bincount(i, minlength=width) for i, _, _ in lists]
-    longest = max(1, max(int(c.max()) for c in counts))
+    longest = max(int(c.max(initial=1)) for c in counts)
     longest = -(-longest // 8) * 8  # few distinct shapes, few compilations
     index = np.full([len(structures), width, longest], -1, np.int32)
-    shift = np.zeros([len(structures), width, longest, 3], dtype)
+    shift: np.ndarray = np.zeros([len(structures), width, longest, 3], dtype)
     for row, ((i, j, s), count) in enumerate(zip(lists, counts, strict=True)):
         # `neighbor_list` returns pairs sorted by i, so the place in i's list is a running count.
         place = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)

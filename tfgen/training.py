@@ -54,7 +54,9 @@ def train(
         seed: of weights, noise and shuffling.
         batch_size: structures per step.
         learning_rate: Adam's, falling to 0 as a half cosine.
-        latent, hidden, kl_weight: see `CVAE`.
+        latent: size of the latent vector.
+        hidden: widths of the hidden layers.
+        kl_weight: weight of the KL term.
         logs: folder for TensorBoard; none are written if None.
         progress: show a progress bar.
 

@@ -21,10 +21,10 @@ from tfgen.cli._options import output_option, overwrite_option, path_argument
 def export(model: Path, output: Path, rounds: int, overwrite: bool) -> None:
     """Export a model as a TensorFlow SavedModel that runs without tfgen."""
     load_quietly()
+    from tfgen._files import require_folder_replaceable
     from tfgen.model import Model
     from tfgen.saved_model import CONTENTS
     from tfgen.saved_model import export as run
-    from tfgen._files import require_folder_replaceable
 
     require_folder_replaceable(output, overwrite, CONTENTS)
     run(Model.load(model), output, rounds=rounds, overwrite=overwrite)

@@ -9,7 +9,6 @@ import click
 from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import output_option, overwrite_option, path_argument, seed_option
 
-
 # Structures whose sorted distances differ by less, Å, count as the same.
 SAME = 0.05
 

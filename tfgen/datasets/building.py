@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from tfgen import __version__
 from tfgen._files import new_file, require_absent
+from tfgen._tensorflow import load_quietly
 from tfgen.datasets.recipe import Recipe, Relax, load_recipe
 from tfgen.datasets.sampling import pack
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
@@ -302,7 +303,8 @@ def _run_in_processes(
 
 
 def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, and ends when the parent does."""
+    """Leaves Ctrl-C to the parent, ends when the parent does, and starts TensorFlow silently."""
+    load_quietly()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -1,0 +1,1 @@
+"""Descriptors: differentiable maps from structures to per-atom features."""

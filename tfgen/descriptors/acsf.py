@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class ACSF:
     G1 = Σ_j f_c(r_ij)
     G2 = Σ_j exp(-η (r_ij - r_s)²) f_c(r_ij)
     G3 = Σ_j cos(κ r_ij) f_c(r_ij)
-    G4 = 2^(1-ζ) Σ_{j<k} (1 + λ cos θ_ijk)^ζ exp(-η (r_ij² + r_ik² + r_jk²)) f_c(r_ij) f_c(r_ik) f_c(r_jk)
+    G4 = 2^(1-ζ) Σ_{j<k} (1 + λ cos θ_ijk)^ζ exp(-η (r_ij² + r_ik² + r_jk²))
+    f_c(r_ij) f_c(r_ik) f_c(r_jk)
     G5 = 2^(1-ζ) Σ_{j<k} (1 + λ cos θ_ijk)^ζ exp(-η (r_ij² + r_ik²)) f_c(r_ij) f_c(r_ik)
 
     Features of an atom: for each element (by atomic number) G1, the G2s, the G3s of neighbours of
@@ -66,7 +68,8 @@ class ACSF:
     ) -> None:
         self._numbers = atomic_numbers_of(species)
         self.species = [chemical_symbols[z] for z in self._numbers]
-        if isinstance(r_cut, bool) or not np.isscalar(r_cut) or not _is_finite(r_cut) or r_cut <= 0:
+        real = isinstance(r_cut, Real) and not isinstance(r_cut, bool)
+        if not real or not np.isfinite(r_cut) or r_cut <= 0:
             raise ValueError(f"r_cut is {r_cut!r}; a positive number of Å is needed")
         self.r_cut = float(r_cut)
         self.g2_params = _parameters("g2_params", g2_params, ("eta", "r_s"))
@@ -160,9 +163,7 @@ class ACSF:
         """
         near = neighbourhood(batch, self.r_cut)
         dtype = batch.positions.dtype
-        cutoff = tf.where(
-            near.mask, cosine_cutoff(near.distances, self.r_cut), tf.zeros([], dtype)
-        )
+        cutoff = tf.where(near.mask, cosine_cutoff(near.distances, self.r_cut), tf.zeros([], dtype))
         # [batch, atoms, neighbours, elements]: the cutoff, sorted into the neighbour's element.
         by_element = tf.stack(
             [
@@ -309,10 +310,6 @@ def _contract(
     if (order == np.arange(len(order))).all():
         return in_order
     return [tf.gather(result, order, axis=-1) for result in in_order]
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))
 
 
 def _parameters(name: str, values: Any, columns: tuple[str, ...]) -> np.ndarray:

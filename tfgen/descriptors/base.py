@@ -28,7 +28,8 @@ class Descriptor(Protocol):
     r_cut: float
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number of features per atom."""
 
     def __call__(self, batch: StructureBatch) -> tf.Tensor:
         """Returns [batch, atoms, size] in the dtype of `batch.positions`; any value at padding."""

@@ -1,0 +1,1 @@
+"""Potentials: differentiable maps from structures to energies."""

@@ -56,9 +56,7 @@ class EMT:
             self._row[atomic_numbers[symbol]] = row
             s0, eta2, kappa = s0 * Bohr, eta2 / Bohr, kappa / Bohr
             gamma1, gamma2 = self._gammas(s0, eta2, kappa)
-            table.append(
-                [e0, s0, v0, eta2, kappa, lambda_ / Bohr, n0 / Bohr**3, 1 / (12 * gamma1)]
-            )
+            table.append([e0, s0, v0, eta2, kappa, lambda_ / Bohr, n0 / Bohr**3, 1 / (12 * gamma1)])
             table[-1].append(-0.5 * v0 / gamma2)
         table[0].append(0.0)
         self._table = np.array(table)
