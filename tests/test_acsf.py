@@ -336,9 +336,6 @@ class TestGradients:
             for found, wanted in zip((features, gradient), expected, strict=True):
                 np.testing.assert_allclose(found, wanted, atol=tolerance * np.abs(wanted).max())
 
-    @pytest.mark.xfail(
-        strict=True, reason="the direction to a coincident neighbour is 0/0 in G4, G5"
-    )
     @pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
     def test_are_finite_where_atoms_coincide(self, mode):
         acsf = ACSF(

@@ -285,7 +285,6 @@ class TestGradients:
         np.testing.assert_array_equal(gradient.numpy()[~batch.mask.numpy()], 0.0)
         np.testing.assert_allclose(value, alloys.create(degenerate), rtol=1e-4, atol=1e-4)
 
-    @pytest.mark.xfail(strict=True, reason="ACSF: the direction to a coincident neighbour is 0/0")
     def test_are_finite_where_atoms_coincide(self, fung2022):
         batch = StructureBatch.from_ase([Atoms("Pt3", np.eye(3)[[0, 0, 1]] * 2)], r_cut=20.0)
         value, gradient = value_and_gradient(fung2022, batch)

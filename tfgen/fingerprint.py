@@ -223,10 +223,27 @@ def _fung2022(species: Sequence[str]) -> Fingerprint:
 
 
 def _default(species: Sequence[str]) -> Fingerprint:
-    acsf = _fung2022(species).descriptor
-    return Fingerprint(
-        acsf, pooling=("mean", "std", "moment3", "max", "min"), per_species=len(species) > 1
+    """The project's own: 205 features for one element.
+
+    As often inverted as the paper's 190 functions with the same pooling, at half the cost. What
+    matters is the grid of narrow G2: with fewer, broader ones (eta 1 Å⁻², 1 Å apart) nothing is
+    found any more, with many narrower ones little. The five statistics matter as much: without
+    the third moment half as many starts succeed, with maximum and minimum alone next to none.
+    """
+    acsf = ACSF(
+        species=species,
+        r_cut=20.0,
+        g2_params=[[4.0, 1.0 + 0.5 * i] for i in range(23)],
+        g5_params=[
+            [eta, zeta, lambda_]
+            for zeta in (1, 4, 16)
+            for lambda_ in (-1, 1)
+            for eta in (0.06, 0.2, 0.5)
+        ],
+        g1=False,
     )
+    pooling = ("mean", "std", "moment3", "max", "min")
+    return Fingerprint(acsf, pooling, per_species=len(species) > 1)
 
 
 # name -> maker from the list of elements.

@@ -138,7 +138,9 @@ class Inverter:
         zero = tf.zeros_like(x)
         _, x, _, _ = tf.while_loop(lambda t, *_: t < total, body, (tf.constant(0.0), x, zero, zero))
         loss = self.loss(x, each)
-        loss = tf.where(tf.math.is_finite(loss), loss, tf.constant(math.inf))
+        # An atom that is nowhere (NaN) is nobody's neighbour: its loss alone would not show it.
+        whole = tf.math.is_finite(loss) & tf.reduce_all(tf.math.is_finite(x), axis=[1, 2])
+        loss = tf.where(whole, loss, tf.constant(math.inf))
         return Pool(tf.reshape(x, shape), tf.reshape(loss, shape[:2]))
 
     def first(

@@ -32,7 +32,7 @@ MOVES, MOVE_STEPS, MOVE_RATE, SURVIVORS = 24, 150, 0.3, 8
 TARGETS_PER_BATCH = 8
 # Loss under which the targets' own structures are found again; mean over features, each in units
 # of its spread.
-TOLERANCE = 0.004
+TOLERANCE = 0.002
 # Packings whose fingerprints give the scale when the caller has none.
 SCALE_SAMPLE = 256
 
@@ -107,8 +107,10 @@ def reconstruct(
         raise ValueError(
             f"max_rounds and tolerance are {max_rounds}, {tolerance}; >= 0 and > 0 are needed"
         )
-    if scale is not None and (np.shape(scale) != (fingerprint.size,) or not np.all(scale > 0)):
-        raise ValueError(f"scale must be {fingerprint.size} positive numbers")
+    if scale is not None:
+        scale = np.asarray(scale, np.float64)
+        if scale.shape != (fingerprint.size,) or not ((scale > 0) & (scale < np.inf)).all():
+            raise ValueError(f"scale must be {fingerprint.size} finite positive numbers")
     numbers = [_numbers(f, fingerprint) for f in formulas]
 
     structures: list[Atoms] = [Atoms()] * len(targets)

@@ -76,8 +76,8 @@ def relax(
         The minima found, with energies and whether they converged.
 
     Raises:
-        ValueError: on bad structures, elements the potential does not know, other constraints
-            than `FixAtoms`, fmax <= 0, max_steps < 0.
+        ValueError: on bad structures, elements the potential does not know, constraints that it
+            does not (tfgen's potentials know `FixAtoms`), fmax <= 0, max_steps < 0.
 
     References:
         E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006). DOI 10.1103/PhysRevLett.97.170201
@@ -133,34 +133,36 @@ def _relax_in_batches(
     for width, periodic in np.unique(kinds, axis=0):
         members = np.flatnonzero((kinds == (width, periodic)).all(axis=1))
         motion = _at_rest(len(members), int(width))
-        capacity = max(1, PAIRS_PER_BATCH // int(width) ** 2)
+        capacity = PAIRS_PER_BATCH // int(width) ** 2
+        capacities = [max(1, capacity // share) for share in (64, 8, 1)]
         waiting = np.arange(len(members))
         while len(waiting):
-            # Two batch sizes only: a full one, and a small one for the stragglers.
-            room = capacity if len(waiting) > max(1, capacity // 8) else max(1, capacity // 8)
+            # Three batch sizes only, each compiled once: a full one, smaller ones for the last.
+            room = next(c for c in capacities if c >= min(len(waiting), capacities[-1]))
             now = waiting[:room]
-            # Repeats of the first structure fill the batch up; their results are dropped.
-            slots = np.concatenate([now, np.full(room - len(now), now[0])])
-            batch = StructureBatch.from_ase(
-                [relaxed[i] for i in members[slots]],
-                r_cut=potential.r_cut + SKIN,
-                atoms=int(width),
+            at = members[now]
+            # Repeats of the first structure fill the batch up, with no steps to take.
+            rows = np.concatenate([np.arange(len(now)), np.zeros(room - len(now), int)])
+            packed = StructureBatch.from_ase(
+                [relaxed[i] for i in at], r_cut=potential.r_cut + SKIN, atoms=int(width)
             )
-            loose = np.zeros([room, int(width)], bool)
-            for row, i in enumerate(members[slots]):
+            loose = np.zeros([len(now), int(width)], bool)
+            for row, i in enumerate(at):
                 loose[row, : len(free[i])] = free[i]
-            budget = np.minimum(max_steps - steps[members[slots]], STEPS_PER_ROUND)
+            budget = np.minimum(max_steps - steps[at], STEPS_PER_ROUND)[rows]
+            budget[len(now) :] = 0
             result = optimizer.run(
-                batch,
-                _Motion(*(a[slots] for a in motion)),
-                tf.constant(loose),
+                tf.nest.map_structure(
+                    lambda a, rows=rows: None if a is None else tf.gather(a, rows), packed
+                ),
+                _Motion(*(a[now][rows] for a in motion)),
+                tf.constant(loose[rows]),
                 tf.constant(fmax, tf.float64),
                 tf.constant(budget, tf.int32),
             )
             positions, moved, e, f, taken = result
             for store, value in zip(motion, moved, strict=True):
                 store[now] = value[: len(now)]
-            at = members[now]
             for i, x in zip(at, positions.numpy(), strict=False):
                 relaxed[i].positions = x[: len(relaxed[i])]
             energy[at] = e[: len(now)]

@@ -66,6 +66,7 @@ def train(
     Raises:
         ValueError: on an unknown property, epochs < 1, no training structures, elements that the
             fingerprint does not know.
+        ArithmeticError: if the training diverges.
     """
     properties = list(dict.fromkeys(properties))
     unknown = [name for name in properties if name not in dataset.properties]
@@ -135,8 +136,12 @@ def train(
             callbacks=callbacks,
             verbose=0,
         ).history
-        if not best.exists():
-            raise ArithmeticError("training diverged: no epoch had a finite loss")
+        if not np.isfinite([values[-1] for values in history.values()]).all():
+            epoch = len(history["loss"])
+            raise ArithmeticError(
+                f"training diverged: the loss is not finite after epoch {epoch}; a lower learning "
+                "rate may help"
+            )
         cvae.load_weights(best)
 
     record = {

@@ -207,9 +207,10 @@ class ACSF:
         if not len(self.g4_params) and not len(self.g5_params):
             return []
         dtype = by_element.dtype
-        directions = tf.where(
-            near.mask[..., None], near.vectors / near.distances[..., None], tf.zeros([], dtype)
-        )
+        # A neighbour in the very same place has no direction: zero, not 0 / 0.
+        apart = near.mask & (near.distances > 0)
+        length = tf.where(apart, near.distances, tf.ones_like(near.distances))[..., None]
+        directions = tf.where(apart[..., None], near.vectors / length, tf.zeros([], dtype))
         cosines = tf.matmul(directions, directions, transpose_b=True)
         pair = ~tf.eye(tf.shape(cosines)[-1], dtype=tf.bool)
         angular = _AngularPowers(cosines, pair)

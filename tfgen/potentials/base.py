@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ from ase import Atoms
 
 from tfgen.structures import StructureBatch
 
-__all__ = ["Potential", "energy_and_forces"]
+__all__ = ["Potential", "compiled", "energy_and_forces"]
 
 
 @runtime_checkable
@@ -39,3 +40,10 @@ def energy_and_forces(potential: Potential, batch: StructureBatch) -> tuple[tf.T
         tape.watch(batch.positions)
         energy = potential.energies(batch)
     return energy, -tape.gradient(energy, batch.positions)
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(potential: Any) -> Callable[[StructureBatch], tuple[tf.Tensor, tf.Tensor]]:
+    """Returns `energy_and_forces` of a potential as one graph, shared by equal (hashable) potentials."""
+    function = functools.partial(energy_and_forces, potential)
+    return tf.function(function, reduce_retracing=True, autograph=False)

@@ -1,0 +1,153 @@
+"""A data set, a fingerprint and a model small enough to be made anew in every run of the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase import Atoms
+
+from tfgen import reconstruction, saved_model
+from tfgen.datasets.sampling import pack
+from tfgen.datasets.storage import Dataset
+from tfgen.descriptors.acsf import ACSF
+from tfgen.fingerprint import Fingerprint
+from tfgen.inversion import Inverter
+from tfgen.model import Model
+from tfgen.potentials.emt import EMT
+from tfgen.properties import UNITS, compute
+from tfgen.relaxation import relax
+from tfgen.structures import StructureBatch
+from tfgen.training import train
+
+PROPERTIES = ("energy_per_atom", "radius_of_gyration")
+TRAINING = {"epochs": 8, "batch_size": 16, "learning_rate": 5e-3, "latent": 3, "hidden": (16,)}
+# Constants of the search where its quality is not the point.
+QUICK = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
+
+
+class PairHistogram:
+    """A descriptor as a user writes it: smeared counts of neighbours by distance."""
+
+    def __init__(self, species: list[str], r_cut: float, width: float) -> None:
+        self.species, self.r_cut, self.width = list(species), r_cut, width
+
+    @property
+    def size(self) -> int:
+        return int(self.r_cut / self.width)
+
+    def __call__(self, batch: StructureBatch) -> tf.Tensor:
+        x = batch.positions
+        vectors = x[:, :, None] - x[:, None, :]
+        pair = batch.mask[:, :, None] & batch.mask[:, None, :] & ~tf.eye(x.shape[1], dtype=tf.bool)
+        squared = tf.reduce_sum(vectors**2, axis=-1)
+        distances = tf.sqrt(tf.where(pair, squared, tf.ones_like(squared)))[..., None]
+        centres = self.width * tf.cast(tf.range(1, self.size + 1), x.dtype)
+        near = tf.exp(-(((distances - centres) / self.width) ** 2))
+        return tf.reduce_sum(tf.where(pair[..., None], near, tf.zeros_like(near)), axis=2)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"species": self.species, "r_cut": self.r_cut, "width": self.width}
+
+
+@functools.cache
+def fingerprint() -> Fingerprint:
+    """Twelve features: mean and spread of six functions of distances and angles."""
+    acsf = ACSF(
+        ["Pt"],
+        7.0,
+        g2_params=[[1.0, r_s] for r_s in (2.0, 2.7, 3.4, 4.1)],
+        g5_params=[[0.05, 1, 1], [0.05, 2, -1]],
+        g1=False,
+    )
+    return Fingerprint(acsf, ("mean", "std"))
+
+
+@functools.cache
+def potential() -> EMT:
+    """One object for all tests: what is compiled for it is compiled once."""
+    return EMT()
+
+
+@functools.cache
+def structures() -> list[Atoms]:
+    """Pt5 and Pt6 clusters on their way to minima of EMT: 30 each, no two the same."""
+    rng = np.random.default_rng(0)
+    starts = [
+        Atoms(numbers, positions=x)
+        for numbers in (np.full(5, 78), np.full(6, 78))
+        for x in pack(numbers, 30, rng)
+    ]
+    return relax(starts, potential(), max_steps=20).structures
+
+
+@functools.cache
+def dataset() -> Dataset:
+    """40 structures to train on, 10 to validate, 10 to test."""
+    energy = potential().compute(structures())["energy"]
+    return Dataset(
+        structures=structures(),
+        properties=compute(structures(), PROPERTIES, energy),
+        units={name: UNITS[name] for name in PROPERTIES},
+        split=np.random.default_rng(1).permutation(np.repeat([0, 1, 2], [40, 10, 10])),
+        metadata={"name": "small", "kind": "built", "potential": "emt", "seed": 0},
+    )
+
+
+@functools.cache
+def model() -> Model:
+    """Trained for a few epochs on energy and size: it knows little, but all parts are there."""
+    return train(dataset(), PROPERTIES, fingerprint=fingerprint(), seed=5, **TRAINING)
+
+
+@functools.cache
+def _without_xla(fingerprint: Fingerprint) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    inverter = Inverter(fingerprint)
+    first = functools.partial(
+        inverter.first,
+        candidates=QUICK["STARTS"],
+        survivors=QUICK["SURVIVORS"],
+        steps=QUICK["STEPS"],
+        rate=reconstruction.RATE,
+    )
+    improve = functools.partial(
+        inverter.improve,
+        candidates=QUICK["MOVES"],
+        steps=QUICK["MOVE_STEPS"],
+        rate=reconstruction.MOVE_RATE,
+    )
+    return tf.function(first, autograph=False), tf.function(improve, autograph=False)
+
+
+@contextlib.contextmanager
+def quick_search() -> Iterator[None]:
+    """Makes searches short, and spares `reconstruct` the compilation by XLA."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reconstruction, "_compiled", _without_xla)
+        for name, value in QUICK.items():
+            patch.setattr(reconstruction, name, value)
+            patch.setattr(saved_model, name, value)
+        yield
+
+
+@contextlib.contextmanager
+def no_unpickling() -> Iterator[None]:
+    """Makes every way of loading a pickle fail."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was unpickled")
+
+    class Unpickler:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            refuse()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pickle.load", refuse)
+        patch.setattr("pickle.loads", refuse)
+        patch.setattr("pickle.Unpickler", Unpickler)
+        yield
