@@ -181,11 +181,11 @@ class TestResult:
         """Twenty lines of a user's are all it takes."""
         monkeypatch.setitem(small.QUICK, "STARTS", 12)
         monkeypatch.setitem(small.QUICK, "STEPS", 150)
-        fingerprint = Fingerprint(small.PairHistogram(["Pt"], 5.0, 0.5), ("mean", "std"))
+        fingerprint = Fingerprint(small.PairHistogram(["Pt"], 5.0, 1.0), ("mean", "std"))
         target = fingerprint.create([tetrahedron()])
-        result = reconstruct(fingerprint, target, "Pt4", max_rounds=2, tolerance=0.05)
+        result = reconstruct(fingerprint, target, "Pt4", max_rounds=2, tolerance=0.01)
         assert result.status == [CONVERGED]
-        assert deviations(result.structures, [tetrahedron()])[0] < 0.2
+        assert deviations(result.structures, [tetrahedron()])[0] < 0.1
 
     def test_two_atoms(self):
         pair = Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2.5]])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ __all__ = ["train"]
 WARM_UP = 0.25
 # Structures whose nearest neighbours set the tolerance of the inversion.
 NEIGHBOUR_SAMPLE = 256
+# Epochs between two backups of a training that can be resumed.
+BACKUP_EPOCHS = 10
 
 
 def train(
@@ -40,6 +46,7 @@ def train(
     hidden: Sequence[int] = (256, 256),
     kl_weight: float = 1.0,
     logs: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Model:
     """Trains a CVAE on the fingerprints of a data set by Keras `fit`, keeping the best weights.
@@ -58,6 +65,8 @@ def train(
         hidden: widths of the hidden layers.
         kl_weight: weight of the KL term.
         logs: folder for TensorBoard; none are written if None.
+        checkpoint: folder that keeps an interrupted training, which the same call then goes on
+            with, and that is removed in the end; None keeps nothing.
         progress: show a progress bar.
 
     Returns:
@@ -65,7 +74,7 @@ def train(
 
     Raises:
         ValueError: on an unknown property, epochs < 1, no training structures, elements that the
-            fingerprint does not know.
+            fingerprint does not know, or a checkpoint of another training.
         ArithmeticError: if the training diverges.
     """
     properties = list(dict.fromkeys(properties))
@@ -95,6 +104,7 @@ def train(
         hidden=tuple(hidden),
         kl_weight=kl_weight,
         seed=seed,
+        name="cvae",
     )
     model = Model(
         fingerprint=fingerprint,
@@ -113,59 +123,97 @@ def train(
     cvae.adapt(inputs["fingerprint"], inputs["condition"])
     checked = _inputs(model, validation, properties) if len(validation) else inputs
 
-    steps = epochs * -(-len(training) // batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    task = {
+        "config": model.config(),
+        "data": [len(training), len(validation), float(inputs["fingerprint"].sum(dtype=float))],
+        "settings": [epochs, seed, batch_size, learning_rate],
+    }
+    steps = -(-len(training) // batch_size)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     cvae.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=10.0))
-    with tempfile.TemporaryDirectory() as scratch:
-        best = Path(scratch) / "best.weights.h5"
+    with _workspace(checkpoint, task) as folder:
+        best = folder / "best.weights.h5"
+        threshold = None
+        if best.exists():
+            # What was best before the interruption is still to be beaten.
+            cvae.load_weights(best)
+            threshold = cvae.evaluate(checked, verbose=0, return_dict=True)["loss"]
         callbacks: list[keras.callbacks.Callback] = [
             KLWarmUp(int(WARM_UP * epochs)),
             keras.callbacks.ModelCheckpoint(
-                best, monitor="val_loss", save_best_only=True, save_weights_only=True
+                best,
+                monitor="val_loss",
+                save_best_only=True,
+                save_weights_only=True,
+                initial_value_threshold=threshold,
             ),
             keras.callbacks.TerminateOnNaN(),
             _Progress(epochs, disable=not progress),
         ]
+        if checkpoint is not None:
+            callbacks.append(
+                keras.callbacks.BackupAndRestore(
+                    str(folder / "backup"), save_freq=BACKUP_EPOCHS * steps
+                )
+            )
         if logs is not None:
             callbacks.append(keras.callbacks.TensorBoard(str(logs)))
-        history = cvae.fit(
+        fitted = cvae.fit(
             inputs,
             validation_data=(checked, None),
             epochs=epochs,
             batch_size=batch_size,
             callbacks=callbacks,
             verbose=0,
-        ).history
-        if not np.isfinite([values[-1] for values in history.values()]).all():
-            epoch = len(history["loss"])
-            raise ArithmeticError(
-                f"training diverged: the loss is not finite after epoch {epoch}; a lower learning "
-                "rate may help"
-            )
+        )
+        if not best.exists():
+            raise ArithmeticError("training diverged: no epoch had a finite loss")
         cvae.load_weights(best)
 
+    history = fitted.history
+    # The artefact needs no optimiser.
+    trained = CVAE.from_config(cvae.get_config())
+    trained.build()
+    trained.set_weights(cvae.get_weights())
+    lowest = int(np.nanargmin(history["val_loss"]))
+    reached = float(history["val_loss"][lowest])
+    earlier = threshold is not None and threshold < reached
     record = {
         "dataset": {k: dataset.metadata.get(k) for k in ("name", "kind", "seed", "created")},
         "training_structures": len(training),
         "validation_structures": len(validation),
         "epochs": epochs,
-        "best_epoch": int(np.nanargmin(history["val_loss"])) + 1,
+        "best_epoch": None if earlier else fitted.epoch[lowest] + 1,
         "seed": seed,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "history": {name: float(values[-1]) for name, values in history.items()},
-        "best_val_loss": float(np.nanmin(history["val_loss"])),
+        "best_val_loss": reached if threshold is None else min(reached, threshold),
         "decoder_error": _decoder_error(cvae, checked),
         "surrogate_mae": _surrogate_errors(cvae, checked),
         **provenance(),
     }
-    return Model(
-        **{
-            **{name: getattr(model, name) for name in model.__dataclass_fields__},
-            "tolerance": _tolerance(inputs["fingerprint"], model.scale, seed),
-            "provenance": record,
-        }
-    )
+    tolerance = _tolerance(inputs["fingerprint"], model.scale, seed)
+    return replace(model, cvae=trained, tolerance=tolerance, provenance=record)
+
+
+@contextlib.contextmanager
+def _workspace(folder: str | os.PathLike[str] | None, task: dict[str, Any]) -> Iterator[Path]:
+    """Yields the folder of a training's checkpoints; it stays if the training is interrupted."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
+    folder, text = Path(folder), json.dumps(task, sort_keys=True)
+    record = folder / "task.json"
+    if record.exists() and record.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{str(folder)!r} keeps another, interrupted training; remove it to start this one"
+        )
+    folder.mkdir(exist_ok=True)
+    record.write_text(text, encoding="utf-8")
+    yield folder
+    shutil.rmtree(folder)
 
 
 def _inputs(model: Model, dataset: Dataset, properties: Sequence[str]) -> dict[str, np.ndarray]:
@@ -221,7 +269,7 @@ class _Progress(keras.callbacks.Callback):
         logs = logs or {}
         shown = {k: f"{logs[k]:.3f}" for k in ("loss", "val_loss", "kl") if k in logs}
         self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+        self._bar.update(epoch + 1 - self._bar.n)  # a resumed training starts further on
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._bar.close()

@@ -60,25 +60,31 @@ def train(
     data = Dataset.load(dataset)
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
-    model = run(
-        data,
-        properties,
-        fingerprint=Fingerprint.preset(fingerprint, elements),
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        latent=latent,
-        kl_weight=kl_weight,
-        seed=seed,
-        logs=logs,
-        progress=True,
-    )
+    partial = output.with_name(output.name + ".partial")
+    try:
+        model = run(
+            data,
+            properties,
+            fingerprint=Fingerprint.preset(fingerprint, elements),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            latent=latent,
+            kl_weight=kl_weight,
+            seed=seed,
+            logs=logs,
+            checkpoint=partial,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"interrupted; {str(partial)!r} keeps what is done, the same command goes on from there"
+        ) from None
     model.save(output, overwrite)
     record = model.provenance
     click.echo(
-        f"trained on {record['training_structures']} structures; best epoch "
-        f"{record['best_epoch']} of {epochs}, validation loss {record['best_val_loss']:.3f}, "
-        f"KL {record['history']['kl']:.1f} nats"
+        f"trained on {record['training_structures']} structures for {epochs} epochs; best "
+        f"validation loss {record['best_val_loss']:.3f}, KL {record['history']['kl']:.1f} nats"
     )
     for condition, error in zip(model.conditions, record["surrogate_mae"], strict=True):
         click.echo(

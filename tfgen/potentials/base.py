@@ -44,6 +44,6 @@ def energy_and_forces(potential: Potential, batch: StructureBatch) -> tuple[tf.T
 
 @functools.lru_cache(maxsize=8)
 def compiled(potential: Any) -> Callable[[StructureBatch], tuple[tf.Tensor, tf.Tensor]]:
-    """Returns `energy_and_forces` of a potential as one graph, shared by equal (hashable) potentials."""
+    """Returns `energy_and_forces` of a hashable potential as one graph, shared by equal ones."""
     function = functools.partial(energy_and_forces, potential)
     return tf.function(function, reduce_retracing=True, autograph=False)

@@ -1,0 +1,200 @@
+"""`tfgen generate` as a user types it."""
+
+from __future__ import annotations
+
+import json
+
+import ase.io
+import numpy as np
+import pytest
+import small
+from commands import assert_quiet, failed, run, run_alone
+
+from tfgen import generation
+from tfgen.potentials import emt
+
+MIDDLE = ("--target", "energy_per_atom=1.6")
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    monkeypatch.setattr(generation, "generate", lambda *_, **__: pytest.fail("work has begun"))
+
+
+@pytest.fixture
+def one_emt(monkeypatch):
+    monkeypatch.setattr(emt, "EMT", small.potential)
+
+
+def generate(model, output, *options):
+    return run("generate", model, "-o", output, "--formula", "Pt6", "--count", 4, *options)
+
+
+@pytest.mark.slow
+def test_in_a_process_of_its_own(model_folder, tmp_path):
+    """With the real search, and targets outside of what was trained on."""
+    done = run_alone(
+        "generate", model_folder, "-o", "out.extxyz", "--formula", "Pt4", "--count", 1,
+        "--target", "energy_per_atom=9", "--relax", "none", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    warned = [line for line in lines if line.startswith("Warning: ")]
+    assert len(warned) == 2
+    assert "energy_per_atom=9 is outside the training range" in warned[0]
+    assert "not trained on Pt4" in warned[1]
+    assert_quiet("\n".join(line for line in lines if line not in warned))
+    assert "inverting: 100%" in done.stderr
+    assert done.stdout.startswith("1 structures in out.extxyz, ")
+    (atoms,) = ase.io.read(tmp_path / "out.extxyz", ":")
+    assert atoms.info["target"] == {"energy_per_atom": 9.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.extxyz"]
+
+
+def test_writes_structures_with_their_records(model_folder, tmp_path, quick, one_emt):
+    output = tmp_path / "out.extxyz"
+    options = ("--target", "energy_per_atom=1.4:1.8", "--seed", 3)
+    result = generate(model_folder, output, *options)
+    assert result.exit_code == 0, result.output
+    structures = ase.io.read(output, ":")
+    converged = sum(atoms.info["status"] == "converged" for atoms in structures)
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"4 structures in {output}, {converged} converged"
+    for stage in ("decoded", "reconstructed", "relaxed"):
+        values = [atoms.info[stage]["energy_per_atom"] for atoms in structures]
+        (line,) = (x for x in lines if x.strip().startswith(f"{stage} energy_per_atom"))
+        assert line.endswith(
+            f"mean {np.mean(values):.4f}, {min(values):.4f} to {max(values):.4f}"
+        )
+    for atoms in structures:
+        assert atoms.info["target"] == {"energy_per_atom": [1.4, 1.8]}
+        assert atoms.info["seed"] == 3
+        assert "reconstructed_positions" in atoms.arrays
+        json.dumps(atoms.info["relaxed"])
+
+    failed(generate(model_folder, output, *options), 1, "out.extxyz' exists; use --overwrite")
+    result = generate(model_folder, output, *options, "--overwrite")
+    assert result.exit_code == 0, result.output
+    for ours, theirs in zip(structures, ase.io.read(output, ":"), strict=True):
+        np.testing.assert_array_equal(ours.positions, theirs.positions)
+
+
+@pytest.mark.parametrize(
+    ("options", "source"),
+    [
+        ([], "emt"),
+        (["--potential", "emt"], "emt"),
+        (["--potential", "none"], "surrogate"),
+        (["--potential", "ase.calculators.lj:LennardJones"], "lennardjones"),
+    ],
+)
+def test_without_relaxation(model_folder, tmp_path, quick, one_emt, options, source):
+    output = tmp_path / "out.extxyz"
+    result = generate(model_folder, output, *MIDDLE, "--relax", "none", *options)
+    assert result.exit_code == 0, result.output
+    for atoms in ase.io.read(output, ":"):
+        assert atoms.info["relaxed"] == {}
+        assert atoms.info["evaluated_by"]["energy_per_atom"] == source
+    assert "relaxed" not in result.stdout
+
+
+@pytest.mark.usefixtures("no_work")
+class TestWrongUsage:
+    @pytest.mark.parametrize(
+        ("target", "words"),
+        [
+            ("energy_per_atom", "not of the form NAME=VALUE"),
+            ("energy_per_atom=", "not of the form"),
+            ("=0.7", "not of the form"),
+            ("0.7", "not of the form"),
+            ("", "not of the form"),
+            ("energy_per_atom=low", "'low' in 'energy_per_atom=low' is not a number"),
+            ("energy_per_atom=1:", "is not a number or a range"),
+            ("energy_per_atom=:1", "is not a number or a range"),
+            ("energy_per_atom=1:2:3", "is not a finite number or a range LO:HI"),
+            ("energy_per_atom=nan", "is not a finite number"),
+            ("energy_per_atom=0:inf", "is not a finite number"),
+            ("energy_per_atom=0.8:0.7", "has LO above HI"),
+        ],
+    )
+    def test_of_targets(self, model_folder, tmp_path, target, words):
+        result = generate(model_folder, tmp_path / "out.extxyz", "--target", target)
+        failed(result, 2, "--target", words)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ((*MIDDLE, *MIDDLE), "each property takes one target"),
+            ((*MIDDLE, "--count", "0"), "0 is not in the range"),
+            ((*MIDDLE, "--count", "a few"), "'a few' is not a valid integer"),
+            ((*MIDDLE, "--relax", "dft"), "'dft' is not one of 'emt', 'none'"),
+            ((*MIDDLE, "--potential", "dft"), "'dft' is none of auto, emt, none, MODULE:CLASS"),
+            ((*MIDDLE, "--seed", "-1"), "-1 is not in the range"),
+            ((), "Missing option '--target'"),
+        ],
+    )
+    def test_of_other_options(self, model_folder, tmp_path, options, words):
+        failed(generate(model_folder, tmp_path / "out.extxyz", *options), 2, words)
+        assert not list(tmp_path.iterdir())
+
+    def test_of_what_must_be_given(self, model_folder):
+        needed = {
+            "-o": "out.extxyz", "--formula": "Pt6", "--count": 2, "--target": "energy_per_atom=1"
+        }  # fmt: skip
+        for missing in needed:
+            rest = [part for pair in needed.items() if pair[0] != missing for part in pair]
+            failed(run("generate", model_folder, *rest), 2, f"Missing option '{missing}'")
+
+
+class TestWorkThatCannotBeDone:
+    @pytest.fixture(autouse=True)
+    def no_search(self, monkeypatch):
+        monkeypatch.setattr(generation, "reconstruct", lambda *_, **__: pytest.fail("has begun"))
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--target", "hue=1"], "property 'hue' is unknown; the model knows energy_per_atom"),
+            ([*MIDDLE, "--formula", "Au6"], "'Au6' holds Au; the model was trained on Pt"),
+            ([*MIDDLE, "--formula", "water"], "formula 'water' makes no sense"),
+            ([*MIDDLE, "--formula", "Pt0"], "formula 'Pt0' makes no sense"),
+            ([*MIDDLE, "--potential", "none"], "relax needs a potential"),
+            ([*MIDDLE, "--potential", "no.such:Thing"], "calculator 'no.such:Thing' cannot be"),
+            ([*MIDDLE, "--potential", "ase.calculators.emt:DFT"], "cannot be made"),
+        ],
+    )
+    def test_options(self, model_folder, tmp_path, options, words):
+        failed(generate(model_folder, tmp_path / "out.extxyz", *options), 1, words)
+        assert not list(tmp_path.iterdir())
+
+    def test_models(self, model_folder, tmp_path):
+        output = tmp_path / "out.extxyz"
+        failed(generate(tmp_path / "no", output, *MIDDLE), 1, "no' does not exist")
+        (tmp_path / "model").mkdir()
+        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "model' lacks config.json")
+        config = (model_folder / "config.json").read_bytes()
+        (tmp_path / "model" / "config.json").write_bytes(config)
+        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks weights.weights.h5")
+        (tmp_path / "model" / "weights.weights.h5").write_bytes(b"hello")
+        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "model' is damaged")
+        assert not output.exists()
+
+    def test_places_for_the_output(self, model_folder, tmp_path):
+        output = tmp_path / "no" / "out.extxyz"
+        failed(generate(model_folder, output, *MIDDLE), 1, "no' does not exist")
+
+
+def test_ctrl_c_leaves_the_old_file_whole(model_folder, tmp_path, quick, monkeypatch):
+    def half(path, *_, **__):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    output = tmp_path / "out.extxyz"
+    output.write_text("mine")
+    monkeypatch.setattr(ase.io, "write", half)
+    result = generate(model_folder, output, *MIDDLE, "--relax", "none", "--overwrite")
+    assert result.exit_code == 1
+    assert "Aborted!" in result.stderr
+    assert output.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [output]

@@ -1,0 +1,146 @@
+"""`tfgen train` as a user types it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import small
+from commands import assert_quiet, failed, run, run_alone
+
+from tfgen import training
+from tfgen.fingerprint import Fingerprint
+from tfgen.model import Model
+
+
+@pytest.fixture
+def small_preset(monkeypatch):
+    """The preset `default` is small here, so that little is compiled."""
+    monkeypatch.setattr(Fingerprint, "preset", lambda name, species: small.fingerprint())
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    monkeypatch.setattr(training.keras.Model, "fit", lambda *_, **__: pytest.fail("has begun"))
+
+
+def test_in_a_process_of_its_own(dataset_file, tmp_path):
+    done = run_alone("train", dataset_file, "-o", "model", "--epochs", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_quiet(done.stderr)
+    assert "training: 100%" in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("trained on 40 structures; best epoch ")
+    assert lines[1].startswith("  energy_per_atom: ")
+    assert lines[2:] == ["model in model, TensorBoard logs in model.logs"]
+    model = Model.load(tmp_path / "model")
+    assert model.fingerprint.get_config() == Fingerprint.preset("default").get_config()
+    assert list((tmp_path / "model.logs" / "train").glob("events.*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "model.logs"}
+
+
+def test_options(dataset_file, tmp_path, small_preset):
+    options = {
+        "--epochs": 2, "--batch-size": 20, "--learning-rate": 0.002, "--latent": 2,
+        "--kl-weight": 0.5, "--seed": 7, "--logs": tmp_path / "logs", "-o": tmp_path / "model",
+    }  # fmt: skip
+    properties = [part for name in small.PROPERTIES for part in ("--property", name)]
+    pairs = [part for pair in options.items() for part in pair]
+    result = run("train", dataset_file, *properties, *pairs)
+    assert result.exit_code == 0, result.output
+    for name, unit in zip(small.PROPERTIES, ("eV/atom", "Å"), strict=True):
+        assert f"  {name}: " in result.stdout
+        assert f" {unit}, predicted within " in result.stdout
+    model = Model.load(tmp_path / "model")
+    assert [c.name for c in model.conditions] == [*small.PROPERTIES]
+    record = model.provenance
+    assert (record["epochs"], record["batch_size"], record["seed"]) == (2, 20, 7)
+    assert record["learning_rate"] == 0.002
+    config = model.cvae.get_config()
+    assert (config["latent"], config["kl_weight"], config["seed"]) == (2, 0.5, 7)
+    assert (tmp_path / "logs" / "validation").is_dir()
+
+    old = json.loads((tmp_path / "model" / "config.json").read_text("utf-8"))
+    failed(run("train", dataset_file, *pairs), 1, "model' exists; use --overwrite")
+    assert json.loads((tmp_path / "model" / "config.json").read_text("utf-8")) == old
+    result = run("train", dataset_file, *properties, *pairs, "--overwrite")
+    assert result.exit_code == 0, result.output
+    for a, b in zip(Model.load(tmp_path / "model").cvae.weights, model.cvae.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--epochs", "0"], ["--epochs", "0 is not in the range"]),
+        (["--epochs", "many"], ["--epochs", "'many' is not a valid integer"]),
+        (["--batch-size", "0"], ["--batch-size"]),
+        (["--learning-rate", "0"], ["--learning-rate"]),
+        (["--latent", "0"], ["--latent"]),
+        (["--kl-weight", "-1"], ["--kl-weight"]),
+        (["--seed", "-1"], ["--seed"]),
+        (["--seed", str(2**31)], ["--seed"]),
+        (["--colour", "red"], ["No such option"]),
+    ],
+)
+def test_wrong_usage(dataset_file, tmp_path, options, words):
+    failed(run("train", dataset_file, "-o", tmp_path / "model", *options), 2, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_arguments(dataset_file):
+    failed(run("train", dataset_file), 2, "Missing option '-o'")
+    failed(run("train", "-o", "model"), 2, "Missing argument 'FILE.h5'")
+
+
+@pytest.mark.usefixtures("no_training")
+class TestWorkThatCannotBeDone:
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--property", "hue"], ["property 'hue'", "energy_per_atom, radius_of_gyration"]),
+            (["--fingerprint", "soap"], ["preset is 'soap'; allowed are fung2022, default"]),
+        ],
+    )
+    def test_unknown_names(self, dataset_file, tmp_path, options, words):
+        failed(run("train", dataset_file, "-o", tmp_path / "model", *options), 1, *words)
+        assert not list(tmp_path.iterdir())
+
+    def test_data_sets(self, dataset_file, tmp_path):
+        output = tmp_path / "model"
+        failed(run("train", tmp_path / "no.h5", "-o", output), 1, "no.h5' does not exist")
+        failed(run("train", tmp_path, "-o", output), 1, "is a folder")
+        (tmp_path / "text.h5").write_text("hello")
+        failed(run("train", tmp_path / "text.h5", "-o", output), 1, "is not an HDF5 file")
+        (tmp_path / "half.h5").write_bytes(dataset_file.read_bytes()[:3000])
+        failed(run("train", tmp_path / "half.h5", "-o", output), 1, "half.h5' is truncated")
+        empty = dataclasses.replace(small.dataset(), split=np.full(60, 2))
+        empty.save(tmp_path / "empty.h5")
+        failed(run("train", tmp_path / "empty.h5", "-o", output), 1, "training split has 0 struct")
+        assert not output.exists()
+
+    def test_places_for_the_model(self, dataset_file, tmp_path):
+        failed(run("train", dataset_file, "-o", tmp_path / "no" / "model"), 1, "no' does not exist")
+        (tmp_path / "file").write_text("mine")
+        arguments = ("train", dataset_file, "--overwrite", "-o")
+        failed(run(*arguments, tmp_path / "file"), 1, "is a file, a folder was expected")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "mine.txt").touch()
+        failed(run(*arguments, tmp_path / "folder"), 1, "holds 'mine.txt'")
+        assert (tmp_path / "file").read_text() == "mine"
+        assert (tmp_path / "folder" / "mine.txt").exists()
+
+
+def test_ctrl_c_leaves_the_old_model_whole(dataset_file, model_folder, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    small.model().save(tmp_path / "model")
+    monkeypatch.setattr(training.keras.Model, "fit", interrupt)
+    monkeypatch.setattr(Fingerprint, "preset", lambda name, species: small.fingerprint())
+    result = run("train", dataset_file, "-o", tmp_path / "model", "--overwrite")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert Model.load(tmp_path / "model").provenance == small.model().provenance
