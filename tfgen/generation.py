@@ -49,7 +49,8 @@ def generate(
     `atoms.info` holds `target`, `decoded` (the surrogate's values for the drawn fingerprint),
     `reconstructed`, `relaxed` (property -> value), `evaluated_by` (property -> what computed it:
     "emt", a calculator, "geometry", or "surrogate" where nothing better is at hand),
-    `fingerprint_loss`, `status`, `seed`, `seconds`; `atoms.arrays["reconstructed_positions"]`
+    `fingerprint_loss`, the `tolerance` under which it counts as converged, `status`, `seed`,
+    `seconds`; `atoms.arrays["reconstructed_positions"]`
     keeps the positions before relaxation.
 
     Args:
@@ -121,7 +122,7 @@ def generate(
         relaxed = evaluator.values(result.structures, result.energy)
         for i, converged in enumerate(result.converged):
             if not converged and status[i] == CONVERGED:
-                status[i] = f"relaxation not converged: fmax {result.fmax[i]:.3g} eV/Å"
+                status[i] = "relaxation not converged"
     seconds = (time.perf_counter() - began) / count
 
     generated = []
@@ -137,6 +138,7 @@ def generate(
             relaxed=_row(relaxed, i),
             evaluated_by=evaluator.sources,
             fingerprint_loss=float(found.loss[i]),
+            tolerance=model.tolerance,
             status=status[i],
             seed=seed,
             request=i,

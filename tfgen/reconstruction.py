@@ -141,7 +141,7 @@ def status_of(atoms: Atoms, loss: float, tolerance: float) -> str:
     if not np.isfinite(loss):
         return "no finite fingerprint"
     if loss > tolerance:
-        return f"not converged: loss {loss:.3g} above {tolerance:.3g}"
+        return "not converged: loss above tolerance"
     radii = covalent_radii[atoms.numbers]
     i, j = np.triu_indices(len(atoms), 1)
     if (pdist(atoms.positions) < OVERLAP_FACTOR * (radii[i] + radii[j])).any():

@@ -134,7 +134,8 @@ def train(
     with _workspace(checkpoint, task) as folder:
         best = folder / "best.weights.h5"
         threshold = None
-        if best.exists():
+        # Without a backup yet, the training starts anew, from its first weights.
+        if best.exists() and (folder / "backup").exists():
             # What was best before the interruption is still to be beaten.
             cvae.load_weights(best)
             threshold = cvae.evaluate(checked, verbose=0, return_dict=True)["loss"]
@@ -166,8 +167,11 @@ def train(
             callbacks=callbacks,
             verbose=0,
         )
-        if not best.exists():
-            raise ArithmeticError("training diverged: no epoch had a finite loss")
+        if not np.isfinite([values[-1] for values in fitted.history.values()]).all():
+            raise ArithmeticError(
+                f"training diverged: the loss is not finite after epoch {fitted.epoch[-1] + 1}; a "
+                "lower learning rate may help"
+            )
         cvae.load_weights(best)
 
     history = fitted.history
