@@ -36,7 +36,7 @@ def generate(
     *,
     seed: int = 0,
     potential: Potential | BaseCalculator | str | None = "auto",
-    relax: bool = True,
+    relax: bool | Potential | BaseCalculator = True,
     fmax: float = 0.01,
     max_rounds: int = 3,
     progress: bool = False,
@@ -60,9 +60,9 @@ def generate(
             out are drawn as the training data has them, given the others.
         count: number of structures.
         seed: repeats the generation.
-        potential: evaluates energies and relaxes: a tfgen potential, any ASE calculator, None, or
-            "auto": EMT if the training energies were EMT's, else None.
-        relax: whether to relax; needs a potential.
+        potential: evaluates energies: a tfgen potential, any ASE calculator, None (the surrogate
+            has to do), or "auto": EMT if the training energies were EMT's, else None.
+        relax: whether to relax, with `potential`; or what to relax with instead.
         fmax: of the relaxation, eV/Å.
         max_rounds: rounds of the inversion's search, see `reconstruct`.
         progress: show progress bars.
@@ -76,7 +76,8 @@ def generate(
 
     Raises:
         ValueError: on an unknown property, low > high, count < 1, a formula that makes no sense
-            or has elements the model has not seen, or a relaxation without a potential.
+            or has elements the model or a potential does not know, or a relaxation without a
+            potential; all before the work begins.
     """
     numbers = numbers_from_formula(formula)
     if count < 1:
@@ -89,8 +90,13 @@ def generate(
         )
     targets = check_targets(targets, [c.name for c in model.conditions])
     judge = _judge(model, potential)
-    if relax and judge is None:
+    mover = judge if isinstance(relax, bool) else relax
+    if relax is True and mover is None:
         raise ValueError("relax needs a potential: pass one, or relax=False")
+    for used in (judge, mover):
+        check = getattr(used, "check", None)
+        if check is not None:
+            check([Atoms(numbers)])
     _warn(model, formula, targets)
 
     began = time.perf_counter()
@@ -118,8 +124,9 @@ def generate(
     reconstructed = evaluator.values(structures)
     relaxed: dict[str, np.ndarray] = {}
     if relax:
-        result = relax_structures(structures, judge, fmax=fmax, progress=progress)
-        relaxed = evaluator.values(result.structures, result.energy)
+        result = relax_structures(structures, mover, fmax=fmax, progress=progress)
+        # Energies of another method are not those the model was trained on.
+        relaxed = evaluator.values(result.structures, result.energy if mover == judge else None)
         for i, converged in enumerate(result.converged):
             if not converged and status[i] == CONVERGED:
                 status[i] = "relaxation not converged"
@@ -207,12 +214,7 @@ class _Evaluator:
 def _energies(structures: Sequence[Atoms], potential: Any) -> np.ndarray:
     if not isinstance(potential, BaseCalculator):
         return np.asarray(potential.compute(structures)["energy"])
-    values = []
-    for structure in structures:
-        atoms = structure.copy()
-        atoms.calc = potential
-        values.append(atoms.get_potential_energy())
-    return np.array(values)
+    return relax_structures(structures, potential, max_steps=0).energy
 
 
 def _warn(model: Model, formula: str, targets: Mapping[str, Target]) -> None:

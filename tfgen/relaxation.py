@@ -67,7 +67,8 @@ def relax(
 
     Args:
         structures: any mix of sizes and elements; left unmodified. Atoms under `FixAtoms` stay.
-        potential: `EMT()` if None.
+        potential: `EMT()` if None. A structure for which an ASE calculator raises an error is not
+            converged, its energy NaN.
         fmax: eV/Å.
         max_steps: bound on the steps of each structure.
         progress: show a progress bar.
@@ -105,17 +106,24 @@ def _relax_with_ase(
     count = len(structures)
     energy, largest, steps = np.empty(count), np.empty(count), np.zeros(count, int)
     relaxed = []
+    failure: Exception | None = None
     for i, structure in enumerate(structures):
         atoms = structure.copy()
         atoms.calc = calculator
-        with BFGS(atoms, logfile=None) as optimizer:
-            optimizer.run(fmax=fmax, steps=max_steps)
-            steps[i] = optimizer.get_number_of_steps()
-        energy[i] = atoms.get_potential_energy()
-        largest[i] = np.linalg.norm(atoms.get_forces(), axis=1).max()
+        try:
+            with BFGS(atoms, logfile=None) as optimizer:
+                optimizer.run(fmax=fmax, steps=max_steps)
+                steps[i] = optimizer.get_number_of_steps()
+            energy[i] = atoms.get_potential_energy()
+            largest[i] = np.linalg.norm(atoms.get_forces(), axis=1).max()
+        except Exception as error:  # noqa: BLE001  (calculators raise what they like)
+            failure, atoms = error, structure.copy()
+            energy[i], largest[i] = np.nan, np.inf
         atoms.calc = None
         relaxed.append(atoms)
         bar.update()
+    if failure is not None and np.isnan(energy).all():
+        raise ValueError(f"the calculator failed for every structure: {failure}") from failure
     return RelaxationResult(relaxed, energy, largest, steps, largest <= fmax)
 
 

@@ -55,12 +55,13 @@ def generate(
     from tfgen.generation import generate as run
     from tfgen.generation import write
     from tfgen.model import Model
+    from tfgen.potentials.emt import EMT
 
     names = [name for name, _ in targets]
     if len(set(names)) < len(names):
         raise click.BadParameter("each property takes one target", param_hint="--target")
     require_absent(output, overwrite)
-    evaluator = potential_from("emt" if relax == "emt" and potential == "auto" else potential)
+    evaluator = potential_from(potential)
     loaded = Model.load(model)
     with shown_warnings():
         generated = run(
@@ -70,7 +71,7 @@ def generate(
             count,
             seed=seed,
             potential=evaluator,
-            relax=relax == "emt",
+            relax=EMT() if relax == "emt" else False,
             progress=True,
         )
     write(generated, output, overwrite)
