@@ -81,7 +81,10 @@ class TestFolder:
         cvae = CVAE(fingerprint.size, 2, latent=2, hidden=(4,))
         cvae.build()
         model = dataclasses.replace(
-            small.model(), fingerprint=fingerprint, cvae=cvae, conditions=small.model().conditions[:1]
+            small.model(),
+            fingerprint=fingerprint,
+            cvae=cvae,
+            conditions=small.model().conditions[:1],
         )
         model.save(tmp_path / "own")
         again = Model.load(tmp_path / "own", descriptors=[small.PairHistogram])

@@ -113,6 +113,17 @@ class TestResult:
         for a, b in zip(again.structures, [result.structures[i] for i in swapped], strict=True):
             np.testing.assert_array_equal(a.positions, b.positions)
 
+    def test_the_seed_draws_the_starts(self, targets):
+        """And not only the packings that give the scale."""
+        losses = [
+            reconstruct(
+                small.fingerprint(), targets, FORMULAS, max_rounds=0, scale=np.ones(12), seed=seed
+            ).loss
+            for seed in (0, 0, 1)
+        ]
+        np.testing.assert_array_equal(losses[0], losses[1])
+        assert (losses[0] != losses[2]).all()
+
     def test_sizes_do_not_disturb_one_another(self, targets):
         both = reconstruct(small.fingerprint(), targets, FORMULAS, max_rounds=0)
         alone = reconstruct(small.fingerprint(), targets[[0, 2]], "Pt5", max_rounds=0)
@@ -120,9 +131,7 @@ class TestResult:
 
     def test_loss_is_that_of_the_structures_in_double_precision(self, targets):
         scale = np.linspace(0.5, 2.0, targets.shape[1])
-        result = reconstruct(
-            small.fingerprint(), targets, FORMULAS, max_rounds=0, scale=scale
-        )
+        result = reconstruct(small.fingerprint(), targets, FORMULAS, max_rounds=0, scale=scale)
         error = np.abs(small.fingerprint().create(result.structures) - targets)
         np.testing.assert_allclose(result.loss, (error / scale).mean(axis=1), rtol=1e-12)
 
@@ -150,9 +159,7 @@ class TestResult:
     def test_more_targets_than_fit_in_a_batch(self, targets, monkeypatch):
         monkeypatch.setattr(reconstruction, "TARGETS_PER_BATCH", 2)
         targets = small.fingerprint().create(small.structures()[:5])
-        result = reconstruct(
-            small.fingerprint(), targets, "Pt5", max_rounds=2, tolerance=1e-9
-        )
+        result = reconstruct(small.fingerprint(), targets, "Pt5", max_rounds=2, tolerance=1e-9)
         np.testing.assert_array_equal(result.rounds, 2)
         error = np.abs(small.fingerprint().create(result.structures) - targets).mean(axis=1)
         own = np.array([
@@ -164,8 +171,7 @@ class TestResult:
 
     def test_targets_out_of_reach_are_said_to_be(self, targets):
         result = reconstruct(small.fingerprint(), 10 * targets, FORMULAS, max_rounds=1)
-        assert all(status.startswith("not converged: loss ") for status in result.status)
-        assert all(status.endswith("above 0.004") for status in result.status)
+        assert result.status == ["not converged: loss above tolerance"] * 4
         assert np.isfinite(result.loss).all()
         assert all(np.isfinite(s.positions).all() for s in result.structures)
 
@@ -199,8 +205,7 @@ class TestStatus:
         assert status_of(octahedron(), 0.004, 0.004) == "converged"
 
     def test_not_converged(self):
-        wanted = "not converged: loss 0.0123 above 0.004"
-        assert status_of(octahedron(), 0.01234, 0.004) == wanted
+        assert status_of(octahedron(), 0.0041, 0.004) == "not converged: loss above tolerance"
 
     @pytest.mark.parametrize("loss", [np.nan, np.inf])
     def test_no_fingerprint(self, loss):
@@ -222,9 +227,7 @@ class TestBadInput:
             reconstruction, "_search", lambda *_: pytest.fail("the search has begun")
         )
 
-    @pytest.mark.parametrize(
-        "shape", [(12,), (2, 11), (0, 12), (1, 2, 12), ()], ids=str
-    )
+    @pytest.mark.parametrize("shape", [(12,), (2, 11), (0, 12), (1, 2, 12), ()], ids=str)
     def test_targets_of_another_shape(self, shape):
         with pytest.raises(ValueError, match=r"targets has shape .*; \[n, 12\] is needed"):
             reconstruct(small.fingerprint(), np.zeros(shape), "Pt5")

@@ -229,7 +229,7 @@ class TestFolder:
         old = tmp_path / "saved_model"
         old.mkdir()
         (old / "saved_model.pb").write_text("old")
-        monkeypatch.setattr(tf.saved_model, "save", interrupt)
+        monkeypatch.setattr("tfgen.saved_model.json.dumps", interrupt)  # the last thing written
         with pytest.raises(KeyboardInterrupt):
             export(small.model(), old, overwrite=True)
         assert [path.name for path in tmp_path.iterdir()] == ["saved_model"]

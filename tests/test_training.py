@@ -13,6 +13,7 @@ import tensorflow as tf
 from ase import Atoms
 from scipy.spatial.distance import cdist
 
+from tfgen import training
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprint import Fingerprint
 from tfgen.training import _tolerance, train
@@ -27,6 +28,13 @@ def with_splits(train: int, validation: int, test: int) -> Dataset:
 def trained(dataset=None, properties=small.PROPERTIES, **changes):
     arguments = {**small.TRAINING, "epochs": 2, "seed": 5, "fingerprint": small.fingerprint()}
     return train(dataset or small.dataset(), properties, **{**arguments, **changes})
+
+
+def loss_of(model, dataset) -> float:
+    """The loss of validation, by Keras."""
+    model.cvae.compile()
+    inputs = inputs_of(model, dataset)
+    return model.cvae.evaluate(inputs, batch_size=16, verbose=0, return_dict=True)["loss"]
 
 
 def inputs_of(model, dataset):
@@ -121,24 +129,84 @@ def test_keeps_the_best_weights():
     record = model.provenance
     assert record["history"]["val_loss"] > record["best_val_loss"]
     assert record["best_epoch"] < 8
-    held = inputs_of(model, small.dataset().select("validation"))
-    found = model.cvae.evaluate(held, batch_size=16, verbose=0, return_dict=True)
-    assert found["loss"] == pytest.approx(record["best_val_loss"], rel=1e-4)
+    found = loss_of(model, small.dataset().select("validation"))
+    assert found == pytest.approx(record["best_val_loss"], rel=1e-4)
 
 
-def test_repeats_with_the_seed_only():
-    first, again, other = trained(), trained(), trained(seed=6)
-    for a, b, c in zip(
-        first.cvae.trainable_weights,
-        again.cvae.trainable_weights,
-        other.cvae.trainable_weights,
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
-        assert np.abs(a - c).max() > 0
-    for name in ("best_val_loss", "history", "surrogate_mae"):
-        assert first.provenance[name] == again.provenance[name]
-        assert first.provenance[name] != other.provenance[name]
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    return tmp_path_factory.mktemp("training") / "logs"
+
+
+@pytest.fixture(scope="module")
+def first(logs):
+    return trained(logs=logs)
+
+
+def assert_same(a, b):
+    for one, two in zip(a.cvae.weights, b.cvae.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+    for name in ("best_epoch", "best_val_loss", "history", "surrogate_mae"):
+        assert a.provenance[name] == b.provenance[name]
+    assert a.config()["cvae"] == b.config()["cvae"]
+
+
+def test_repeats_with_the_seed_only(first, capfd):
+    assert_same(trained(), first)
+    assert "training" not in capfd.readouterr().err  # no bar unless asked
+    other = trained(seed=6)
+    for a, b in zip(first.cvae.trainable_weights, other.cvae.trainable_weights, strict=True):
+        assert np.abs(a - b).max() > 0
+    assert other.provenance["history"] != first.provenance["history"]
+
+
+class TestInterruption:
+    @pytest.fixture
+    def interrupt(self, monkeypatch):
+        """Interrupts trainings after so many epochs; tells which they went through."""
+        seen = []
+        original = training._Progress.on_epoch_end
+
+        def prepare(after):
+            def on_epoch_end(self, epoch, logs=None):
+                seen.append(epoch)
+                original(self, epoch, logs)
+                if epoch + 1 == after:
+                    raise KeyboardInterrupt
+
+            monkeypatch.setattr(training._Progress, "on_epoch_end", on_epoch_end)
+
+        prepare.seen = seen
+        return prepare
+
+    def test_goes_on_from_the_last_backup(self, tmp_path, monkeypatch, interrupt):
+        monkeypatch.setattr(training, "BACKUP_EPOCHS", 2)
+        arguments = {"epochs": 6, "checkpoint": tmp_path / "model.partial"}
+        interrupt(5)
+        with pytest.raises(KeyboardInterrupt):
+            trained(**arguments)
+        assert interrupt.seen == [0, 1, 2, 3, 4]
+        with pytest.raises(ValueError, match=r"model.partial' keeps another, interrupted training"):
+            trained(**arguments, seed=6)
+        interrupt.seen.clear()
+        interrupt(None)
+        model = trained(**arguments)
+        assert interrupt.seen[0] in (3, 4)  # Keras may repeat the epoch of the backup
+        assert interrupt.seen[-1] == 5
+        assert not list(tmp_path.iterdir())
+        assert model.provenance["epochs"] == 6
+        found = loss_of(model, small.dataset().select("validation"))
+        assert found == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
+
+    def test_before_the_first_backup_is_as_if_it_had_not_been(self, tmp_path, first, interrupt):
+        checkpoint = tmp_path / "model.partial"
+        interrupt(1)
+        with pytest.raises(KeyboardInterrupt):
+            trained(checkpoint=checkpoint)
+        assert checkpoint.is_dir()
+        interrupt(None)
+        assert_same(trained(checkpoint=checkpoint), first)
+        assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_validation_split_leaves_the_training_split_to_judge(capfd):
@@ -147,20 +215,18 @@ def test_an_empty_validation_split_leaves_the_training_split_to_judge(capfd):
     assert [c.name for c in model.conditions] == ["energy_per_atom"]
     assert model.covariance.shape == (1, 1)
     assert model.provenance["validation_structures"] == 0
-    held = inputs_of(model, with_splits(50, 0, 10).select("train"))
-    found = model.cvae.evaluate(held, batch_size=16, verbose=0, return_dict=True)
-    assert found["loss"] == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
+    found = loss_of(model, with_splits(50, 0, 10).select("train"))
+    assert found == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
     bar = capfd.readouterr().err
     assert "training: 100%" in bar
     assert "2/2" in bar
     assert "val_loss=" in bar
 
 
-def test_writes_logs_for_tensorboard(tmp_path, capfd):
-    model = trained(logs=tmp_path / "logs")
+def test_writes_logs_for_tensorboard(first, logs):
     found = {}
     for split in ("train", "validation"):
-        (path,) = (tmp_path / "logs" / split).glob("events.out.tfevents.*")
+        (path,) = (logs / split).glob("events.out.tfevents.*")
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
             for value in event.summary.value:
@@ -168,9 +234,8 @@ def test_writes_logs_for_tensorboard(tmp_path, capfd):
                 found.setdefault((split, value.tag), []).append(number)
     for name in ("loss", "nll", "kl", "property_error"):
         assert len(found["train", f"epoch_{name}"]) == 2
-        last = model.provenance["history"][f"val_{name}"]
+        last = first.provenance["history"][f"val_{name}"]
         assert found["validation", f"epoch_{name}"][-1] == pytest.approx(last)
-    assert "training" not in capfd.readouterr().err  # no bar unless asked
 
 
 def test_of_an_alloy_counts_its_elements():

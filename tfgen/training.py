@@ -137,8 +137,10 @@ def train(
         # Without a backup yet, the training starts anew, from its first weights.
         if best.exists() and (folder / "backup").exists():
             # What was best before the interruption is still to be beaten.
+            cvae.optimizer.build(cvae.trainable_variables)  # its state is in the file too
             cvae.load_weights(best)
             threshold = cvae.evaluate(checked, verbose=0, return_dict=True)["loss"]
+        bar = _Progress(epochs, disable=not progress)
         callbacks: list[keras.callbacks.Callback] = [
             KLWarmUp(int(WARM_UP * epochs)),
             keras.callbacks.ModelCheckpoint(
@@ -149,7 +151,7 @@ def train(
                 initial_value_threshold=threshold,
             ),
             keras.callbacks.TerminateOnNaN(),
-            _Progress(epochs, disable=not progress),
+            bar,
         ]
         if checkpoint is not None:
             callbacks.append(
@@ -159,14 +161,17 @@ def train(
             )
         if logs is not None:
             callbacks.append(keras.callbacks.TensorBoard(str(logs)))
-        fitted = cvae.fit(
-            inputs,
-            validation_data=(checked, None),
-            epochs=epochs,
-            batch_size=batch_size,
-            callbacks=callbacks,
-            verbose=0,
-        )
+        try:
+            fitted = cvae.fit(
+                inputs,
+                validation_data=(checked, None),
+                epochs=epochs,
+                batch_size=batch_size,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        finally:
+            bar.on_train_end()  # Keras calls it only if nothing was raised
         if not np.isfinite([values[-1] for values in fitted.history.values()]).all():
             raise ArithmeticError(
                 f"training diverged: the loss is not finite after epoch {fitted.epoch[-1] + 1}; a "

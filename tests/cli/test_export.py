@@ -14,9 +14,7 @@ def test_in_a_process_of_its_own(model_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert_quiet(done.stderr)
     assert done.stdout == "SavedModel in out: fingerprint, encode, decode, sample, generate\n"
-    assert {"fingerprint", "generate"} <= set(
-        tf.saved_model.load(str(tmp_path / "out")).signatures
-    )
+    assert {"fingerprint", "generate"} <= set(tf.saved_model.load(str(tmp_path / "out")).signatures)
 
     # It is a folder of its kind, and may be replaced by another when told.
     failed(run("export", model_folder, "-o", tmp_path / "out"), 1, "out' exists; use --overwrite")

@@ -72,6 +72,7 @@ def test_wrong_usage():
 @pytest.fixture
 def failing(monkeypatch):
     """A command that raises what the test says."""
+
     def put(error):
         @click.command()
         def export():
