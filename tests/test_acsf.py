@@ -173,7 +173,7 @@ def test_create_gives_the_shapes_of_dscribe(acsf):
     mixed = acsf.create([three, two])
     assert isinstance(mixed, list)
     assert [m.shape for m in mixed] == [m.shape for m in theirs.create([three, two])]
-    assert acsf.create([three]).shape == (1, 3, acsf.size)
+    assert acsf.create([three]).shape == theirs.create([three]).shape == (3, acsf.size)
 
 
 def test_create_leaves_its_input_alone():

@@ -85,6 +85,8 @@ class TestFolder:
             fingerprint=fingerprint,
             cvae=cvae,
             conditions=small.model().conditions[:1],
+            mean=small.model().mean[:1],
+            covariance=small.model().covariance[:1, :1],
         )
         model.save(tmp_path / "own")
         again = Model.load(tmp_path / "own", descriptors=[small.PairHistogram])

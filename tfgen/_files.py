@@ -25,18 +25,37 @@ def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
     return path
 
 
-def require_absent(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+def require_absent(
+    path: str | os.PathLike[str], overwrite: bool = False, *, folder: bool = False
+) -> Path:
     """Returns `path` if it may be written; call it before long work, not after.
 
+    Args:
+        path: the output.
+        overwrite: whether an old one may be replaced.
+        folder: whether a folder is to be written there, not a file.
+
     Raises:
-        FileExistsError: if it exists and `overwrite` is false.
+        FileExistsError: if it exists and `overwrite` is false, or is a device or the like.
+        IsADirectoryError: if it is a folder where a file was expected.
+        NotADirectoryError: if it is the other way round.
         FileNotFoundError: if the folder it should go into does not exist.
+        PermissionError: if nothing can be written there.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{str(path)!r} exists; use --overwrite to replace it")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"folder {str(path.absolute().parent)!r} does not exist")
+    if path.is_dir() and not folder:
+        raise IsADirectoryError(f"{str(path)!r} is a folder, a file was expected")
+    if path.is_file() and folder:
+        raise NotADirectoryError(f"{str(path)!r} is a file, a folder was expected")
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise FileExistsError(f"{str(path)!r} is no ordinary file; refusing to replace it")
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(f"folder {str(parent)!r} does not exist")
+    if not os.access(parent, os.W_OK):
+        raise PermissionError(f"nothing can be written into folder {str(parent)!r}")
     return path
 
 
@@ -55,10 +74,8 @@ def require_folder_replaceable(
         FileExistsError: if it exists and may not be replaced.
         NotADirectoryError: if it is a file.
     """
-    path = require_absent(path, overwrite)
+    path = require_absent(path, overwrite, folder=True)
     if path.exists():
-        if not path.is_dir():
-            raise NotADirectoryError(f"{str(path)!r} is a file, a folder was expected")
         others = sorted({entry.name for entry in path.iterdir()} - set(contents))
         if others:
             raise FileExistsError(
@@ -75,8 +92,8 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[
     The temporary name keeps the suffix, so that writers which go by it (ASE, Keras) work.
     """
     path = require_absent(path, overwrite)
-    if path.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder, a file was expected")
+    if path.is_symlink():
+        path = path.resolve()  # the file is replaced, not the link to it
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -94,9 +111,7 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary folder beside `path`, which takes its place on success."""
-    path = require_absent(path, overwrite)
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{str(path)!r} is a file, a folder was expected")
+    path = require_absent(path, overwrite, folder=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
     try:
         yield temporary

@@ -214,7 +214,10 @@ class CVAE(keras.Model):
         found = (y_pred["properties"] - self.condition_mean[: self.properties]) / scale
         error = tf.reduce_mean((found - wanted) ** 2, axis=-1)
         weight = self.kl_weight * (self.kl_warmth if training else 1.0)
-        loss = tf.reduce_mean(nll + weight * kl + self.surrogate_weight * error)
+        each = nll + weight * kl + self.surrogate_weight * error
+        if sample_weight is not None:
+            each *= tf.cast(sample_weight, each.dtype)
+        loss = tf.reduce_mean(each)
         values = (loss, nll, kl * float(self.features), tf.sqrt(error))
         for tracker, value in zip(self._trackers, values, strict=True):
             tracker.update_state(value)

@@ -282,7 +282,8 @@ def _rates(
         reach = 0.0 if isinstance(wanted, list) else tolerance[name]
         hits &= known & (np.nan_to_num(distance, nan=np.inf) <= reach * (1 + 1e-9))
         judged = known & eligible
-        mae[name] = float(distance[judged].mean()) if judged.any() else None
+        error = float(distance[judged].mean()) if judged.any() else np.nan
+        mae[name] = error if np.isfinite(error) else None
     return (None if missing else float(hits.mean())), mae
 
 

@@ -16,8 +16,8 @@ from tfgen.structures import StructureBatch, as_structures, batches
 
 __all__ = ["POOLINGS", "PRESETS", "Fingerprint"]
 
-# Pairs of atoms in one chunk of `create`; bounds its memory at some hundred MB.
-PAIRS_PER_CHUNK = 400_000
+# Size of the largest tensors of a chunk of `create`: bounds its memory at some hundred MB.
+NUMBERS_PER_CHUNK = 8_000_000
 
 
 def _maximum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -192,7 +192,7 @@ class Fingerprint:
         if check is not None:
             check(structures)
         result = np.empty([len(structures), self.size])
-        for members, width in batches(structures, limit=PAIRS_PER_CHUNK):
+        for members, width in batches(structures, NUMBERS_PER_CHUNK, self.descriptor.r_cut):
             chunk = [structures[i] for i in members]
             batch = StructureBatch.from_ase(chunk, r_cut=self.descriptor.r_cut, atoms=width)
             result[members] = self._compiled(batch).numpy()

@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from tfgen._files import new_file
+from tfgen._warnings import TfgenWarning
 from tfgen.model import Model, Target, check_targets
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
@@ -23,6 +24,8 @@ from tfgen.relaxation import relax as relax_structures
 from tfgen.structures import formula_of, numbers_from_formula
 
 __all__ = ["generate", "write"]
+
+RELAXATION_FAILED = "relaxation not converged"
 
 # Spreads the seeds of the stages apart; any constants do.
 _PROPERTIES, _LATENTS, _SEARCH = 1, 2, 3
@@ -71,7 +74,7 @@ def generate(
         `count` structures in the order of the requests: relaxed if asked, else as reconstructed.
 
     Warns:
-        UserWarning: if a target is outside the training range, or the composition is none that
+        TfgenWarning: if a target is outside the training range, or the composition is none that
             the model was trained on.
 
     Raises:
@@ -80,6 +83,8 @@ def generate(
             potential; all before the work begins.
     """
     numbers = numbers_from_formula(formula)
+    if len(numbers) < 2:
+        raise ValueError(f"formula {formula!r} has a single atom; at least two are needed")
     if count < 1:
         raise ValueError(f"count is {count}; at least 1 is needed")
     unseen = sorted(set(Atoms(numbers).symbols) - set(model.fingerprint.species))
@@ -129,7 +134,11 @@ def generate(
         relaxed = evaluator.values(result.structures, result.energy if mover == judge else None)
         for i, converged in enumerate(result.converged):
             if not converged and status[i] == CONVERGED:
-                status[i] = "relaxation not converged"
+                status[i] = RELAXATION_FAILED
+        if ENERGY_PER_ATOM in relaxed:
+            _mark_failures(status, relaxed[ENERGY_PER_ATOM])
+    if ENERGY_PER_ATOM in reconstructed:
+        _mark_failures(status, reconstructed[ENERGY_PER_ATOM])
     seconds = (time.perf_counter() - began) / count
 
     generated = []
@@ -174,6 +183,11 @@ def _judge(
         if potential != "auto":
             raise ValueError(f"potential is {potential!r}; 'auto', None or an object is needed")
         return EMT() if model.potential == "emt" else None
+    if potential is not None and not isinstance(potential, BaseCalculator | Potential):
+        raise ValueError(
+            f"potential is a {type(potential).__name__}, neither a potential of tfgen's kind nor "
+            "an ASE calculator"
+        )
     return potential
 
 
@@ -229,6 +243,7 @@ def _warn(model: Model, formula: str, targets: Mapping[str, Target]) -> None:
             warnings.warn(
                 f"target {condition.name}={shown} is outside the training range "
                 f"{condition.low:.4g} to {condition.high:.4g}{unit}; trying all the same",
+                TfgenWarning,
                 stacklevel=3,
             )
     canonical = formula_of(numbers_from_formula(formula))
@@ -237,8 +252,15 @@ def _warn(model: Model, formula: str, targets: Mapping[str, Target]) -> None:
         shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
         warnings.warn(
             f"the model was not trained on {canonical}, only on {shown}; trying all the same",
+            TfgenWarning,
             stacklevel=3,
         )
+
+
+def _mark_failures(status: list[str], energies: np.ndarray) -> None:
+    for i in np.flatnonzero(~np.isfinite(energies)).tolist():
+        if status[i] in (CONVERGED, RELAXATION_FAILED):
+            status[i] = "no energy: the calculator failed"
 
 
 def _row(values: Mapping[str, np.ndarray], i: int) -> dict[str, float | None]:

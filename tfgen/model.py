@@ -23,6 +23,9 @@ SCHEMA = "tfgen-model"
 SCHEMA_VERSION = 1
 MODEL_FILES = ("config.json", "weights.weights.h5")
 
+# Targets beyond this would overflow in the network's float32.
+MAX_TARGET = 1e9
+
 # A value, or a range (low, high).
 Target = float | tuple[float, float]
 
@@ -207,20 +210,42 @@ class Model:
                     f"its network takes {cvae.features} features, its fingerprint has "
                     f"{fingerprint.size}"
                 )
-            return cls(
+            model = cls(
                 fingerprint=fingerprint,
                 cvae=cvae,
-                conditions=tuple(Condition(**c) for c in config["conditions"]),
+                conditions=tuple(
+                    Condition(str(c["name"]), str(c["unit"]), float(c["low"]), float(c["high"]))
+                    for c in config["conditions"]
+                ),
                 mean=np.array(config["mean"], np.float64),
                 covariance=np.array(config["covariance"], np.float64),
-                formulas=dict(config["formulas"]),
+                formulas={str(k): int(v) for k, v in dict(config["formulas"]).items()},
                 tolerance=float(config["tolerance"]),
                 potential=config["potential"],
-                provenance=config["provenance"],
+                provenance=dict(config["provenance"]),
             )
+            model._check()
+            return model
         except (KeyError, TypeError, ValueError, OSError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"model folder {str(folder)!r} is damaged: {reason}") from error
+
+    def _check(self) -> None:
+        """Raises ValueError if the parts do not fit together."""
+        count, elements = len(self.conditions), len(self.fingerprint.species)
+        if count != self.cvae.properties or count + elements != self.cvae.conditions:
+            raise ValueError(
+                f"its network takes {self.cvae.properties} properties and {self.cvae.conditions} "
+                f"conditions, but it names {count} properties and {elements} elements"
+            )
+        if self.mean.shape != (count,) or self.covariance.shape != (count, count):
+            raise ValueError("mean or covariance is of the wrong shape")
+        if not np.isfinite([*self.mean, *self.covariance.ravel()]).all():
+            raise ValueError("mean or covariance is not finite")
+        if not (np.isfinite(self.tolerance) and self.tolerance > 0):
+            raise ValueError(f"its tolerance is {self.tolerance}; it must be above 0")
+        if self.potential not in (None, "emt"):
+            raise ValueError(f"its potential is {self.potential!r}; 'emt' or null is allowed")
 
 
 def check_targets(targets: Mapping[str, Target], known: Sequence[str]) -> dict[str, Target]:
@@ -238,6 +263,8 @@ def check_targets(targets: Mapping[str, Target], known: Sequence[str]) -> dict[s
         bounds = np.atleast_1d(np.asarray(target, np.float64))
         if bounds.shape not in ((1,), (2,)) or not np.isfinite(bounds).all():
             raise ValueError(f"target {name} is {target!r}; a number or (low, high) is needed")
+        if np.abs(bounds).max() > MAX_TARGET:
+            raise ValueError(f"target {name} is {target!r}; its size must not exceed {MAX_TARGET}")
         if bounds[0] > bounds[-1]:
             raise ValueError(f"target {name} is {target!r}; low is above high")
         checked[name] = (

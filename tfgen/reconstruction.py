@@ -140,7 +140,7 @@ def status_of(atoms: Atoms, loss: float, tolerance: float) -> str:
     """Says "converged", or why a reconstructed structure is not."""
     if not np.isfinite(loss):
         return "no finite fingerprint"
-    if loss > tolerance:
+    if not loss <= tolerance:
         return "not converged: loss above tolerance"
     radii = covalent_radii[atoms.numbers]
     i, j = np.triu_indices(len(atoms), 1)

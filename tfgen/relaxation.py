@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
@@ -15,6 +16,7 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 from tqdm import tqdm
 
+from tfgen._warnings import TfgenWarning
 from tfgen.potentials.base import Potential, energy_and_forces
 from tfgen.potentials.emt import EMT
 from tfgen.structures import StructureBatch, as_structures, bucket
@@ -122,8 +124,13 @@ def _relax_with_ase(
         atoms.calc = None
         relaxed.append(atoms)
         bar.update()
-    if failure is not None and np.isnan(energy).all():
-        raise ValueError(f"the calculator failed for every structure: {failure}") from failure
+    if failure is not None:
+        failed = int(np.isnan(energy).sum())
+        warnings.warn(
+            f"the calculator failed for {failed} of {count} structures, last with: {failure}",
+            TfgenWarning,
+            stacklevel=3,
+        )
     return RelaxationResult(relaxed, energy, largest, steps, largest <= fmax)
 
 
@@ -179,6 +186,13 @@ def _relax_in_batches(
             done = (f <= fmax) | (steps[at] >= max_steps) | ~np.isfinite(f)
             bar.update(int(done.sum()))
             waiting = np.concatenate([now[~done], waiting[room:]])
+    # Atoms that moved further than the skin since the last lists were made feel other neighbours.
+    periodic = [i for i, s in enumerate(relaxed) if s.pbc.any()]
+    if periodic:
+        exact = potential.compute([relaxed[i] for i in periodic])
+        energy[periodic] = exact["energy"]
+        for i, forces in zip(periodic, exact["forces"], strict=True):
+            largest[i] = np.linalg.norm(forces[free[i]], axis=1).max(initial=0.0)
     return RelaxationResult(relaxed, energy, largest, steps, largest <= fmax)
 
 

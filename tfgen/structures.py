@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
+from ase.formula import Formula
 from ase.neighborlist import neighbor_list
-from ase.symbols import string2symbols
 
 __all__ = [
     "Neighbours",
@@ -25,6 +25,11 @@ __all__ = [
 
 # Shapes are padded to these atom counts, so that any mix of sizes costs few compilations.
 BUCKETS = (2, 4, 8, 10, 13, 16, 20, 24, 32, 38, 48, 55, 64, 80, 100, 128, 147)
+
+# Functions of pairs that a descriptor has, for estimates of memory.
+FUNCTIONS = 200
+# Formulas of more atoms are taken for slips of the keyboard.
+MAX_ATOMS = 1000
 
 
 class Neighbours(NamedTuple):
@@ -175,12 +180,16 @@ def bucket(n_atoms: int) -> int:
     return -(-n_atoms // 64) * 64
 
 
-def batches(structures: Sequence[Atoms], limit: int) -> Iterator[tuple[np.ndarray, int]]:
+def batches(
+    structures: Sequence[Atoms], limit: int, r_cut: float | None = None
+) -> Iterator[tuple[np.ndarray, int]]:
     """Groups structures into chunks of one padded size, clusters and periodic ones apart.
 
     Args:
         structures: any mix of sizes.
-        limit: most pairs of atoms (padded size squared times structures) in one chunk.
+        limit: most pairs of atoms (padded size squared times structures) in one chunk; with
+            `r_cut` most numbers in a tensor of functions of pairs or of triples.
+        r_cut: how far atoms see, Å, if triples are to be counted.
 
     Yields:
         (indices into `structures`, padded number of atoms).
@@ -188,26 +197,42 @@ def batches(structures: Sequence[Atoms], limit: int) -> Iterator[tuple[np.ndarra
     keys = np.array([(bucket(len(s)), s.pbc.any()) for s in structures])
     for width, periodic in np.unique(keys, axis=0):
         members = np.flatnonzero((keys == (width, periodic)).all(axis=1))
-        chunk = max(1, limit // int(width) ** 2)
+        reach = int(width)
+        if periodic and r_cut is not None:
+            reach = max(reach, max(_neighbours(structures[i], r_cut) for i in members))
+        numbers = int(width) * reach
+        if r_cut is not None:
+            numbers *= reach + FUNCTIONS
+        chunk = max(1, limit // numbers)
         for start in range(0, len(members), chunk):
             yield members[start : start + chunk], int(width)
+
+
+def _neighbours(structure: Atoms, r_cut: float) -> int:
+    """Estimates how many atoms there are within `r_cut` (Å) of one, from the density."""
+    volume = structure.cell.complete().volume
+    return int(len(structure) / volume * 4.2 * r_cut**3) + 1
 
 
 def numbers_from_formula(formula: str, name: str = "formula") -> np.ndarray:
     """Returns the atomic numbers of a formula such as "Pt13" or "Cu6Au7", sorted by element.
 
     Raises:
-        ValueError: if the formula makes no sense or has no atoms.
+        ValueError: if the formula makes no sense, has no atoms or more than `MAX_ATOMS`.
     """
     try:
-        numbers = Atoms(string2symbols(formula)).numbers
+        counts = Formula(formula, strict=True).count()
     except (KeyError, ValueError, IndexError, TypeError):
-        numbers = np.zeros(0, int)
-    if len(numbers) == 0 or (numbers <= 0).any():
+        counts = {}
+    counts = {symbol: count for symbol, count in counts.items() if count}
+    if not counts or not set(counts) <= set(chemical_symbols[1:]):
         raise ValueError(
             f"{name} {formula!r} makes no sense; write elements with counts, like Pt13 or Cu6Au7"
         )
-    return np.sort(numbers)
+    if sum(counts.values()) > MAX_ATOMS:
+        raise ValueError(f"{name} {formula!r} has more than {MAX_ATOMS} atoms")
+    numbers = [atomic_numbers[symbol] for symbol in counts]
+    return np.sort(np.repeat(numbers, list(counts.values())))
 
 
 def formula_of(numbers: np.ndarray) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
+from tfgen._files import new_file, require_folder_replaceable
 from tfgen.cvae import CVAE, KLWarmUp
 from tfgen.datasets.storage import Dataset, provenance
 from tfgen.fingerprint import Fingerprint
@@ -47,6 +48,7 @@ def train(
     kl_weight: float = 1.0,
     logs: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: bool = False,
 ) -> Model:
     """Trains a CVAE on the fingerprints of a data set by Keras `fit`, keeping the best weights.
@@ -58,7 +60,7 @@ def train(
         properties: names of the data set's properties to condition on.
         fingerprint: the "default" preset for the data set's elements if None.
         epochs: number of epochs.
-        seed: of weights, noise and shuffling.
+        seed: of weights, noise and shuffling; Keras' global generators are set by it.
         batch_size: structures per step.
         learning_rate: Adam's, falling to 0 as a half cosine.
         latent: size of the latent vector.
@@ -67,6 +69,7 @@ def train(
         logs: folder for TensorBoard; none are written if None.
         checkpoint: folder that keeps an interrupted training, which the same call then goes on
             with, and that is removed in the end; None keeps nothing.
+        overwrite: discard a checkpoint of another training.
         progress: show a progress bar.
 
     Returns:
@@ -86,6 +89,11 @@ def train(
         )
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs and batch_size are {epochs}, {batch_size}; both must be >= 1")
+    if any(s.pbc.any() for s in dataset.structures):
+        raise ValueError(
+            "the data set holds periodic structures, and generation knows clusters only; for "
+            "clusters in a box, import them with pbc switched off"
+        )
     training = dataset.select("train")
     if len(training) < 2:
         raise ValueError(f"the training split has {len(training)} structures; 2 are the least")
@@ -131,7 +139,7 @@ def train(
     steps = -(-len(training) // batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     cvae.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=10.0))
-    with _workspace(checkpoint, task) as folder:
+    with _workspace(checkpoint, task, overwrite) as folder:
         best = folder / "best.weights.h5"
         threshold = None
         # Without a backup yet, the training starts anew, from its first weights.
@@ -154,11 +162,7 @@ def train(
             bar,
         ]
         if checkpoint is not None:
-            callbacks.append(
-                keras.callbacks.BackupAndRestore(
-                    str(folder / "backup"), save_freq=BACKUP_EPOCHS * steps
-                )
-            )
+            callbacks.append(_Backup(str(folder / "backup")))
         if logs is not None:
             callbacks.append(keras.callbacks.TensorBoard(str(logs)))
         try:
@@ -207,7 +211,9 @@ def train(
 
 
 @contextlib.contextmanager
-def _workspace(folder: str | os.PathLike[str] | None, task: dict[str, Any]) -> Iterator[Path]:
+def _workspace(
+    folder: str | os.PathLike[str] | None, task: dict[str, Any], overwrite: bool
+) -> Iterator[Path]:
     """Yields the folder of a training's checkpoints; it stays if the training is interrupted."""
     if folder is None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -215,13 +221,22 @@ def _workspace(folder: str | os.PathLike[str] | None, task: dict[str, Any]) -> I
         return
     folder, text = Path(folder), json.dumps(task, sort_keys=True)
     record = folder / "task.json"
+    # Whatever its name: a folder that holds anything else is not ours to remove.
+    require_folder_replaceable(folder, True, ("task.json", "best.weights.h5", "backup"))
     if record.exists() and record.read_text(encoding="utf-8") != text:
-        raise ValueError(
-            f"{str(folder)!r} keeps another, interrupted training; remove it to start this one"
-        )
+        if not overwrite:
+            raise ValueError(
+                f"{str(folder)!r} keeps another, interrupted training; remove it or use --overwrite"
+            )
+        shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
-    record.write_text(text, encoding="utf-8")
-    yield folder
+    with new_file(record, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    try:
+        yield folder
+    except ArithmeticError:
+        shutil.rmtree(folder)  # nobody wants to go on with NaN
+        raise
     shutil.rmtree(folder)
 
 
@@ -265,6 +280,14 @@ def _surrogate_errors(cvae: CVAE, inputs: dict[str, np.ndarray]) -> list[float]:
     """Mean absolute error of the surrogate, per property."""
     predicted = np.asarray(cvae.predict_properties(inputs["fingerprint"]))
     return np.abs(predicted - inputs["condition"][:, : cvae.properties]).mean(axis=0).tolist()
+
+
+class _Backup(keras.callbacks.BackupAndRestore):
+    """Backs up every few epochs; writing the weights in each would take longer than training."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if (epoch + 1) % BACKUP_EPOCHS == 0:
+            super().on_epoch_end(epoch, logs)
 
 
 class _Progress(keras.callbacks.Callback):

@@ -24,8 +24,12 @@ COMMANDS = {
 }
 
 
+# What bad input and failing machines raise; anything else may be a fault of tfgen.
+_FORESEEN = (ValueError, OSError, ArithmeticError, ImportError)
+
+
 class _Commands(click.Group):
-    """Loads commands on demand and turns foreseeable failures into one line and exit code 1."""
+    """Loads commands on demand and turns failures into one line and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -39,10 +43,14 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError, ArithmeticError, ImportError, MemoryError) as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
             if os.environ.get("TFGEN_DEBUG"):
                 raise
-            line = " ".join(str(error).split()) or type(error).__name__
+            line = " ".join(str(error).split())[:500]
+            if not isinstance(error, _FORESEEN) or not line:
+                line = f"{type(error).__name__}: {line} (TFGEN_DEBUG=1 shows where)"
             raise click.ClickException(line) from error
 
 

@@ -12,12 +12,26 @@ from typing import Any
 
 import click
 
-__all__ = ["TARGETS", "overwrite_option", "path_argument", "potential_from", "seed_option",
-           "shown_warnings"]  # fmt: skip
+from tfgen._warnings import TfgenWarning
+
+__all__ = [
+    "TARGETS",
+    "fingerprint_option",
+    "output_option",
+    "overwrite_option",
+    "path_argument",
+    "potential_from",
+    "seed_option",
+    "shown_warnings",
+]
 
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
     help="Repeats the command exactly on the same machine.",
+)  # fmt: skip
+fingerprint_option = click.option(
+    "--fingerprint", type=click.Choice(["default", "fung2022"]), default="default",
+    show_default=True, help="Preset.",
 )  # fmt: skip
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 
@@ -88,11 +102,13 @@ def potential_from(name: str) -> Any:
 
 @contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Prints tfgen's warnings as one line each on standard error."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        try:
-            yield
-        finally:
-            for warning in caught:
-                click.echo(f"Warning: {warning.message}", err=True)
+    """Prints tfgen's warnings at once, one line each, on standard error; no others."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        click.echo(f"Warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", TfgenWarning)
+        warnings.showwarning = show
+        yield

@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import output_option, overwrite_option, path_argument, seed_option
+from tfgen.cli._options import (
+    fingerprint_option,
+    output_option,
+    overwrite_option,
+    path_argument,
+    seed_option,
+)
 
 # Structures whose sorted distances differ by less, Å, count as the same.
 SAME = 0.05
@@ -16,10 +22,7 @@ SAME = 0.05
 @click.command()
 @path_argument("file", "FILE")
 @output_option("OUT.extxyz", "Reconstructed structures, in the order of FILE.")
-@click.option(
-    "--fingerprint", default="default", show_default=True, metavar="NAME",
-    help="Preset: default or fung2022.",
-)  # fmt: skip
+@fingerprint_option
 @click.option(
     "--max-rounds", type=click.IntRange(0), default=12, show_default=True,
     help="Rounds of search spent on a structure that is not found at once.",

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import output_option, overwrite_option, path_argument, seed_option
+from tfgen.cli._options import (
+    fingerprint_option,
+    output_option,
+    overwrite_option,
+    path_argument,
+    seed_option,
+)
 
 
 @click.command()
@@ -17,10 +24,7 @@ from tfgen.cli._options import output_option, overwrite_option, path_argument, s
     "--property", "properties", multiple=True, metavar="NAME", default=["energy_per_atom"],
     show_default=True, help="Property to condition on; may be repeated.",
 )  # fmt: skip
-@click.option(
-    "--fingerprint", default="default", show_default=True, metavar="NAME",
-    help="Preset: default or fung2022.",
-)  # fmt: skip
+@fingerprint_option
 @click.option("--epochs", type=click.IntRange(1), default=400, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3,
@@ -60,6 +64,10 @@ def train(
     data = Dataset.load(dataset)
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
+    if not output.with_name(output.name + ".partial").exists():
+        # Runs are not mixed: TensorBoard would draw one over the other.
+        require_folder_replaceable(logs, overwrite, ("train", "validation"))
+        shutil.rmtree(logs, ignore_errors=True)
     partial = output.with_name(output.name + ".partial")
     try:
         model = run(
@@ -74,11 +82,15 @@ def train(
             seed=seed,
             logs=logs,
             checkpoint=partial,
+            overwrite=overwrite,
             progress=True,
         )
     except KeyboardInterrupt:
+        kept = (partial / "backup").exists()
         raise click.ClickException(
             f"interrupted; {str(partial)!r} keeps what is done, the same command goes on from there"
+            if kept
+            else "interrupted before there was anything to keep"
         ) from None
     model.save(output, overwrite)
     record = model.provenance

@@ -51,6 +51,9 @@ PAIRS_PER_CHUNK = 2_000_000
 # times in a row, or KICKS times: forces vanish at saddle points too, but few survive two kicks.
 RETURNED, RETURNS, KICKS = 0.002, 2, 6
 
+# How the names of everything in a folder of unfinished work begin.
+_OWN = ("task.json", ".task-", "chunk-", ".chunk-")
+
 # What the seed is used for, so that no two uses share random numbers.
 _SAMPLING, _CHOOSING, _SPLITTING = range(3)
 
@@ -113,8 +116,6 @@ def build(
     if workers < 1:
         raise ValueError(f"workers is {workers!r}; at least 1 is needed")
     output = require_absent(output, overwrite)
-    if output.is_dir():
-        raise IsADirectoryError(f"{str(output)!r} is a folder, a file was expected")
     folder = partial_folder(output)
     _prepare(folder, _task(recipe, seed), overwrite)
     chunks = _chunks(recipe)
@@ -187,6 +188,12 @@ def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
             raise ValueError(
                 f"{str(folder)!r} holds an interrupted build of something else (other: "
                 f"{differing}); remove it or use --overwrite"
+            )
+        foreign = [p.name for p in folder.iterdir() if not p.name.startswith(_OWN)]
+        if foreign:
+            raise FileExistsError(
+                f"{str(folder)!r} holds {foreign[0]!r}, which tfgen has not put there; refusing to "
+                "remove the folder"
             )
         shutil.rmtree(folder)
     folder.mkdir()
@@ -268,8 +275,11 @@ def _minima(
         )
         back = np.abs(result.energy - energy[moving]) < RETURNED
         returns[moving] = np.where(back, returns[moving] + 1, 0)
-        positions[moving] = [s.positions for s in result.structures]
-        energy[moving], converged[moving] = result.energy, result.converged
+        # A minimum is not given up for a kick that leads nowhere.
+        better = result.converged | ~converged[moving]
+        found = moving[better]
+        positions[found] = np.array([s.positions for s in result.structures])[better]
+        energy[found], converged[found] = result.energy[better], result.converged[better]
         moving = moving[result.converged & (returns[moving] < RETURNS)]
         if len(moving) == 0:
             break

@@ -162,6 +162,8 @@ def _read(path: Path) -> Iterator[_Row]:
         kind = filetype(str(path))
     except UnknownFileTypeError as error:
         raise ValueError(f"{str(path)!r} is of no kind that ASE can read") from error
+    except EOFError as error:  # a compressed file that ends too early
+        raise ValueError(f"{str(path)!r} is truncated") from error
     rows = _read_database(path) if kind in _DATABASES else _read_file(path, kind)
     count = 0
     while True:
@@ -210,6 +212,10 @@ def _check(row: _Row) -> None:
     if (structure.pbc & ~structure.cell.any(axis=1)).any():
         raise ValueError(f"{where}: periodic along an axis that has no cell vector")
     if structure.pbc.any():
+        # An atom this close to its own image; and the list would hold millions.
+        heights = 1.0 / np.linalg.norm(np.linalg.pinv(structure.cell.array), axis=0)
+        if heights[structure.pbc].min() < COINCIDENT:
+            raise ValueError(f"{where}: a cell less than {COINCIDENT} Å high")
         lengths = neighbor_list("d", structure, COINCIDENT)
     elif len(structure) == 1:
         raise ValueError(f"{where}: a single atom, which has no geometry")

@@ -257,6 +257,8 @@ def _read(file: h5py.File) -> Dataset:
     positions = _array(file, "positions", (atoms, 3))
     cell = _array(file, "cell", (n, 3, 3))
     pbc = _array(file, "pbc", (n, 3)).astype(bool)
+    if (pbc & ~cell.any(axis=2)).any():
+        raise _InvalidError("holds a structure that is periodic along an axis without cell vector")
     split = _array(file, "split", (n,))
     if not np.isin(split, range(len(SPLITS))).all():
         raise _InvalidError("is damaged: 'split' holds something else than 0, 1, 2")
@@ -267,6 +269,11 @@ def _read(file: h5py.File) -> Dataset:
     metadata = json.loads(file.attrs["metadata"])
     if not isinstance(metadata, dict):
         raise _InvalidError("is damaged: 'metadata' is not a JSON object")
+    for key in ("counts", "versions", "thresholds"):
+        if not isinstance(metadata.get(key, {}), dict):
+            raise _InvalidError(f"is damaged: {key!r} in 'metadata' is not a JSON object")
+    if not all(isinstance(value, int) for value in metadata.get("counts", {}).values()):
+        raise _InvalidError("is damaged: a count in 'metadata' is not a whole number")
     return Dataset(
         structures=[
             Atoms(numbers[start:stop], positions=positions[start:stop], cell=c, pbc=p)

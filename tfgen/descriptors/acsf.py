@@ -129,8 +129,8 @@ class ACSF:
             system: one structure or many; left unmodified.
 
         Returns:
-            [atoms, size] for one structure; for many [structures, atoms, size] if all have as many
-            atoms, else a list of [atoms, size].
+            [atoms, size] for one structure (in a list or not); for many [structures, atoms, size]
+            if all have as many atoms, else a list of [atoms, size].
 
         Raises:
             ValueError: on an empty list, positions that are not finite, unknown elements.
@@ -138,13 +138,13 @@ class ACSF:
         structures = as_structures(system, "system")
         self.check(structures)
         results: list[np.ndarray] = [np.empty(0)] * len(structures)
-        for members, width in batches(structures, limit=PAIRS_PER_CHUNK):
+        for members, width in batches(structures, NUMBERS_PER_CHUNK, self.r_cut):
             chunk = [structures[i] for i in members]
             batch = StructureBatch.from_ase(chunk, r_cut=self.r_cut, atoms=width)
             for i, features in zip(members, self._compiled(batch).numpy(), strict=True):
                 results[i] = features[: len(structures[i])]
-        if isinstance(system, Atoms):
-            return results[0]
+        if len(structures) == 1:
+            return results[0]  # DScribe makes no difference between one and a list of one
         same = len({len(s) for s in structures}) == 1
         return np.stack(results) if same else results
 
@@ -241,8 +241,8 @@ class ACSF:
         return [tf.concat(of_pair, axis=-1) for of_pair in zip(*of_functions, strict=True)]
 
 
-# Chunks of `create` hold this many pairs of atoms (x features x 8 bytes).
-PAIRS_PER_CHUNK = 200_000
+# Size of the largest tensors of a chunk of `create`: bounds its memory at some hundred MB.
+NUMBERS_PER_CHUNK = 8_000_000
 
 
 class _AngularPowers:
