@@ -226,7 +226,7 @@ def test_mixed_sizes_cost_few_traces():
 
 
 def test_large_inputs_are_computed_in_chunks(monkeypatch):
-    monkeypatch.setattr("tfgen.descriptors.acsf.PAIRS_PER_CHUNK", 40)
+    monkeypatch.setattr("tfgen.descriptors.acsf.NUMBERS_PER_CHUNK", 40)
     acsf = ACSF(species=["Cu"], r_cut=R_CUT, g2_params=[[1, 2]])
     rng = np.random.default_rng(10)
     structures = [cluster(["Cu"], 4, rng) for _ in range(7)]

@@ -229,3 +229,18 @@ class TestRequire:
         (old_folder / ".git").mkdir()
         with pytest.raises(FileExistsError, match=r"holds '\.git', which tfgen has not put there"):
             require_folder_replaceable(old_folder, True, ["weights"])
+
+    def test_absent_takes_no_device_and_no_folder_for_a_file(self, old_folder):
+        with pytest.raises(FileExistsError, match="'/dev/null' is no ordinary file"):
+            require_absent("/dev/null", overwrite=True)
+        with pytest.raises(IsADirectoryError, match="is a folder, a file was expected"):
+            require_absent(old_folder, overwrite=True)
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path, old_file):
+    link = tmp_path / "link.txt"
+    link.symlink_to(old_file)
+    with new_file(link, overwrite=True) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert old_file.read_text() == "new"

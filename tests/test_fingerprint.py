@@ -216,7 +216,7 @@ class TestCreate:
         fingerprint = Fingerprint(ACSF(["Pt"], 3.0))
         structures = [cluster(["Pt"], 4, n) for n in range(7)]
         wanted = fingerprint.create(structures)
-        monkeypatch.setattr("tfgen.fingerprint.PAIRS_PER_CHUNK", 40)
+        monkeypatch.setattr("tfgen.fingerprint.NUMBERS_PER_CHUNK", 40)
         np.testing.assert_allclose(fingerprint.create(structures), wanted, rtol=1e-13)
 
     @pytest.mark.parametrize(

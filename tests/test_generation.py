@@ -381,3 +381,38 @@ class TestWriting:
             write([], path, overwrite=True)
         assert path.read_text() == "mine"
         assert list(tmp_path.iterdir()) == [path]
+
+
+class Broken(Calculator):
+    """A calculator that never works."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, *_arguments, **_options):
+        raise RuntimeError("no licence")
+
+
+def test_a_calculator_that_fails_loses_no_structure():
+    with pytest.warns(UserWarning, match="failed for 2 of 2 structures, last with: no licence"):
+        generated = run(count=2, potential=Broken())
+    assert len(generated) == 2
+    for atoms in generated:
+        assert atoms.info["reconstructed"][ENERGY] is None
+        assert np.isfinite(atoms.positions).all()
+
+
+def test_what_is_no_potential_is_refused_at_once():
+    with pytest.raises(ValueError, match="potential is a object, neither a potential of tfgen's"):
+        run(potential=object())
+    with pytest.raises(ValueError, match="'Pt' has a single atom"):
+        run(formula="Pt")
+
+
+def test_relaxing_with_another_potential_verifies_nothing():
+    """A model of unknown energies, relaxed with EMT: the energy is still the surrogate's."""
+    model = dataclasses.replace(small.model(), potential=None)
+    generated = run(count=2, model=model, potential="auto", relax=small.potential())
+    for atoms in generated:
+        assert atoms.info["evaluated_by"][ENERGY] == "surrogate"
+        predicted = model.predict_properties(model.fingerprint.create([atoms]))[0, 0]
+        assert atoms.info["relaxed"][ENERGY] == pytest.approx(predicted, rel=1e-5)

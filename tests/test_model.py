@@ -130,6 +130,13 @@ class TestDamage:
             ({"cvae": None}, "'cvae' is missing"),
             ({"fingerprint": None}, "'fingerprint' is missing"),
             ({"tolerance": "small"}, "small"),
+            ({"tolerance": -1.0}, "tolerance is -1.0; it must be above 0"),
+            ({"tolerance": float("nan")}, "tolerance is nan"),
+            ({"mean": []}, "mean or covariance is of the wrong shape"),
+            ({"covariance": 5}, "mean or covariance is of the wrong shape"),
+            ({"conditions": []}, "it names 0 properties"),
+            ({"potential": "foo"}, "potential is 'foo'; 'emt' or null"),
+            ({"formulas": {"Pt6": "x"}}, "invalid literal"),
             ({"conditions": [{"name": "x"}]}, "missing"),
             ({"mean": ["a", "b"]}, "'a'"),
         ],
@@ -311,3 +318,8 @@ class TestDrawingProperties:
         first = self.draw(given, count=5)
         np.testing.assert_array_equal(self.draw(given, count=5), first)
         assert (self.draw(given, count=5, seed=1) != first).all()
+
+
+def test_targets_that_would_overflow_are_refused():
+    with pytest.raises(ValueError, match="target x is 1e\\+300; its size must not exceed"):
+        check_targets({"x": 1e300}, ["x"])

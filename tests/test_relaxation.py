@@ -14,6 +14,7 @@ from ase.optimize import BFGS
 from scipy.optimize import minimize_scalar
 
 from tfgen import relaxation
+from tfgen._warnings import TfgenWarning
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation import relax
 
@@ -326,3 +327,33 @@ def test_progress_goes_to_stderr(capfd, potential):
     assert shown.out == ""
     relax([Atoms("Pt")] * 3, potential)
     assert "relaxing" not in capfd.readouterr().err
+
+
+class Moody(LennardJones):
+    """A calculator that fails for structures of more than two atoms."""
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        if len(self.atoms) > 2:
+            raise RuntimeError("did not converge")
+
+
+def test_a_calculator_that_fails_is_counted():
+    good, bad = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]]), Atoms("Ar3", np.eye(3) * 1.2)
+    with pytest.warns(TfgenWarning, match="failed for 1 of 2 structures, last with: did not conv"):
+        result = relax([bad, good], Moody())
+    assert result.converged.tolist() == [False, True]
+    assert np.isnan(result.energy[0])
+    assert np.isfinite(result.energy[1])
+    np.testing.assert_array_equal(result.structures[0].positions, bad.positions)
+
+
+def test_energies_of_unfinished_crystals_are_those_of_their_positions():
+    rng = np.random.default_rng(5)
+    crystals = [Atoms("Pt4", rng.uniform(0, 5, [4, 3]), cell=[5, 5, 5], pbc=True) for _ in range(2)]
+    result = relax(crystals, max_steps=40)
+    assert not result.converged.any()
+    exact = EMT().compute(result.structures)
+    np.testing.assert_allclose(result.energy, exact["energy"], rtol=0, atol=1e-9)
+    forces = [np.linalg.norm(f, axis=1).max() for f in exact["forces"]]
+    np.testing.assert_allclose(result.fmax, forces, rtol=1e-9)

@@ -178,6 +178,11 @@ class TestElements:
         ):
             numbers_from_formula(formula, "wanted")
 
+    def test_numbers_from_formula_refuses_slips_of_the_keyboard(self):
+        assert len(numbers_from_formula("Pt1000")) == 1000
+        with pytest.raises(ValueError, match="'Pt999999999' has more than 1000 atoms"):
+            numbers_from_formula("Pt999999999")
+
     def test_formula_of_ignores_padding(self):
         assert formula_of(np.array([79, 29, 79, 0, 0])) == "Au2Cu"
         np.testing.assert_array_equal(

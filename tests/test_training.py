@@ -274,3 +274,12 @@ def test_takes_the_default_preset_for_the_elements_of_the_data_set(monkeypatch):
     with pytest.raises(ChosenError):
         train(small.dataset())
     assert chosen == [("default", ["Pt"])]
+
+
+def test_periodic_structures_are_refused():
+    boxed = [s.copy() for s in small.structures()]
+    boxed[3].set_cell([9.0, 9.0, 9.0])
+    boxed[3].pbc = True
+    dataset = dataclasses.replace(small.dataset(), structures=boxed)
+    with pytest.raises(ValueError, match="holds periodic structures, and generation"):
+        train(dataset, epochs=1)

@@ -199,7 +199,7 @@ def batches(
         members = np.flatnonzero((keys == (width, periodic)).all(axis=1))
         reach = int(width)
         if periodic and r_cut is not None:
-            reach = max(reach, max(_neighbours(structures[i], r_cut) for i in members))
+            reach = max(reach, *(_neighbours(structures[int(i)], r_cut) for i in members))
         numbers = int(width) * reach
         if r_cut is not None:
             numbers *= reach + FUNCTIONS

@@ -108,9 +108,17 @@ def test_debugging_shows_where_errors_come_from(failing, monkeypatch):
     assert isinstance(result.exception, ValueError)
 
 
-def test_faults_of_the_program_are_not_hidden(failing):
-    failing(AssertionError("a bug"))
-    assert isinstance(run("export").exception, AssertionError)
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (AssertionError("a bug"), "AssertionError: a bug (TFGEN_DEBUG=1 shows where)"),
+        (KeyError("name"), "KeyError: 'name' (TFGEN_DEBUG=1 shows where)"),
+        (EOFError("ended too early"), "EOFError: ended too early"),
+    ],
+)
+def test_faults_of_the_program_are_one_line_too(failing, error, line):
+    failing(error)
+    failed(run("export"), 1, line)
 
 
 def test_ctrl_c(failing):

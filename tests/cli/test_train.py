@@ -97,7 +97,6 @@ class TestWorkThatCannotBeDone:
         ("options", "words"),
         [
             (["--property", "hue"], ["property 'hue'", "energy_per_atom, radius_of_gyration"]),
-            (["--fingerprint", "soap"], ["preset is 'soap'; allowed are fung2022, default"]),
         ],
     )
     def test_unknown_names(self, dataset_file, tmp_path, options, words):
@@ -152,3 +151,14 @@ def test_ctrl_c_keeps_what_is_done_and_the_old_model(dataset_file, tmp_path, sma
     assert result.exit_code == 0, result.output
     assert Model.load(tmp_path / "model").provenance["epochs"] == 2
     assert {path.name for path in tmp_path.iterdir()} == {"model", "model.logs"}
+
+
+def test_a_folder_that_is_not_its_own_stays(dataset_file, tmp_path, small_preset):
+    for name in ("model.partial", "model.logs"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("precious")
+        command = ("train", dataset_file, "-o", tmp_path / "model", "--epochs", 1, "--overwrite")
+        failed(run(*command), 1, "holds 'thesis.txt', which tfgen has not put there")
+        assert (folder / "thesis.txt").read_text() == "precious"
+        (folder / "thesis.txt").unlink()
