@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq
 UV_VERSION := 0.13.9
-DEMO_ARGS ?=
+DEMO_ARGS ?= --overwrite
 PYTEST_ARGS ?=
 
 # The interpreter .venv is made with. Without PYTHON=... the first of these that is a Python 3.10-3.13.
