@@ -49,11 +49,11 @@ def crystal(symbols: list[str], n: int, pbc: list[bool], rng: np.random.Generato
 
 
 def both(species, structures, periodic=False, **functions):
-    """Features by tfgen and by DScribe, of structures that differ in size."""
+    """Features by tfgen and by DScribe."""
     ours = ACSF(species=species, r_cut=R_CUT, periodic=periodic, **functions)
     theirs = dscribe.descriptors.ACSF(species=species, r_cut=R_CUT, periodic=periodic, **functions)
     assert ours.get_number_of_features() == ours.size == theirs.get_number_of_features()
-    return ours.create(structures), [theirs.create(s) for s in structures]
+    return [ours.create(s) for s in structures], [theirs.create(s) for s in structures]
 
 
 def assert_equal(found, wanted):

@@ -15,6 +15,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from tfgen import generation
+from tfgen._warnings import TfgenWarning
 from tfgen.generation import generate, write
 from tfgen.model import Condition, Model
 from tfgen.properties import radius_of_gyration
@@ -269,14 +270,11 @@ class TestPotentials:
 
     def test_a_calculator_that_fails_for_a_structure(self):
         """The structure comes back, without an energy."""
-        generated = run(relax=True, potential=FailsAtFirst(), fmax=0.05)
+        with pytest.warns(TfgenWarning, match="failed for 1 of 4 structures"):
+            generated = run(relax=True, potential=FailsAtFirst(), fmax=0.05)
         assert len(generated) == 4
         assert generated[0].info["reconstructed"][ENERGY] is None
         assert generated[1].info["reconstructed"][ENERGY] is not None
-
-    def test_a_calculator_that_does_not_know_the_element(self):
-        with pytest.raises(ValueError, match="failed for every structure: SCF not converged"):
-            run(count=2, potential=FailsAtFirst(failures=99))
 
     def test_emt_is_taken_where_the_data_had_it(self, monkeypatch):
         generated = run(potential="auto")

@@ -16,7 +16,7 @@ def test_nothing_is_left_to_fill_in():
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)\)", README):
         assert (ROOT / target).exists(), target
 
 

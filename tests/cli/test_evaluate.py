@@ -128,7 +128,7 @@ def test_bad_places_for_the_report(files):
     (files / "report").unlink()
     (files / "report").mkdir()
     (files / "report" / "data.csv").touch()
-    assert "no part of a report" in failed(run(files, "--overwrite"), 1)
+    assert "tfgen has not put there" in failed(run(files, "--overwrite"), 1)
     assert (files / "report" / "data.csv").exists()
 
 

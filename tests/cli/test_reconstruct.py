@@ -121,9 +121,9 @@ class TestWorkThatCannotBeDone:
         (tmp_path / "bad.xyz").write_text("hello\nworld\n")
         refused(tmp_path / "bad.xyz", "bad.xyz'")
 
-    def test_presets(self, file, refused):
-        message = "preset is 'soap'; allowed are fung2022, default"
-        refused(file, message, options=["--fingerprint", "soap"])
+    def test_presets(self, file, tmp_path):
+        result = run("reconstruct", file, "-o", tmp_path / "out.xyz", "--fingerprint", "soap")
+        failed(result, 2, "'soap' is not one of 'default', 'fung2022'")
 
     def test_periodic_structures(self, tmp_path, refused):
         ase.io.write(tmp_path / "in.xyz", Atoms("Pt2", [[0, 0, 0], [2, 2, 0]], cell=[4] * 3, pbc=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -131,13 +132,15 @@ class TestWorkThatCannotBeDone:
 def test_ctrl_c_keeps_what_is_done_and_the_old_model(dataset_file, tmp_path, small_preset):
     """Then the same command goes on."""
 
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
+    def interrupt(_self, epoch, *_, **__):
+        if epoch > 0:
+            raise KeyboardInterrupt
 
     small.model().save(tmp_path / "model")
     command = ("train", dataset_file, "-o", tmp_path / "model", "--overwrite", "--epochs", 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training._Progress, "on_epoch_end", interrupt)
+        patch.setattr(training, "BACKUP_EPOCHS", 1)
         result = run(*command)
     assert result.exit_code == 1
     assert "Traceback" not in result.output
@@ -145,8 +148,6 @@ def test_ctrl_c_keeps_what_is_done_and_the_old_model(dataset_file, tmp_path, sma
     assert line.startswith("Error: interrupted; ")
     assert "model.partial' keeps what is done, the same command goes on" in line
     assert Model.load(tmp_path / "model").provenance == small.model().provenance
-    failed(run(*command, "--seed", 3), 1, "keeps another, interrupted training; remove it")
-
     result = run(*command)
     assert result.exit_code == 0, result.output
     assert Model.load(tmp_path / "model").provenance["epochs"] == 2
@@ -161,4 +162,4 @@ def test_a_folder_that_is_not_its_own_stays(dataset_file, tmp_path, small_preset
         command = ("train", dataset_file, "-o", tmp_path / "model", "--epochs", 1, "--overwrite")
         failed(run(*command), 1, "holds 'thesis.txt', which tfgen has not put there")
         assert (folder / "thesis.txt").read_text() == "precious"
-        (folder / "thesis.txt").unlink()
+        shutil.rmtree(folder)

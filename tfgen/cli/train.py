@@ -64,11 +64,11 @@ def train(
     data = Dataset.load(dataset)
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
-    if not output.with_name(output.name + ".partial").exists():
+    partial = output.with_name(output.name + ".partial")
+    if not (partial / "task.json").exists():
         # Runs are not mixed: TensorBoard would draw one over the other.
         require_folder_replaceable(logs, overwrite, ("train", "validation"))
         shutil.rmtree(logs, ignore_errors=True)
-    partial = output.with_name(output.name + ".partial")
     try:
         model = run(
             data,

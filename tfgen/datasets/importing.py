@@ -215,7 +215,10 @@ def _check(row: _Row) -> None:
         # An atom this close to its own image; and the list would hold millions.
         heights = 1.0 / np.linalg.norm(np.linalg.pinv(structure.cell.array), axis=0)
         if heights[structure.pbc].min() < COINCIDENT:
-            raise ValueError(f"{where}: a cell less than {COINCIDENT} Å high")
+            raise ValueError(
+                f"{where}: atoms only {heights[structure.pbc].min():.3g} Å apart (each from its "
+                f"own image); at least {COINCIDENT} Å is needed"
+            )
         lengths = neighbor_list("d", structure, COINCIDENT)
     elif len(structure) == 1:
         raise ValueError(f"{where}: a single atom, which has no geometry")
