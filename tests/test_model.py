@@ -103,7 +103,7 @@ class TestDamage:
         with pytest.raises(FileNotFoundError, match="none' does not exist"):
             Model.load(tmp_path / "none")
         (tmp_path / "file").touch()
-        with pytest.raises(FileNotFoundError, match="file' does not exist"):
+        with pytest.raises(FileNotFoundError, match="file' is a file"):
             Model.load(tmp_path / "file")
 
     @pytest.mark.parametrize("name", MODEL_FILES)

@@ -101,7 +101,14 @@ def generate(
     for used in (judge, mover):
         check = getattr(used, "check", None)
         if check is not None:
-            check([Atoms(numbers)])
+            try:
+                check([Atoms(numbers)])
+            except ValueError as error:
+                reason = str(error).removeprefix("structures[0] ")
+                raise ValueError(
+                    f"formula {formula!r} {reason}; without relaxation (--relax none) and with "
+                    "another potential it can be generated"
+                ) from None
     _warn(model, formula, targets)
 
     began = time.perf_counter()

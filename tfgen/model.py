@@ -186,7 +186,8 @@ class Model:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise FileNotFoundError(f"model folder {str(folder)!r} does not exist")
+            problem = "is a file" if folder.exists() else "does not exist"
+            raise FileNotFoundError(f"model folder {str(folder)!r} {problem}")
         for name in MODEL_FILES:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"model folder {str(folder)!r} lacks {name}")

@@ -39,7 +39,7 @@ def train(
     properties: Sequence[str] = (ENERGY_PER_ATOM,),
     *,
     fingerprint: Fingerprint | None = None,
-    epochs: int = 400,
+    epochs: int = 300,
     seed: int = 0,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
@@ -85,7 +85,7 @@ def train(
     if unknown or not properties:
         raise ValueError(
             f"property {', '.join(map(repr, unknown)) or 'list is empty'}: the data set has "
-            f"{', '.join(dataset.properties) or 'no properties'}"
+            f"{', '.join(dataset.properties) or 'no properties'}; choose with --property"
         )
     if epochs < 1 or batch_size < 1:
         raise ValueError(f"epochs and batch_size are {epochs}, {batch_size}; both must be >= 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import ase.io
 import numpy as np
@@ -66,9 +67,10 @@ def test_writes_structures_with_their_records(model_folder, tmp_path, quick):
     result = generate(model_folder, output, *options)
     assert result.exit_code == 0, result.output
     structures = ase.io.read(output, ":")
-    converged = sum(atoms.info["status"] == "converged" for atoms in structures)
+    counts = Counter(atoms.info["status"] for atoms in structures).most_common()
+    statuses = ", ".join(f"{number} {status}" for status, number in counts)
     lines = result.stdout.splitlines()
-    assert lines[0] == f"4 structures in {output}, {converged} converged"
+    assert lines[0] == f"4 structures in {output}: {statuses}"
     for stage in ("decoded", "reconstructed", "relaxed"):
         values = [atoms.info[stage]["energy_per_atom"] for atoms in structures]
         (line,) = (x for x in lines if x.strip().startswith(f"{stage} energy_per_atom"))
@@ -214,3 +216,8 @@ def test_ctrl_c_leaves_the_old_file_whole(model_folder, tmp_path, shared, monkey
     assert "Aborted!" in result.stderr
     assert output.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_name_that_promises_another_format(model_folder, tmp_path):
+    result = generate(model_folder, tmp_path / "out.cif", *MIDDLE)
+    failed(result, 2, "will be extxyz; its name must end in .extxyz or .xyz")

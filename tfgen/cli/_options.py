@@ -16,6 +16,7 @@ from tfgen._warnings import TfgenWarning
 
 __all__ = [
     "TARGETS",
+    "check_extxyz",
     "fingerprint_option",
     "output_option",
     "overwrite_option",
@@ -31,7 +32,7 @@ seed_option = click.option(
 )  # fmt: skip
 fingerprint_option = click.option(
     "--fingerprint", type=click.Choice(["default", "fung2022"]), default="default",
-    show_default=True, help="Preset.",
+    show_default=True, help="The project's own fingerprint, or the source paper's.",
 )  # fmt: skip
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 
@@ -41,6 +42,19 @@ def output_option(metavar: str, help: str) -> Any:
     return click.option(
         "-o", "--output", required=True, metavar=metavar, type=click.Path(path_type=Path), help=help
     )
+
+
+def check_extxyz(path: Path) -> None:
+    """Refuses names under which others would not take the file for extxyz.
+
+    Raises:
+        click.BadParameter: on another suffix.
+    """
+    if path.suffix not in (".extxyz", ".xyz"):
+        raise click.BadParameter(
+            f"{str(path)!r} will be extxyz; its name must end in .extxyz or .xyz",
+            param_hint="--output",
+        )
 
 
 def path_argument(name: str, metavar: str) -> Any:

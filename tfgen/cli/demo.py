@@ -10,7 +10,7 @@ from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import overwrite_option, seed_option, shown_warnings
 
 
-@click.command()
+@click.command(short_help="Run the whole path on Pt13.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("demo"), show_default=True,
     metavar="DIR", help="Folder for everything the demo makes.",

@@ -27,7 +27,7 @@ def _tolerances(
     return result
 
 
-@click.command()
+@click.command(short_help="Measure generated structures; write a report.")
 @click.argument("structures", metavar="OUT.extxyz", type=click.Path(path_type=Path))
 @click.option(
     "--dataset",
@@ -82,6 +82,14 @@ def evaluate(
     report.require_report_folder(output, overwrite)
     generated = read_generated(structures)
     dataset = Dataset.load(dataset_path)
+    known = {s.get_chemical_formula("metal") for s in dataset.select("train").structures}
+    foreign = {s.get_chemical_formula("metal") for s in generated} - known
+    if foreign:
+        click.echo(
+            f"Warning: no training structure is {', '.join(sorted(foreign)[:5])}; is it the data "
+            "set that the model was trained on?",
+            err=True,
+        )
     metrics = evaluation.evaluate(
         generated,
         dataset,

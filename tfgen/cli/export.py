@@ -10,7 +10,7 @@ from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import output_option, overwrite_option, path_argument
 
 
-@click.command()
+@click.command(short_help="Export a SavedModel.")
 @path_argument("model", "MODEL")
 @output_option("SAVED_MODEL/", "Folder of the SavedModel.")
 @click.option(

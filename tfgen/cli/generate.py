@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import click
 from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import (
     TARGETS,
+    check_extxyz,
     output_option,
     overwrite_option,
     path_argument,
@@ -18,13 +20,14 @@ from tfgen.cli._options import (
 )
 
 
-@click.command()
+@click.command(short_help="Generate structures and verify each.")
 @path_argument("model", "MODEL")
 @output_option("OUT.extxyz", "Generated structures, each with its record.")
 @click.option("--formula", required=True, metavar="FORMULA", help="Composition, like Pt13.")
 @click.option(
     "--target", "targets", type=TARGETS, multiple=True, required=True,
-    help="Wanted value or range of a property; one for each property.",
+    help="Wanted value or range of a property; may be repeated. Properties that are not named are "
+    "drawn as the training data has them, given those that are.",
 )  # fmt: skip
 @click.option("--count", type=click.IntRange(1), required=True, help="Number of structures.")
 @click.option(
@@ -51,6 +54,7 @@ def generate(
 ) -> None:
     """Generate structures with wanted property values, and verify each."""
     load_quietly()
+    check_extxyz(output)
     from tfgen._files import require_absent
     from tfgen.generation import generate as run
     from tfgen.generation import write
@@ -75,8 +79,9 @@ def generate(
             progress=True,
         )
     write(generated, output, overwrite)
-    converged = sum(atoms.info["status"] == "converged" for atoms in generated)
-    click.echo(f"{len(generated)} structures in {output}, {converged} converged")
+    counts = Counter(atoms.info["status"] for atoms in generated).most_common()
+    statuses = ", ".join(f"{number} {status}" for status, number in counts)
+    click.echo(f"{len(generated)} structures in {output}: {statuses}")
     for stage in ("decoded", "reconstructed", "relaxed"):
         for name in generated[0].info[stage]:
             values = [atoms.info[stage][name] for atoms in generated]

@@ -8,6 +8,7 @@ import click
 
 from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import (
+    check_extxyz,
     fingerprint_option,
     output_option,
     overwrite_option,
@@ -19,7 +20,7 @@ from tfgen.cli._options import (
 SAME = 0.05
 
 
-@click.command()
+@click.command(short_help="Invert the fingerprints of known clusters.")
 @path_argument("file", "FILE")
 @output_option("OUT.extxyz", "Reconstructed structures, in the order of FILE.")
 @fingerprint_option
@@ -33,6 +34,7 @@ def reconstruct(
     file: Path, output: Path, fingerprint: str, max_rounds: int, seed: int, overwrite: bool
 ) -> None:
     """Fingerprint the clusters of FILE, forget their positions, invert the fingerprints."""
+    check_extxyz(output)
     load_quietly()
     from tfgen._files import require_absent
     from tfgen.datasets.importing import read_structures

@@ -17,7 +17,7 @@ from tfgen.cli._options import (
 )
 
 
-@click.command()
+@click.command(short_help="Train a model on a data set.")
 @path_argument("dataset", "FILE.h5")
 @output_option("MODEL", "Folder of the model.")
 @click.option(
@@ -25,13 +25,16 @@ from tfgen.cli._options import (
     show_default=True, help="Property to condition on; may be repeated.",
 )  # fmt: skip
 @fingerprint_option
-@click.option("--epochs", type=click.IntRange(1), default=400, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=300, show_default=True,
+              help="Passes through the training structures.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
+              help="Structures per step.")  # fmt: skip
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3,
-              show_default=True)  # fmt: skip
+              show_default=True, help="Of Adam, falling to 0.")  # fmt: skip
 @click.option("--latent", type=click.IntRange(1), default=10, show_default=True,
               help="Size of the latent vector.")  # fmt: skip
-@click.option("--kl-weight", type=click.FloatRange(0), default=1.0, show_default=True)
+@click.option("--kl-weight", type=click.FloatRange(0), default=1.0, show_default=True,
+              help="Weight of the KL term.")  # fmt: skip
 @click.option(
     "--logs", type=click.Path(path_type=Path), metavar="FOLDER",
     help="TensorBoard logs.  [default: MODEL.logs]",
@@ -98,9 +101,11 @@ def train(
         f"trained on {record['training_structures']} structures for {epochs} epochs; best "
         f"validation loss {record['best_val_loss']:.3f}, KL {record['history']['kl']:.1f} nats"
     )
+    units = {c.unit: "" if c.unit in ("1", "unknown") else f" {c.unit}" for c in model.conditions}
     for condition, error in zip(model.conditions, record["surrogate_mae"], strict=True):
         click.echo(
-            f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f} {condition.unit}, "
+            f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f}"
+            f"{units[condition.unit]}, "
             f"predicted within {error:.4f} on average"
         )
     click.echo(f"model in {output}, TensorBoard logs in {logs}")
