@@ -142,3 +142,11 @@ def test_help_says_what_it_does():
     assert result.exit_code == 0
     for word in ("--dataset", "--hit-tolerance", "--duplicate-tolerance", "--overwrite"):
         assert word in result.output
+
+
+def test_a_data_set_of_other_compositions_is_warned_of(files):
+    write(files / "other.extxyz", [tetrahedron(2.6), Atoms("Au4", positions=2.8 * CORNERS)])
+    result = run(files, structures="other.extxyz")
+    assert result.exit_code == 0, result.output
+    assert "Warning: no training structure is Au4; is it the data set" in result.stderr
+    assert "Warning" not in run(files, "--overwrite").stderr
