@@ -83,7 +83,7 @@ def structures() -> list[Atoms]:
         for numbers in (np.full(5, 78), np.full(6, 78))
         for x in pack(numbers, 30, rng)
     ]
-    return relax(starts, potential(), max_steps=20).structures
+    return relax(starts, potential(), max_steps=6).structures
 
 
 @functools.cache

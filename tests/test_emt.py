@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT as AseEMT  # noqa: N811 - the name is theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfgen.potentials.base import Potential, energy_and_forces
+from tfgen.potentials.base import Potential, differentiated, energy_and_forces
 from tfgen.potentials.emt import EMT
 from tfgen.structures import StructureBatch
 
@@ -59,6 +59,15 @@ def assert_equals_ase(emt, structures):
         np.testing.assert_allclose(
             forces.sum(axis=0), 0.0, atol=1e-9 * max(1.0, np.abs(wanted).max())
         )
+    for stress, structure in zip(found["stress"], structures, strict=True):
+        if not structure.pbc.any() or structure.cell.rank < 3:
+            assert stress is None
+            continue
+        atoms = structure.copy()
+        atoms.calc = AseEMT()
+        wanted = atoms.get_stress()
+        assert stress.shape == (6,)
+        np.testing.assert_allclose(stress, wanted, atol=1e-9 * max(1.0, np.abs(wanted).max()))
 
 
 def test_is_a_potential(emt):
@@ -78,6 +87,32 @@ def test_equals_ase_for_clusters_and_alloys(emt, symbols, seed):
 def test_equals_ase_for_crystals_and_alloys(emt, symbols, pbc, seed):
     rng = np.random.default_rng(seed)
     assert_equals_ase(emt, [crystal(symbols, n, pbc, rng) for n in (1, 2, 4)])
+
+
+@given(
+    chosen_elements,
+    st.lists(st.booleans(), min_size=3, max_size=3).filter(any),
+    st.integers(1, 6),
+    st.floats(2.0, 9.0),
+    seeds,
+)
+@settings(max_examples=25)
+def test_equals_ase_in_cells_of_any_size(emt, symbols, pbc, n, width, seed):
+    """Cells smaller than the cutoff, and such that atoms do not see each other."""
+    rng = np.random.default_rng(seed)
+    atoms = crystal(symbols, n, pbc, rng)
+    # No image of an atom may come too close, where energies are astronomic.
+    factor = max(1.0, 1.5 / atoms.get_all_distances(mic=True)[np.triu_indices(n, 1)].min(initial=9))
+    atoms.set_cell(atoms.cell.array * max(factor, width / 3.8), scale_atoms=True)
+    assert_equals_ase(emt, [atoms])
+
+
+def test_equals_ase_where_some_axes_have_no_cell(emt):
+    chain = Atoms("Pt2", [[0, 0, 0], [2.3, 0.5, 0]], cell=[4.6, 0, 0], pbc=[True, False, False])
+    sheet = Atoms("CuAu", [[0, 0, 0], [2.4, 0.3, 0.2]], cell=[5, 4, 0], pbc=[True, True, False])
+    # A cluster in a box has no stress here, whatever its box.
+    boxed = Atoms("Pt2", [[0, 0, 0], [2.3, 0, 0]], cell=[9, 9, 9])
+    assert_equals_ase(emt, [chain, sheet, boxed])
 
 
 @pytest.mark.parametrize("symbol", ELEMENTS)
@@ -107,6 +142,77 @@ def test_energy_of_a_lone_atom(emt):
     found = emt.compute(Atoms("Pt"))
     assert found["energy"] == pytest.approx(5.85, abs=1e-12)  # E0 of platinum
     np.testing.assert_array_equal(found["forces"][0], np.zeros([1, 3]))
+
+
+@given(chosen_elements, st.integers(1, 8), seeds)
+@settings(max_examples=15)
+def test_forces_in_closed_form_are_the_gradient(emt, symbols, n, seed):
+    rng = np.random.default_rng(seed)
+    structures = [cluster(symbols, n, rng) for _ in range(3)]
+    batch = StructureBatch.from_ase(structures, r_cut=emt.r_cut, atoms=8)
+    for closed, taped in zip(
+        energy_and_forces(emt, batch), differentiated(emt, batch), strict=True
+    ):
+        np.testing.assert_allclose(closed, taped, rtol=1e-10, atol=1e-10)
+
+
+def second_derivatives(emt, batch):
+    x = batch.positions
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            energy = emt.energies(batch._replace(positions=x))
+        gradient = inner.gradient(energy, x)
+    return outer.batch_jacobian(gradient, x, experimental_use_pfor=False).numpy()
+
+
+@pytest.mark.parametrize("pbc", [False, True])
+def test_second_derivatives_are_those_of_ases_forces(emt, pbc):
+    rng = np.random.default_rng(5)
+    atoms = crystal(["Pt", "Cu"], 3, [pbc] * 3, rng)
+    batch = StructureBatch.from_ase([atoms], r_cut=emt.r_cut + 0.1)
+    hessian = second_derivatives(emt, batch)[0]
+    assert np.isfinite(hessian).all()
+    atoms.calc = AseEMT()
+    step = 1e-5
+    for i in range(3):
+        for k in range(3):
+            forces = []
+            for sign in (1, -1):
+                moved = atoms.copy()
+                moved.positions[i, k] += sign * step
+                moved.calc = AseEMT()
+                forces.append(moved.get_forces())
+            wanted = (forces[1] - forces[0]) / (2 * step)
+            scale = max(1.0, np.abs(wanted).max())
+            np.testing.assert_allclose(hessian[:, :, i, k], wanted, atol=1e-6 * scale)
+
+
+def test_second_derivatives_are_finite_where_geometry_is_degenerate(emt):
+    structures = [
+        Atoms("Pt3", [[0, 0, 0], [0, 0, 0], [2, 0, 0]]),
+        Atoms("Cu"),
+        Atoms("PtAu", [[0, 0, 0], [99, 0, 0]]),
+    ]
+    batch = StructureBatch.from_ase(structures, r_cut=emt.r_cut, atoms=4)
+    assert np.isfinite(second_derivatives(emt, batch)).all()
+
+
+def test_stress_is_the_derivative_by_strain(emt):
+    atoms = crystal(["Pt", "Au"], 3, [True] * 3, np.random.default_rng(6))
+    found = emt.compute(atoms)["stress"][0]
+    for k, (i, j) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
+        energy = []
+        for size in (1e-5, -1e-5):
+            strain = np.zeros([3, 3])
+            strain[i, j] += size / 2
+            strain[j, i] += size / 2
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+            energy.append(emt.compute(strained)["energy"][0])
+        wanted = (energy[0] - energy[1]) / 2e-5 / atoms.get_volume()
+        np.testing.assert_allclose(found[k], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_results_do_not_depend_on_the_company(emt):

@@ -206,19 +206,6 @@ class TestCreate:
         batch = StructureBatch.from_ase(structures, r_cut=R_CUT, atoms=6)
         np.testing.assert_allclose(alloys(batch), alloys.create(structures), rtol=1e-11, atol=1e-13)
 
-    def test_mixed_sizes_cost_few_traces(self):
-        fingerprint = Fingerprint(ACSF(["Pt"], 3.0))
-        for n in range(1, 17):
-            fingerprint.create([cluster(["Pt"], n, n)] * n)
-        assert fingerprint._compiled.experimental_get_tracing_count() <= 4
-
-    def test_is_computed_in_chunks(self, monkeypatch):
-        fingerprint = Fingerprint(ACSF(["Pt"], 3.0))
-        structures = [cluster(["Pt"], 4, n) for n in range(7)]
-        wanted = fingerprint.create(structures)
-        monkeypatch.setattr("tfgen.fingerprint.NUMBERS_PER_CHUNK", 40)
-        np.testing.assert_allclose(fingerprint.create(structures), wanted, rtol=1e-13)
-
     @pytest.mark.parametrize(
         ("structures", "message"),
         [

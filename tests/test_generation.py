@@ -194,7 +194,9 @@ class TestFailures:
             n = len(structures)
             energy = np.array([np.nan, *np.ones(n - 1)])
             converged = np.array([False, *np.ones(n - 1, bool)])
-            return RelaxationResult(structures, energy, np.full(n, np.nan), np.ones(n), converged)
+            return RelaxationResult(
+                structures, energy, np.full(n, np.nan), np.ones(n), converged, [""] * n
+            )
 
         monkeypatch.setattr(generation, "relax_structures", relax)
         model = dataclasses.replace(small.model(), tolerance=1e3)

@@ -10,13 +10,21 @@ from ase.build import bulk
 from ase.calculators.emt import EMT as AseEMT  # noqa: N811 - the name is theirs
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms, FixBondLength, FixedPlane
+from ase.data import atomic_numbers
 from ase.optimize import BFGS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from tfgen import relaxation
+from tfgen._lbfgs import lbfgs
 from tfgen._warnings import TfgenWarning
+from tfgen.datasets.sampling import SHAPES, pack
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation import relax
+
+# Sizes of few buckets: each is compiled once.
+SIZES = [3, 4, 7, 8, 12, 13]
 
 
 def cluster(symbols: list[str], seed: int) -> Atoms:
@@ -69,8 +77,8 @@ class TestClusters:
             assert_is_minimum(atoms, energy, fmax)
 
     def test_keep_their_order_and_elements(self, result):
-        for found, given in zip(result.structures, mixed(), strict=True):
-            np.testing.assert_array_equal(found.numbers, given.numbers)
+        for found, start in zip(result.structures, mixed(), strict=True):
+            np.testing.assert_array_equal(found.numbers, start.numbers)
             assert found.calc is None
 
     def test_come_out_the_same_again_bit_by_bit(self, result):
@@ -80,18 +88,46 @@ class TestClusters:
         for one, two in zip(again.structures, result.structures, strict=True):
             np.testing.assert_array_equal(one.positions, two.positions)
 
-    def test_come_out_the_same_alone(self, result):
-        alone = relax(mixed()[2], fmax=0.005)
-        assert len(alone.structures) == 1
-        np.testing.assert_allclose(alone.energy, result.energy[2:3], atol=1e-9)
-        assert alone.steps == result.steps[2]
+    def test_do_not_depend_on_their_company(self, result):
+        # Bit by bit: places of a batch share nothing, and moving up into one changes nothing.
+        kind = [i for i, atoms in enumerate(mixed()) if len(atoms) > 4]
+        crowd = [*[mixed()[i] for i in kind] * 20, mixed()[0]]
+        together = relax(crowd, fmax=0.005)
+        for k, atoms in enumerate(together.structures[:-1]):
+            i = kind[k % len(kind)]
+            np.testing.assert_array_equal(atoms.positions, result.structures[i].positions)
+            assert together.energy[k] == result.energy[i]
+            assert together.steps[k] == result.steps[i]
 
-    def test_come_out_the_same_through_few_slots(self, result, monkeypatch):
-        # Two slots for eight atoms: whoever has converged makes room for the next.
-        monkeypatch.setattr(relaxation, "PAIRS_PER_BATCH", 128)
-        few = relax(mixed(), fmax=0.005)
-        np.testing.assert_allclose(few.energy, result.energy, atol=1e-8)
-        assert few.converged.all()
+    def test_do_not_depend_on_the_number_of_threads(self, result, monkeypatch):
+        crowd = mixed() * 20
+        for threads in (1, 3):
+            monkeypatch.setattr(relaxation, "_threads", lambda threads=threads: threads)
+            found = relax(crowd, fmax=0.005)
+            np.testing.assert_array_equal(found.energy, np.tile(result.energy, 20))
+            np.testing.assert_array_equal(found.steps, np.tile(result.steps, 20))
+
+    def test_go_down_only(self):
+        numbers = np.full(8, 78)
+        start = [Atoms(numbers, positions=x) for x in pack(numbers, 30, np.random.default_rng(0))]
+        energy = np.array([relax(start, max_steps=n).energy for n in range(30)])
+        assert (np.diff(energy, axis=0) <= 1e-8).all()
+        assert (energy[-1] < energy[0] - 0.1).all()
+
+    def test_atoms_take_no_long_steps(self):
+        start = mixed()
+        start[0].positions[1] = start[0].positions[0] + [0.2, 0.1, 0.0]  # much too close
+        found = relax(start, max_steps=1)
+        for one, two in zip(start, found.structures, strict=True):
+            assert np.linalg.norm(one.positions - two.positions, axis=1).max() < 0.2 + 1e-9
+        assert relax(start).converged.all()
+
+    def test_of_sparse_heaps_find_together(self):
+        rng = np.random.default_rng(8)
+        far = [Atoms("Pt9", positions=x) for x in pack(np.full(9, 78), 20, rng, packing=0.1)]
+        found = relax(far)
+        assert found.converged.all()
+        assert found.steps.max() < 1000
 
     def test_are_left_unmodified(self):
         structures, untouched = mixed()[:2], mixed()[:2]
@@ -130,8 +166,8 @@ def test_dimers_of_all_metals_reach_the_bottom_of_their_curve():
 
 class TestCrystals:
     @pytest.fixture(autouse=True)
-    def small(self, monkeypatch):
-        monkeypatch.setattr(relaxation, "PAIRS_PER_BATCH", 64)  # four slots of four atoms
+    def few_places(self, monkeypatch):
+        monkeypatch.setattr(relaxation, "PLACES", (8, 8))
 
     def test_displaced_atoms_go_back_to_the_lattice(self):
         perfect = bulk("Pt", cubic=True)
@@ -147,11 +183,11 @@ class TestCrystals:
             perfect.get_all_distances(mic=True),
             atol=2e-3,
         )
-        for atoms, given, energy, fmax in zip(
+        for atoms, start, energy, fmax in zip(
             found.structures, displaced, found.energy, found.fmax, strict=True
         ):
-            np.testing.assert_array_equal(atoms.cell, given.cell)
-            np.testing.assert_array_equal(atoms.pbc, given.pbc)
+            np.testing.assert_array_equal(atoms.cell, start.cell)
+            np.testing.assert_array_equal(atoms.pbc, start.pbc)
             assert_is_minimum(atoms, energy, fmax)
 
 
@@ -208,14 +244,51 @@ class TestSteps:
         np.testing.assert_array_equal(found.steps, [4, 4, 4, 0])
         assert (found.fmax[:3] > 0.005).all()
 
-    def test_are_bounded_beyond_one_round(self, result, monkeypatch):
-        monkeypatch.setattr(relaxation, "STEPS_PER_ROUND", 3)
-        found = relax(mixed()[:3], fmax=0.005, max_steps=7)
+    def test_are_bounded_for_those_who_wait(self):
+        found = relax(mixed() * 30, fmax=0.005, max_steps=7)
         np.testing.assert_array_equal(found.steps, 7)
-        monkeypatch.undo()
-        whole = relax(mixed()[:3], fmax=0.005, max_steps=7)
-        # Rounds do not disturb the motion.
-        np.testing.assert_allclose(found.energy, whole.energy, rtol=1e-12)
+        first = relax(mixed(), fmax=0.005, max_steps=7)
+        np.testing.assert_array_equal(found.energy, np.tile(first.energy, 30))
+
+
+class TestStatus:
+    def test_says_what_became_of_each(self, result):
+        found = relax([result.structures[0], mixed()[3]], fmax=0.0051, max_steps=4)
+        assert found.status == ["converged", "not converged after 4 steps"]
+        assert result.status == ["converged"] * len(result.structures)
+
+    def test_of_what_is_not_finite(self):
+        found = relax([Atoms("H2"), Atoms("Li2", [[1, 0, 0], [0, 2, 0]])], Spring())
+        assert found.status == ["diverged: energy or forces are not finite", "converged"]
+
+    def test_of_what_an_ase_calculator_refuses(self):
+        good, bad = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]]), Atoms("Ar3", np.eye(3) * 1.2)
+        with pytest.warns(TfgenWarning, match="did not converge"):
+            found = relax([good, bad], Moody())
+        assert found.status == ["converged", "failed: did not converge"]
+        found = relax(good, LennardJones(), fmax=1e-6, max_steps=2)
+        assert found.status == ["not converged after 2 steps"]
+
+
+@given(
+    st.lists(st.sampled_from(["Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"]), min_size=1, max_size=3),
+    st.sampled_from(SIZES),
+    st.sampled_from(SHAPES),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=15)
+def test_minima_are_minima_of_ase(symbols, n_atoms, shape, seed):
+    rng = np.random.default_rng(seed)
+    numbers = np.sort(rng.choice([atomic_numbers[s] for s in symbols], n_atoms))
+    starts = [Atoms(numbers, positions=x) for x in pack(numbers, 6, rng, shape=shape)]
+    found = relax(starts, fmax=0.01)
+    assert found.converged.all()
+    for atoms, energy in zip(found.structures, found.energy, strict=True):
+        atoms.calc = AseEMT()
+        assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+        with BFGS(atoms, logfile=None) as optimizer:
+            assert optimizer.run(fmax=0.01, steps=50)
+        assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-3)
 
 
 class Spring:
@@ -246,11 +319,11 @@ class TestOtherPotentials:
 
     def test_compile_once_for_structures_of_any_size(self):
         potential = Spring()
-        relax([Atoms(f"Li{n}") for n in (1, 3, 5)], potential)
-        for n in range(6, 21):
+        relax([Atoms(f"Li{n}") for n in (1, 3)], potential)
+        for n in (4, 5, 6, 7, 9):
             relax([Atoms(f"Li{n}")] * 2, potential)
         # The first shape, and then shapes of free size.
-        assert relaxation._fire(potential).run.experimental_get_tracing_count() <= 3
+        assert lbfgs(potential).run.experimental_get_tracing_count() <= 3
 
     def test_that_fail_are_flagged_and_harm_no_other(self):
         found = relax([Atoms("H2"), Atoms("Li2", [[1, 0, 0], [0, 2, 0]])], self.spring)

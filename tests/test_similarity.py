@@ -9,7 +9,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.cluster import Decahedron, Icosahedron, Octahedron
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -123,13 +123,44 @@ def test_duplicates_equal_a_loop_that_keeps_the_first():
     np.testing.assert_array_equal(duplicates(structures, 0.05), expected)
 
 
+def test_what_is_kept_does_not_depend_on_memory(monkeypatch):
+    rng = np.random.default_rng(6)
+    kinds = [random_cluster(f, rng) for f in ("Pt9", "Cu3Pt6", "Pt2")] * 40
+    structures = [disguised(kinds[i], rng) for i in rng.permutation(120)]
+    for atoms in structures:
+        atoms.positions += 0.03 * rng.normal(size=atoms.positions.shape)
+    crystals = [bulk("Cu", cubic=True) for _ in range(20)]
+    for seed, atoms in enumerate(crystals):
+        atoms.rattle(0.02, seed=seed)
+    held = duplicates(structures + crystals)
+    assert 20 < (held == np.arange(140)).sum() < 120
+    monkeypatch.setattr("tfgen.similarity._CHUNK", 100)
+    monkeypatch.setattr("tfgen.similarity._BLOCK", 50)
+    np.testing.assert_array_equal(duplicates(structures + crystals), held)
+
+
 def test_blocks_do_not_change_what_is_kept():
     from tfgen.similarity import _first_kept
 
     vectors = np.random.default_rng(1).random((500, 3))
-    whole = _first_kept(vectors, 0.1, block=1000)
-    np.testing.assert_array_equal(_first_kept(vectors, 0.1, block=7), whole)
+    whole = _first_kept(vectors.__getitem__, 500, 0.1, block=1000)
+    np.testing.assert_array_equal(_first_kept(vectors.__getitem__, 500, 0.1, block=7), whole)
     assert 10 < (whole == np.arange(500)).sum() < 490
+
+
+def test_rows_that_few_columns_cannot_tell_apart_are_compared_in_all():
+    from tfgen.similarity import _first_kept
+
+    vectors = np.random.default_rng(3).random((600, 40))
+    vectors[:, 30:] = 0.0
+    # Twice a copy of row 0, the second with one distance that is of no use among all others.
+    vectors[[211, 413]] = vectors[0]
+    vectors[413, 35] = 0.2
+    expected = np.arange(600)
+    expected[211] = 0
+    np.testing.assert_array_equal(_first_kept(vectors.__getitem__, 600, 0.1), expected)
+    expected[413] = 0
+    np.testing.assert_array_equal(_first_kept(vectors.__getitem__, 600, 0.21), expected)
 
 
 def test_nearest_equals_a_loop():
@@ -170,6 +201,37 @@ def test_periodic_structures_are_compared_with_their_cells():
     cluster.pbc = False
     found = duplicates([crystal, shifted, turned, strained, cluster], 1e-6)
     np.testing.assert_array_equal(found, [0, 0, 0, 3, 4])
+
+
+@settings(max_examples=30)
+@given(seeds)
+def test_periodic_structures_are_compared_by_their_nearest_images(seed):
+    from tfgen.similarity import _vectors
+
+    rng = np.random.default_rng(seed)
+    pbc = rng.random(3) < 0.7
+    pbc[rng.integers(3)] = True
+    same = []
+    for _ in range(3):
+        cell = np.diag(rng.uniform(4, 8, 3)) + 0.5 * rng.normal(size=(3, 3))
+        atoms = Atoms("CuAuCuAu", rng.normal(size=(4, 3)) * 9, cell=cell, pbc=pbc)
+        same.append(atoms[rng.permutation(4)])
+    for atoms, vector in zip(same, _vectors(same), strict=True):
+        edges = [c if p else 0 * c for c, p in zip(atoms.cell.array, pbc, strict=True)]
+        expected = [np.linalg.norm(e) for e in edges]
+        expected += [np.linalg.norm(a + b) for a, b in itertools.combinations(edges, 2)]
+        images: dict[tuple[int, int], list[float]] = {}
+        for i, j in itertools.combinations(range(4), 2):
+            apart = atoms.positions[i] - atoms.positions[j]
+            apart -= np.round(np.linalg.lstsq(np.transpose(edges), apart, rcond=None)[0]) @ edges
+            lengths = sorted(
+                np.linalg.norm(apart + np.array(steps) @ edges)
+                for steps in itertools.product(*[(-1, 0, 1) if p else (0,) for p in pbc])
+            )
+            kind = tuple(sorted((atoms.numbers[i], atoms.numbers[j])))
+            images.setdefault(kind, []).extend(lengths[: 2 ** pbc.sum()])
+        expected += [d for kind in sorted(images) for d in sorted(images[kind])]
+        np.testing.assert_allclose(vector, expected, atol=1e-9)
 
 
 def test_periodic_structures_that_differ_in_direction_only_are_told_apart():

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.cluster import Icosahedron, Octahedron
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +17,9 @@ from tfgen.structures import (
     StructureBatch,
     as_structures,
     atomic_numbers_of,
-    batches,
     bucket,
     formula_of,
+    groups,
     numbers_from_formula,
 )
 
@@ -143,16 +144,39 @@ class TestBatches:
         structures = [Atoms(f"Cu{n}", cell=[9] * 3, pbc=p) for n, p in kinds]
         limit = 500
         seen = []
-        for members, width in batches(structures, limit=limit):
-            assert {bucket(len(structures[i])) for i in members} == {width}
-            assert len({structures[i].pbc.any() for i in members}) == 1
-            assert len(members) == 1 or len(members) * width**2 <= limit
-            seen += list(members)
+        for group in groups(structures):
+            for members in group.chunks(limit):
+                assert {bucket(len(structures[i])) for i in members} == {group.width}
+                assert {structures[i].pbc.any() for i in members} == {group.periodic}
+                assert len(members) == 1 or len(members) * group.width**2 <= limit
+                seen += list(members)
         assert sorted(seen) == list(range(len(structures)))
 
     def test_a_structure_above_the_limit_is_a_chunk_of_its_own(self):
-        chunks = list(batches([Atoms("Cu9")] * 3, limit=10))
-        assert [list(members) for members, _ in chunks] == [[0], [1], [2]]
+        (group,) = groups([Atoms("Cu9")] * 3)
+        assert [list(members) for members in group.chunks(10)] == [[0], [1], [2]]
+
+
+class TestSparse:
+    """Neighbour lists of clusters."""
+
+    def test_lists_hold_the_neighbours_that_ase_finds(self):
+        clusters = [Icosahedron("Pt", 3), Octahedron("Pt", 4), Atoms("Pt40", np.eye(40, 3) * 9)]
+        clusters[2].positions = np.arange(120).reshape(40, 3) * 0.8
+        batch = StructureBatch.from_ase(clusters, r_cut=4.5, atoms=64, sparse=True)
+        index = batch.neighbours.index.numpy()
+        for row, cluster in zip(index, clusters, strict=True):
+            i, j = neighbor_list("ij", cluster, 4.5)
+            for atom in range(64):
+                found = row[atom][row[atom] >= 0]
+                assert sorted(found) == sorted(j[i == atom])
+        assert not batch.neighbours.shift.numpy().any()
+
+    @pytest.mark.parametrize(("layers", "r_cut"), [(3, 20.0), (2, 3.0)])
+    def test_no_lists_where_they_save_nothing(self, layers, r_cut):
+        cluster = Icosahedron("Pt", layers)
+        batch = StructureBatch.from_ase([cluster], r_cut=r_cut, sparse=True)
+        assert batch.neighbours is None
 
 
 class TestElements:

@@ -16,6 +16,7 @@ from scipy.spatial.distance import cdist
 from tfgen import training
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprint import Fingerprint
+from tfgen.geometry import neighbourhood
 from tfgen.training import _tolerance, train
 
 
@@ -23,6 +24,21 @@ def with_splits(train: int, validation: int, test: int) -> Dataset:
     return dataclasses.replace(
         small.dataset(), split=np.repeat([0, 1, 2], [train, validation, test])
     )
+
+
+class Steep(small.PairHistogram):
+    """Its one feature, of close pairs, is as large as its cutoff: beyond all bounds if that is."""
+
+    size = 1
+
+    def __call__(self, batch):
+        near = neighbourhood(batch, min(self.r_cut, 4.0))
+        count = tf.reduce_sum(tf.where(near.mask, self.r_cut - near.distances, 0.0), axis=2)
+        return count[..., None]
+
+
+def of_pairs(species, r_cut):
+    return Fingerprint(Steep(species, r_cut, 1.0), ("mean",))
 
 
 def trained(dataset=None, properties=small.PROPERTIES, **changes):
@@ -59,6 +75,10 @@ def inputs_of(model, dataset):
         ({"dataset": with_splits(0, 50, 10)}, "the training split has 0 structures; 2 are"),
         ({"dataset": with_splits(1, 49, 10)}, "the training split has 1 structures; 2 are"),
         ({"fingerprint": Fingerprint.preset("fung2022", ["Cu"])}, "holds Pt; .* species are Cu"),
+        # Descriptors of one's own check nothing themselves.
+        ({"fingerprint": of_pairs(["Cu"], 4.0)}, "holds Pt; .* species are Cu"),
+        ({"fingerprint": of_pairs(["Pt"], 0.5)}, "same for all training structures; it must"),
+        ({"fingerprint": of_pairs(["Pt"], 1e39)}, "of a structure is not finite in float32"),
     ],
 )
 def test_bad_input(changes, message, monkeypatch):
@@ -104,6 +124,14 @@ class TestModel:
         wanted = np.median(distances.min(axis=1))
         assert _tolerance(features, scale, 0) == pytest.approx(wanted, rel=0.1)
         assert _tolerance(features, scale, 0) == _tolerance(features, scale, 0)
+
+    def test_tolerance_does_not_count_copies(self):
+        features = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+        scale = np.ones(5)
+        copies = np.concatenate([features, features, features + np.float32(1e-7)])
+        assert _tolerance(copies, scale, 0) == pytest.approx(_tolerance(features, scale, 0))
+        with pytest.raises(ValueError, match="same for all training structures"):
+            _tolerance(np.ones([4, 5], np.float32), scale, 0)
 
     def test_provenance(self):
         model = small.model()

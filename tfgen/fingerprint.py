@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,14 +11,12 @@ import tensorflow as tf
 from ase import Atoms
 
 from tfgen.descriptors.acsf import ACSF
-from tfgen.descriptors.base import Descriptor
-from tfgen.geometry import safe_sqrt
-from tfgen.structures import StructureBatch, as_structures, batches
+from tfgen.descriptors.base import Descriptor, check_structures
+from tfgen.descriptors.evaluator import Evaluator
+from tfgen.geometry import check_batch, safe_sqrt
+from tfgen.structures import StructureBatch, as_structures
 
 __all__ = ["POOLINGS", "PRESETS", "Fingerprint"]
-
-# Size of the largest tensors of a chunk of `create`: bounds its memory at some hundred MB.
-NUMBERS_PER_CHUNK = 8_000_000
 
 
 def _maximum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -83,11 +82,21 @@ class Fingerprint:
         pooling: Sequence[str] = ("max", "min"),
         per_species: bool = False,
     ) -> None:
+        if isinstance(descriptor, type) or not isinstance(descriptor, Descriptor):
+            raise ValueError(
+                f"descriptor is {descriptor!r}; an object with species, r_cut, size and get_config "
+                "that can be called with a batch is needed"
+            )
         if isinstance(pooling, str):
             pooling = (pooling,)
-        unknown = [name for name in pooling if name not in POOLINGS]
-        if unknown or not pooling:
-            raise ValueError(f"pooling is {list(pooling)!r}; allowed are {', '.join(POOLINGS)}")
+        names = list(pooling) if isinstance(pooling, Iterable) else []
+        # Names that come twice would count twice in every distance of fingerprints.
+        if not names or len({*map(str, names)} & {*POOLINGS}) < len(names):
+            raise ValueError(
+                f"pooling is {pooling!r}; allowed are {', '.join(POOLINGS)}, each once"
+            )
+        if not isinstance(per_species, bool | np.bool_):
+            raise ValueError(f"per_species is {per_species!r}; True or False is needed")
         self.descriptor = descriptor
         self.pooling = tuple(pooling)
         self.per_species = bool(per_species)
@@ -102,9 +111,9 @@ class Fingerprint:
             species: elements that may occur.
 
         Raises:
-            ValueError: on any other name.
+            ValueError: on any other name, or what is no list of elements.
         """
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"preset is {name!r}; allowed are {', '.join(PRESETS)}")
         return PRESETS[name](species)
 
@@ -146,7 +155,10 @@ class Fingerprint:
         try:
             name, arguments = config["descriptor"], config["descriptor_config"]
             if name not in known:
-                raise ValueError(f"descriptor is {name!r}; known are {', '.join(known)}")
+                raise ValueError(
+                    f"descriptor is {name!r}; known are {', '.join(known)}, and classes passed as "
+                    "descriptors=[...] (--descriptor MODULE:CLASS on the command line)"
+                )
             return cls(known[name](**arguments), config["pooling"], config["per_species"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed fingerprint configuration: {error}") from None
@@ -160,6 +172,7 @@ class Fingerprint:
         Returns:
             [batch, size], in the dtype of the positions.
         """
+        check_batch(batch)
         features = self.descriptor(batch)
         if not self.per_species:
             return self._pool(features, batch.mask)
@@ -185,22 +198,18 @@ class Fingerprint:
 
         Raises:
             ValueError: on an empty list, positions that are not finite, elements the descriptor
-                does not know.
+                does not know, periodic structures if it is not made for them.
         """
         structures = as_structures(structures)
-        check = getattr(self.descriptor, "check", None)
-        if check is not None:
-            check(structures)
+        check_structures(self.descriptor, structures)
         result = np.empty([len(structures), self.size])
-        for members, width in batches(structures, NUMBERS_PER_CHUNK, self.descriptor.r_cut):
-            chunk = [structures[i] for i in members]
-            batch = StructureBatch.from_ase(chunk, r_cut=self.descriptor.r_cut, atoms=width)
-            result[members] = self._compiled(batch).numpy()
+        for members, vectors in self._evaluator(structures):
+            result[members] = vectors
         return result
 
-    @tf.function(reduce_retracing=True)
-    def _compiled(self, batch: StructureBatch) -> tf.Tensor:
-        return self(batch)
+    @functools.cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self, self.descriptor.r_cut)
 
 
 def _fung2022(species: Sequence[str]) -> Fingerprint:

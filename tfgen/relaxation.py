@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
+import os
+import threading
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -16,23 +19,20 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 from tqdm import tqdm
 
+from tfgen._lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
 from tfgen._warnings import TfgenWarning
-from tfgen.potentials.base import Potential, energy_and_forces
+from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
-from tfgen.structures import StructureBatch, as_structures, bucket
+from tfgen.structures import Group, Neighbours, StructureBatch, as_structures, groups
 
 __all__ = ["RelaxationResult", "relax"]
 
-# Steps between two looks from Python, at which finished structures leave and others move up.
-STEPS_PER_ROUND = 50
-# Pairs of atoms computed at once: bounds memory, and is large enough to keep two cores busy.
-PAIRS_PER_BATCH = 100_000
-# Neighbour lists of periodic structures reach this much further, Å, and are renewed every round.
-SKIN = 1.0
-
-# FIRE's parameters, as in ASE: time steps, the longest move of a structure (Å), mixing.
-DT_START, DT_MAX, MAX_STEP = 0.1, 1.0, 0.2
-ALPHA_START, ALPHA_SHRINK, DT_GROW, DT_SHRINK, N_MIN = 0.1, 0.99, 1.1, 0.5, 5
+# Structures that move at once, of one padded size: as many as keep their pairs of atoms near the
+# processor, and within bounds. More do not go faster.
+PAIRS_PER_BATCH = 48_000
+PLACES = (8, 64)
+# Share of the places that may stand empty before the next structures move in.
+EMPTY = 0.25
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class RelaxationResult:
         structures: copies with relaxed positions.
         energy: [structures], eV, at those positions.
         fmax: [structures], largest force on an atom, eV/Å.
-        steps: [structures] int, steps taken.
+        steps: [structures] int, steps taken, those included that were taken back.
         converged: [structures] bool, fmax reached within max_steps.
+        status: "converged", or why not: "not converged after N steps", "diverged: ..." where no
+            finite energy and forces were found, "failed: ..." with what an ASE calculator said.
     """
 
     structures: list[Atoms]
@@ -52,6 +54,7 @@ class RelaxationResult:
     fmax: np.ndarray
     steps: np.ndarray
     converged: np.ndarray
+    status: list[str]
 
 
 def relax(
@@ -64,8 +67,12 @@ def relax(
 ) -> RelaxationResult:
     """Relaxes structures at fixed cell until no force on an atom exceeds `fmax`.
 
-    A potential of tfgen's kind moves all structures at once by FIRE; whoever has converged makes
-    room for the next. An ASE calculator moves one after the other by ASE's BFGS.
+    A potential of tfgen's kind moves batches of structures at once by L-BFGS, in as many threads
+    as TensorFlow uses (`tf.config.threading`); whoever has converged makes room for the next.
+    Neither the company nor the number of threads changes a structure's way. Steps that lead up in
+    energy are taken back, and no atom goes further than 0.2 Å in one. An ASE calculator moves one
+    structure after the other by ASE's BFGS. Either way a saddle point with forces below `fmax`
+    counts as converged: a kick (`Atoms.rattle`) and a second relaxation tell.
 
     Args:
         structures: any mix of sizes and elements; left unmodified. Atoms under `FixAtoms` stay.
@@ -83,7 +90,7 @@ def relax(
             does not (tfgen's potentials know `FixAtoms`), fmax <= 0, max_steps < 0.
 
     References:
-        E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006). DOI 10.1103/PhysRevLett.97.170201
+        D. C. Liu, J. Nocedal, Math. Program. 45, 503 (1989). DOI 10.1007/BF01589116
     """
     structures = as_structures(structures)
     if not (np.isfinite(fmax) and fmax > 0):
@@ -107,8 +114,7 @@ def _relax_with_ase(
 ) -> RelaxationResult:
     count = len(structures)
     energy, largest, steps = np.empty(count), np.empty(count), np.zeros(count, int)
-    relaxed = []
-    failure: Exception | None = None
+    relaxed, reasons = [], {}
     for i, structure in enumerate(structures):
         atoms = structure.copy()
         atoms.calc = calculator
@@ -119,19 +125,37 @@ def _relax_with_ase(
             energy[i] = atoms.get_potential_energy()
             largest[i] = np.linalg.norm(atoms.get_forces(), axis=1).max()
         except Exception as error:  # noqa: BLE001  (calculators raise what they like)
-            failure, atoms = error, structure.copy()
+            reasons[i], atoms = f"failed: {error}", structure.copy()
             energy[i], largest[i] = np.nan, np.inf
         atoms.calc = None
         relaxed.append(atoms)
         bar.update()
-    if failure is not None:
-        failed = int(np.isnan(energy).sum())
+    if reasons:
+        last = next(reversed(reasons.values())).removeprefix("failed: ")
         warnings.warn(
-            f"the calculator failed for {failed} of {count} structures, last with: {failure}",
+            f"the calculator failed for {len(reasons)} of {count} structures, last with: {last}",
             TfgenWarning,
             stacklevel=3,
         )
-    return RelaxationResult(relaxed, energy, largest, steps, largest <= fmax)
+    return _result(relaxed, energy, largest, steps, fmax, reasons)
+
+
+def _result(
+    relaxed: list[Atoms],
+    energy: np.ndarray,
+    largest: np.ndarray,
+    steps: np.ndarray,
+    fmax: float,
+    reasons: dict[int, str],
+) -> RelaxationResult:
+    converged = (largest <= fmax) & np.isfinite(energy)
+    status = [
+        "converged" if done else f"not converged after {n} steps"
+        for done, n in zip(converged, steps, strict=True)
+    ]
+    for i, reason in reasons.items():
+        status[i] = reason
+    return RelaxationResult(relaxed, energy, largest, steps, converged, status)
 
 
 def _relax_in_batches(
@@ -139,61 +163,166 @@ def _relax_in_batches(
 ) -> RelaxationResult:
     potential.check(structures)
     free = [_free_atoms(i, s) for i, s in enumerate(structures)]
+    optimizer = lbfgs(cast(Hashable, potential))
+    runs = []
+    for group in groups(structures):
+        places = int(np.clip(PAIRS_PER_BATCH // group.width**2, *PLACES)) // 8 * 8
+        # Interleaved, so that each thread has its share of whatever comes in a row.
+        shares = min(_threads(), -(-len(group.members) // places))
+        for k in range(shares):
+            part = group._replace(members=group.members[k::shares])
+            reach = potential.r_cut + SKIN
+            runs.append(_Run(part, structures, free, optimizer, reach, places, fmax, max_steps))
+    stop, lock = threading.Event(), threading.Lock()
+
+    def work(run: _Run) -> None:
+        while not stop.is_set() and (done := run.advance()) is not None:
+            with lock:
+                bar.update(done)
+
+    if len(runs) == 1:
+        work(runs[0])
+    else:
+        with concurrent.futures.ThreadPoolExecutor(_threads()) as executor:
+            try:
+                list(executor.map(work, runs))
+            finally:
+                stop.set()  # what goes wrong in one, or Ctrl-C, ends all
+    energy, largest = np.empty(len(structures)), np.empty(len(structures))
+    steps = np.empty(len(structures), int)
     relaxed = [s.copy() for s in structures]
-    count = len(structures)
-    energy, largest = np.full(count, np.nan), np.full(count, np.inf)
-    steps = np.zeros(count, int)
-    optimizer: _Fire = _fire(cast(Hashable, potential))
-    kinds = np.array([(bucket(len(s)), s.pbc.any()) for s in structures])
-    for width, periodic in np.unique(kinds, axis=0):
-        members = np.flatnonzero((kinds == (width, periodic)).all(axis=1))
-        motion = _at_rest(len(members), int(width))
-        capacity = PAIRS_PER_BATCH // int(width) ** 2
-        capacities = [max(1, capacity // share) for share in (64, 8, 1)]
-        waiting = np.arange(len(members))
-        while len(waiting):
-            # Three batch sizes only, each compiled once: a full one, smaller ones for the last.
-            room = next(c for c in capacities if c >= min(len(waiting), capacities[-1]))
-            now = waiting[:room]
-            at = members[now]
-            # Repeats of the first structure fill the batch up, with no steps to take.
-            rows = np.concatenate([np.arange(len(now)), np.zeros(room - len(now), int)])
-            packed = StructureBatch.from_ase(
-                [relaxed[i] for i in at], r_cut=potential.r_cut + SKIN, atoms=int(width)
-            )
-            loose = np.zeros([len(now), int(width)], bool)
-            for row, i in enumerate(at):
-                loose[row, : len(free[i])] = free[i]
-            budget = np.minimum(max_steps - steps[at], STEPS_PER_ROUND)[rows]
-            budget[len(now) :] = 0
-            result = optimizer.run(
-                tf.nest.map_structure(
-                    lambda a, rows=rows: None if a is None else tf.gather(a, rows), packed
-                ),
-                _Motion(*(a[now][rows] for a in motion)),
-                tf.constant(loose[rows]),
-                tf.constant(fmax, tf.float64),
-                tf.constant(budget, tf.int32),
-            )
-            positions, moved, e, f, taken = result
-            for store, value in zip(motion, moved, strict=True):
-                store[now] = value[: len(now)]
-            for i, x in zip(at, positions.numpy(), strict=False):
-                relaxed[i].positions = x[: len(relaxed[i])]
-            energy[at] = e[: len(now)]
-            largest[at] = f = f[: len(now)].numpy()
-            steps[at] += taken[: len(now)]
-            done = (f <= fmax) | (steps[at] >= max_steps) | ~np.isfinite(f)
-            bar.update(int(done.sum()))
-            waiting = np.concatenate([now[~done], waiting[room:]])
-    # Atoms that moved further than the skin since the last lists were made feel other neighbours.
-    periodic = [i for i, s in enumerate(relaxed) if s.pbc.any()]
-    if periodic:
-        exact = potential.compute([relaxed[i] for i in periodic])
-        energy[periodic] = exact["energy"]
-        for i, forces in zip(periodic, exact["forces"], strict=True):
-            largest[i] = np.linalg.norm(forces[free[i]], axis=1).max(initial=0.0)
-    return RelaxationResult(relaxed, energy, largest, steps, largest <= fmax)
+    for run in runs:
+        members = run.group.members
+        energy[members], largest[members], steps[members] = run.energy, run.largest, run.steps
+        for i, positions in zip(members, run.positions, strict=True):
+            relaxed[i].positions = positions[: len(relaxed[i])]
+    lost = np.flatnonzero(~np.isfinite(largest) | ~np.isfinite(energy))
+    reasons = dict.fromkeys(lost.tolist(), "diverged: energy or forces are not finite")
+    return _result(relaxed, energy, largest, steps, fmax, reasons)
+
+
+def _threads() -> int:
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    if chosen:
+        return chosen
+    # Where it can be asked: the processors that this process may use, not all there are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Run:
+    """Structures of one padded size on their way through the places of one batch.
+
+    Attributes:
+        group: the structures; its members in the order of the results.
+        positions, energy, largest, steps: results, filled as structures finish.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        structures: list[Atoms],
+        free: list[np.ndarray],
+        optimizer: Lbfgs,
+        reach: float,
+        places: int,
+        fmax: float,
+        max_steps: int,
+    ) -> None:
+        count, width = len(group.members), group.width
+        self.group = group
+        self._optimizer, self._reach = optimizer, reach
+        self._fmax, self._max_steps = fmax, max_steps
+        self._structures = [structures[i] for i in group.members]
+        self.positions = np.zeros([count, width, 3])
+        self._numbers = np.zeros([count, width], np.int32)
+        self._free = np.zeros([count, width], bool)
+        for row, (i, s) in enumerate(zip(group.members, self._structures, strict=True)):
+            self.positions[row, : len(s)] = s.positions
+            self._numbers[row, : len(s)] = s.numbers
+            self._free[row, : len(s)] = free[i]
+        self._cell = np.array([s.cell.array for s in self._structures])
+        self._pbc = np.array([s.pbc for s in self._structures])
+        self.energy, self.largest = np.empty(count), np.empty(count)
+        self.steps = np.zeros(count, int)
+        self._next = 0  # of those waiting
+        # Whom each place holds. Empty places hold the first structure, at rest.
+        self._held = np.zeros(places, int)
+        self._busy = np.zeros(places, bool)
+        self._origin = self.positions[self._held].copy()
+        self._motion = Motion.idle(width, places)
+        self._index = np.full([places, width, 0], -1, np.int32)
+        self._shift = np.zeros([places, width, 0, 3])
+
+    def advance(self) -> int | None:
+        """Fills empty places and moves structures until some have finished.
+
+        Returns:
+            How many; None if there were none left.
+        """
+        fresh = np.zeros(len(self._held), bool)
+        fresh[np.flatnonzero(~self._busy)[: len(self.energy) - self._next]] = True
+        self._held[fresh] = self._next + np.arange(fresh.sum())
+        self._next += int(fresh.sum())
+        self._busy |= fresh
+        if not self._busy.any():
+            return None
+        self._origin[fresh] = self.positions[self._held[fresh]]
+        neighbours = self._neighbours(fresh) if self.group.periodic else None
+        # Periodic structures also stop where they need new neighbour lists.
+        empty = EMPTY if neighbours or self._next < len(self.energy) else 1.0
+        enough = int(self._busy.sum()) - int(empty * len(self._held))
+        batch = StructureBatch(
+            positions=tf.constant(self._origin),
+            numbers=tf.constant(self._numbers[self._held]),
+            cell=tf.constant(self._cell[self._held]),
+            pbc=tf.constant(self._pbc[self._held]),
+            neighbours=neighbours,
+        )
+        self._motion = self._optimizer.run(
+            batch,
+            self._motion,
+            tf.constant(fresh),
+            tf.constant(self._free[self._held]),
+            tf.constant(self._fmax, tf.float64),
+            tf.constant(np.where(self._busy, self._max_steps, -1.0)),
+            tf.constant(max(0, enough), tf.int32),
+        )
+        positions, energy, steps, largest = self._motion.read()
+        finished = self._busy & ~((largest > self._fmax) & (steps < self._max_steps))
+        who = self._held[finished]
+        self.positions[who] = positions[finished]
+        self.energy[who], self.largest[who] = energy[finished], largest[finished]
+        self.steps[who] = steps[finished]
+        self._busy &= ~finished
+        return int(finished.sum())
+
+    def _neighbours(self, fresh: np.ndarray) -> Neighbours:
+        """Renews the lists of structures that are fresh or went far from where they were made."""
+        positions = self._motion.read()[0]
+        moved = np.linalg.norm(positions - self._origin, axis=2).max(axis=1)
+        far = self._busy & ~fresh & (moved > DRIFT)
+        self._origin[far] = positions[far]
+        rows = np.flatnonzero(fresh | far)
+        if len(rows):
+            self._set_lists(rows)
+        return Neighbours(tf.constant(self._index), tf.constant(self._shift))
+
+    def _set_lists(self, rows: np.ndarray) -> None:
+        structures = []
+        for row in rows:
+            structure = self._structures[self._held[row]].copy()
+            structure.positions = self._origin[row, : len(structure)]
+            structures.append(structure)
+        new = StructureBatch.from_ase(structures, r_cut=self._reach, atoms=self.group.width)
+        index, shift = (np.asarray(t) for t in cast(Neighbours, new.neighbours))
+        length, longest = index.shape[2], self._index.shape[2]
+        if length > longest:
+            # With room to spare: every length is compiled anew.
+            more = -(-5 * length // 32) * 8 - longest
+            self._index = np.pad(self._index, [(0, 0), (0, 0), (0, more)], constant_values=-1)
+            self._shift = np.pad(self._shift, [(0, 0), (0, 0), (0, more), (0, 0)])
+        self._index[rows], self._shift[rows] = -1, 0.0
+        self._index[rows, :, :length], self._shift[rows, :, :length] = index, shift
 
 
 def _free_atoms(place: int, structure: Atoms) -> np.ndarray:
@@ -206,109 +335,3 @@ def _free_atoms(place: int, structure: Atoms) -> np.ndarray:
             )
         free[constraint.index] = False
     return free
-
-
-class _Motion(NamedTuple):
-    """State of FIRE: velocities [batch, atoms, 3]; time step, mixing, downhill steps [batch]."""
-
-    velocities: tf.Tensor
-    dt: tf.Tensor
-    alpha: tf.Tensor
-    downhill: tf.Tensor
-
-
-def _at_rest(count: int, atoms: int) -> _Motion:
-    return _Motion(
-        velocities=np.zeros([count, atoms, 3]),
-        dt=np.full(count, DT_START),
-        alpha=np.full(count, ALPHA_START),
-        downhill=np.zeros(count, np.int32),
-    )
-
-
-class _Fire:
-    """FIRE for a batch, compiled into one loop."""
-
-    def __init__(self, potential: Potential) -> None:
-        self._potential = potential
-
-    @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
-    def run(
-        self,
-        batch: StructureBatch,
-        motion: _Motion,
-        free: tf.Tensor,
-        fmax: tf.Tensor,
-        budget: tf.Tensor,
-    ) -> tuple[tf.Tensor, _Motion, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Takes up to `budget` [batch] steps, each structure stopping where it has converged.
-
-        Returns:
-            Positions, motion, energy [batch], largest force [batch], steps taken [batch].
-        """
-
-        def evaluate(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            energy, forces = energy_and_forces(self._potential, batch._replace(positions=positions))
-            forces = tf.where(free[..., None], forces, tf.zeros_like(forces))
-            return energy, forces, tf.sqrt(tf.reduce_max(tf.reduce_sum(forces**2, -1), axis=-1))
-
-        def going(largest: tf.Tensor, taken: tf.Tensor) -> tf.Tensor:
-            return (largest > fmax) & (taken < budget)
-
-        def body(
-            positions: tf.Tensor,
-            motion: _Motion,
-            _: tf.Tensor,
-            forces: tf.Tensor,
-            largest: tf.Tensor,
-            taken: tf.Tensor,
-        ) -> tuple:
-            active = going(largest, taken)
-            move, new_motion = _step(motion, forces)
-            positions = tf.where(active[:, None, None], positions + move, positions)
-            motion = _Motion(
-                tf.where(active[:, None, None], new_motion.velocities, motion.velocities),
-                *(tf.where(active, n, o) for n, o in zip(new_motion[1:], motion[1:], strict=True)),
-            )
-            # Those that stand still get the same values again.
-            return positions, motion, *evaluate(positions), taken + tf.cast(active, tf.int32)
-
-        state = (batch.positions, motion, *evaluate(batch.positions), tf.zeros_like(budget))
-        positions, motion, energy, _, largest, taken = tf.while_loop(
-            lambda *s: tf.reduce_any(going(s[4], s[5])), body, state
-        )
-        return positions, motion, energy, largest, taken
-
-
-@functools.lru_cache(maxsize=8)
-def _fire(potential: Potential) -> _Fire:
-    """Returns the one optimiser of a potential, so that no call compiles what another has."""
-    return _Fire(potential)
-
-
-def _step(motion: _Motion, forces: tf.Tensor) -> tuple[tf.Tensor, _Motion]:
-    """One FIRE step: returns the move [batch, atoms, 3] and the new motion."""
-
-    def wide(x: tf.Tensor) -> tf.Tensor:
-        return x[:, None, None]
-
-    def norm(x: tf.Tensor) -> tf.Tensor:
-        return tf.sqrt(tf.reduce_sum(x**2, axis=[1, 2]))
-
-    velocities, dt, alpha, downhill = motion
-    ahead = tf.reduce_sum(forces * velocities, axis=[1, 2]) > 0
-    steered = (
-        wide(1.0 - alpha) * velocities
-        + wide(alpha * norm(velocities) / tf.maximum(norm(forces), 1e-30)) * forces
-    )
-    velocities = tf.where(wide(ahead), steered, tf.zeros_like(velocities))
-    faster = ahead & (downhill > N_MIN)
-    dt = tf.where(faster, tf.minimum(dt * DT_GROW, DT_MAX), tf.where(ahead, dt, dt * DT_SHRINK))
-    alpha = tf.where(
-        faster, alpha * ALPHA_SHRINK, tf.where(ahead, alpha, tf.constant(ALPHA_START, alpha.dtype))
-    )
-    downhill = tf.where(ahead, downhill + 1, tf.zeros_like(downhill))
-    velocities += wide(dt) * forces
-    move = wide(dt) * velocities
-    move *= wide(MAX_STEP / tf.maximum(norm(move), MAX_STEP))
-    return move, _Motion(velocities, dt, alpha, downhill)

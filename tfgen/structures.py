@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,23 +13,31 @@ from ase.formula import Formula
 from ase.neighborlist import neighbor_list
 
 __all__ = [
+    "Group",
     "Neighbours",
     "StructureBatch",
     "as_structures",
     "atomic_numbers_of",
-    "batches",
     "bucket",
     "formula_of",
+    "groups",
     "numbers_from_formula",
 ]
 
 # Shapes are padded to these atom counts, so that any mix of sizes costs few compilations.
 BUCKETS = (2, 4, 8, 10, 13, 16, 20, 24, 32, 38, 48, 55, 64, 80, 100, 128, 147)
 
+# Clusters of so many atoms may get neighbour lists, if these are no longer than a share of them.
+SPARSE_FROM, SPARSE_SHARE = 32, 0.75
+
 # Functions of pairs that a descriptor has, for estimates of memory.
 FUNCTIONS = 200
 # Formulas of more atoms are taken for slips of the keyboard.
 MAX_ATOMS = 1000
+# Cells below this volume, Å³ (with vectors of length 1 where there are none), are slips: their
+# atoms would have images without number.
+LEAST_VOLUME = 0.1
+ELEMENTS = np.arange(1, len(chemical_symbols))
 
 
 class Neighbours(NamedTuple):
@@ -94,6 +102,7 @@ class StructureBatch(NamedTuple):
         r_cut: float,
         atoms: int | None = None,
         dtype: str | tf.DType = "float64",
+        sparse: bool = False,
     ) -> StructureBatch:
         """Packs ASE structures into one padded batch.
 
@@ -102,21 +111,36 @@ class StructureBatch(NamedTuple):
             r_cut: reach of the neighbour lists of periodic structures, Å.
             atoms: padded number of atoms; the largest structure's if None.
             dtype: of positions and cell.
+            sparse: give clusters neighbour lists, too, where these are much shorter than the
+                number of atoms; for what is evaluated at these positions only.
+
+        Raises:
+            ValueError: on an empty list, or more atoms in a structure than `atoms`.
         """
+        if not structures:
+            raise ValueError("structures is empty; at least one structure is needed")
         dtype = tf.as_dtype(dtype).as_numpy_dtype
-        width = max(len(s) for s in structures) if atoms is None else atoms
+        largest = max(len(s) for s in structures)
+        width = largest if atoms is None else atoms
+        if width < largest:
+            raise ValueError(f"atoms is {atoms}; the largest structure has {largest}")
         positions = np.zeros([len(structures), width, 3], dtype)
         numbers = np.zeros([len(structures), width], np.int32)
         for i, structure in enumerate(structures):
             positions[i, : len(structure)] = structure.positions
             numbers[i, : len(structure)] = structure.numbers
         pbc = np.array([s.pbc for s in structures])
+        neighbours = None
+        if pbc.any():
+            neighbours = _neighbour_lists(structures, r_cut, width, dtype)
+        elif sparse and width >= SPARSE_FROM:
+            neighbours = _short_lists(positions, numbers, r_cut, dtype)
         return cls(
             positions=tf.constant(positions),
             numbers=tf.constant(numbers),
             cell=tf.constant(np.array([s.cell.array for s in structures], dtype)),
             pbc=tf.constant(pbc),
-            neighbours=_neighbour_lists(structures, r_cut, width, dtype) if pbc.any() else None,
+            neighbours=neighbours,
         )
 
     def to_ase(self) -> list[Atoms]:
@@ -146,30 +170,98 @@ def _neighbour_lists(
     return Neighbours(tf.constant(index), tf.constant(shift))
 
 
+def _short_lists(
+    positions: np.ndarray, numbers: np.ndarray, r_cut: float, dtype: type
+) -> Neighbours | None:
+    """Lists for clusters, [batch, atoms, 3]; None if hardly anyone is out of reach."""
+    n_atoms = positions.shape[1]
+    squared = np.zeros([len(positions), n_atoms, n_atoms])
+    for x in np.moveaxis(positions, 2, 0):
+        squared += (x[:, :, None] - x[:, None, :]) ** 2
+    near = (squared < r_cut**2) & (numbers[:, :, None] > 0) & (numbers[:, None, :] > 0)
+    near &= ~np.eye(n_atoms, dtype=bool)
+    longest = -(-int(near.sum(axis=2).max()) // 8) * 8
+    if longest > SPARSE_SHARE * n_atoms:
+        return None
+    row, i, j = np.nonzero(near)
+    place = (np.cumsum(near, axis=2) - 1)[row, i, j]
+    index = np.full([len(positions), n_atoms, longest], -1, np.int32)
+    index[row, i, place] = j
+    return Neighbours(tf.constant(index), tf.zeros([*index.shape, 3], dtype))
+
+
 def as_structures(structures: Atoms | Sequence[Atoms], name: str = "structures") -> list[Atoms]:
     """Checks that `structures` is one `ase.Atoms` or a non-empty sequence of them.
 
     Raises:
-        ValueError: on an empty list, an empty structure, positions that are not finite, or a
-            periodic direction without a cell vector; names the structure.
+        ValueError: on an empty list, what is no structure, an empty structure, positions that are
+            not finite or of the wrong shape, unknown atomic numbers, or a periodic direction
+            without a cell vector of its own; names the structure.
     """
+    if isinstance(structures, str | bytes | dict) or not isinstance(structures, Iterable):
+        raise ValueError(
+            f"{name} is a {type(structures).__name__}; an ase.Atoms or a list of them is needed"
+        )
     listed = [structures] if isinstance(structures, Atoms) else list(structures)
     if not listed:
         raise ValueError(f"{name} is empty; at least one structure is needed")
     for i, structure in enumerate(listed):
         if not isinstance(structure, Atoms):
             raise ValueError(f"{name}[{i}] is a {type(structure).__name__}, not an ase.Atoms")
-        if len(structure) == 0:
-            raise ValueError(f"{name}[{i}] has no atoms")
-        if not np.isfinite(structure.positions).all():
-            raise ValueError(f"{name}[{i}] has positions that are not finite")
-        if not np.isfinite(structure.cell.array).all():
-            raise ValueError(f"{name}[{i}] has a cell that is not finite")
-        if (structure.numbers <= 0).any():
-            raise ValueError(f"{name}[{i}] holds dummy atoms (atomic number 0)")
-        if (structure.pbc & ~structure.cell.any(axis=1)).any():
-            raise ValueError(f"{name}[{i}] is periodic along an axis without a cell vector")
+    if not _sound(listed):
+        for i, structure in enumerate(listed):
+            if not _sound([structure]):
+                raise ValueError(f"{name}[{i}] {_fault(structure)}")
     return listed
+
+
+def _sound(structures: list[Atoms]) -> bool:
+    """Says whether `_fault` finds none; for all structures at once, as there may be very many."""
+    counts = [len(s.numbers) for s in structures]
+    if min(counts) == 0 or any(
+        s.positions.shape != (n, 3) for s, n in zip(structures, counts, strict=True)
+    ):
+        return False
+    positions = np.concatenate([s.positions for s in structures])
+    cells = np.array([s.cell.array for s in structures])
+    if positions.dtype.kind not in "fiu":
+        return False
+    if not (np.isfinite(positions).all() and np.isfinite(cells).all()):
+        return False
+    if not np.isin(np.unique(np.concatenate([s.numbers for s in structures])), ELEMENTS).all():
+        return False
+    pbc = np.array([s.pbc for s in structures])
+    if (pbc & ~cells.any(axis=2)).any():
+        return False
+    periodic = np.flatnonzero(pbc.any(axis=1))
+    return all(structures[i].cell.complete().volume >= LEAST_VOLUME for i in periodic)
+
+
+def _fault(structure: Atoms) -> str:
+    """What is wrong with a structure; follows its name in a message."""
+    positions, numbers = structure.positions, structure.numbers
+    if len(numbers) == 0:
+        return "has no atoms"
+    if positions.shape != (len(numbers), 3) or positions.dtype.kind not in "fiu":
+        return (
+            f"has positions of shape {positions.shape} and type {positions.dtype}; "
+            f"[{len(numbers)}, 3] real numbers are needed"
+        )
+    if not np.isfinite(positions).all():
+        return "has positions that are not finite"
+    if not np.isfinite(structure.cell.array).all():
+        return "has a cell that is not finite"
+    if (numbers == 0).any():
+        return "holds dummy atoms (atomic number 0)"
+    wrong = numbers[~np.isin(numbers, ELEMENTS)]
+    if wrong.size:
+        return f"holds atomic number {wrong[0]}; 1 to {ELEMENTS[-1]} are elements"
+    if (structure.pbc & ~structure.cell.any(axis=1)).any():
+        return "is periodic along an axis without a cell vector"
+    return (
+        f"is periodic in a cell of volume {structure.cell.complete().volume:.3g} Å³; its vectors "
+        f"must be linearly independent, and the volume at least {LEAST_VOLUME} Å³"
+    )
 
 
 def bucket(n_atoms: int) -> int:
@@ -180,32 +272,52 @@ def bucket(n_atoms: int) -> int:
     return -(-n_atoms // 64) * 64
 
 
-def batches(
-    structures: Sequence[Atoms], limit: int, r_cut: float | None = None
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Groups structures into chunks of one padded size, clusters and periodic ones apart.
+class Group(NamedTuple):
+    """Structures that are computed at one padded size.
+
+    Attributes:
+        members: their places in the list they come from.
+        width: padded number of atoms.
+        periodic: whether they are.
+        numbers: estimated size, for each structure, of the largest tensor.
+    """
+
+    members: np.ndarray
+    width: int
+    periodic: bool
+    numbers: int
+
+    def chunks(self, limit: int) -> Iterator[np.ndarray]:
+        """Yields the members in chunks whose largest tensors hold about `limit` numbers."""
+        size = self.chunk_size(limit)
+        for start in range(0, len(self.members), size):
+            yield self.members[start : start + size]
+
+    def chunk_size(self, limit: int) -> int:
+        """How many structures there are in such a chunk."""
+        return max(1, limit // self.numbers)
+
+
+def groups(structures: Sequence[Atoms], r_cut: float | None = None) -> list[Group]:
+    """Groups structures by padded size, clusters and periodic ones apart.
 
     Args:
         structures: any mix of sizes.
-        limit: most pairs of atoms (padded size squared times structures) in one chunk; with
-            `r_cut` most numbers in a tensor of functions of pairs or of triples.
-        r_cut: how far atoms see, Å, if triples are to be counted.
-
-    Yields:
-        (indices into `structures`, padded number of atoms).
+        r_cut: how far atoms see, Å, if functions of pairs and of triples are to be counted in
+            `numbers`; pairs of atoms alone if None.
     """
-    keys = np.array([(bucket(len(s)), s.pbc.any()) for s in structures])
-    for width, periodic in np.unique(keys, axis=0):
-        members = np.flatnonzero((keys == (width, periodic)).all(axis=1))
-        reach = int(width)
+    lengths, place = np.unique([len(s) for s in structures], return_inverse=True)
+    widths = np.array([bucket(n) for n in lengths])[place]
+    pbc = np.array([s.pbc for s in structures]).any(axis=1)
+    found = []
+    for width, periodic in np.unique([widths, pbc], axis=1).T.tolist():
+        members = np.flatnonzero((widths == width) & (pbc == periodic))
+        reach = width
         if periodic and r_cut is not None:
             reach = max(reach, *(_neighbours(structures[int(i)], r_cut) for i in members))
-        numbers = int(width) * reach
-        if r_cut is not None:
-            numbers *= reach + FUNCTIONS
-        chunk = max(1, limit // numbers)
-        for start in range(0, len(members), chunk):
-            yield members[start : start + chunk], int(width)
+        numbers = width * reach * (1 if r_cut is None else reach + FUNCTIONS)
+        found.append(Group(members, width, bool(periodic), numbers))
+    return found
 
 
 def _neighbours(structure: Atoms, r_cut: float) -> int:
@@ -252,7 +364,11 @@ def atomic_numbers_of(species: Sequence[str | int], name: str = "species") -> li
     for element in species:
         if isinstance(element, str) and element in chemical_symbols[1:]:
             numbers.append(chemical_symbols.index(element))
-        elif isinstance(element, int | np.integer) and 0 < element < len(chemical_symbols):
+        elif (
+            isinstance(element, int | np.integer)
+            and not isinstance(element, bool)
+            and 0 < element < len(chemical_symbols)
+        ):
             numbers.append(int(element))
         else:
             raise ValueError(f"{name} holds {element!r}, which is not a chemical element")

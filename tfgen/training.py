@@ -30,6 +30,8 @@ __all__ = ["train"]
 WARM_UP = 0.25
 # Structures whose nearest neighbours set the tolerance of the inversion.
 NEIGHBOUR_SAMPLE = 256
+# Fingerprints closer than this, in units of the features' spread, are of the same structure.
+COPY = 1e-6
 # Epochs between two backups of a training that can be resumed.
 BACKUP_EPOCHS = 10
 
@@ -77,7 +79,8 @@ def train(
 
     Raises:
         ValueError: on an unknown property, epochs < 1, no training structures, elements that the
-            fingerprint does not know, or a checkpoint of another training.
+            fingerprint does not know, fingerprints that are not finite or all the same, or a
+            checkpoint of another training.
         ArithmeticError: if the training diverges.
     """
     properties = list(dict.fromkeys(properties))
@@ -129,6 +132,7 @@ def train(
     )
     inputs = _inputs(model, training, properties)
     cvae.adapt(inputs["fingerprint"], inputs["condition"])
+    tolerance = _tolerance(inputs["fingerprint"], model.scale, seed)
     checked = _inputs(model, validation, properties) if len(validation) else inputs
 
     task = {
@@ -206,7 +210,6 @@ def train(
         "surrogate_mae": _surrogate_errors(cvae, checked),
         **provenance(),
     }
-    tolerance = _tolerance(inputs["fingerprint"], model.scale, seed)
     return replace(model, cvae=trained, tolerance=tolerance, provenance=record)
 
 
@@ -246,8 +249,11 @@ def _inputs(model: Model, dataset: Dataset, properties: Sequence[str]) -> dict[s
     numbers = np.zeros([len(dataset), max(len(s) for s in dataset.structures)], int)
     for row, structure in zip(numbers, dataset.structures, strict=True):
         row[: len(structure)] = structure.numbers
+    fingerprints = model.fingerprint.create(dataset.structures)
+    if not (np.abs(fingerprints) < np.finfo(np.float32).max).all():
+        raise ValueError("the fingerprint of a structure is not finite in float32")
     return {
-        "fingerprint": model.fingerprint.create(dataset.structures).astype(np.float32),
+        "fingerprint": fingerprints.astype(np.float32),
         "condition": model.condition_vectors(table, numbers).astype(np.float32),
     }
 
@@ -256,7 +262,10 @@ def _tolerance(fingerprints: np.ndarray, scale: np.ndarray, seed: int) -> float:
     """Median distance of a structure's fingerprint to the nearest other, in the inversion's loss.
 
     A structure that is nearer than this to a drawn fingerprint is the one it stands for, rather
-    than some other.
+    than some other. Copies of it in the data set are not others.
+
+    Raises:
+        ValueError: if all fingerprints are the same.
     """
     scaled = fingerprints / scale.astype(np.float32)
     rng = np.random.default_rng(seed)
@@ -264,8 +273,13 @@ def _tolerance(fingerprints: np.ndarray, scale: np.ndarray, seed: int) -> float:
     nearest = []
     for i in sample:
         distance = np.abs(scaled - scaled[i]).mean(axis=1)
-        distance[i] = np.inf
-        nearest.append(distance.min())
+        others = distance[distance > COPY]
+        if others.size:
+            nearest.append(others.min())
+    if not nearest:
+        raise ValueError(
+            "the fingerprint is the same for all training structures; it must tell them apart"
+        )
     return float(np.median(nearest))
 
 

@@ -87,11 +87,37 @@ def test_import_with_properties_and_units(file, tmp_path):
     assert_one_line(run("import", file, "-o", output), 1, "exists")
 
 
+def test_export_says_what_a_format_has_no_room_for(file, tmp_path):
+    output = tmp_path / "out.h5"
+    assert run("import", file, "-o", output, "--property", "gap", "--unit", "gap=eV").exit_code == 0
+    result = run("export", output, "-o", tmp_path / "a.extxyz")
+    assert result.stdout == f"{tmp_path / 'a.extxyz'}: 10 structures\n"
+    note = result.stderr.splitlines()[-1]
+    assert note.startswith("Note: ")
+    assert note.endswith("a.extxyz does not hold: the unit of gap (import it with --unit gap=eV)")
+    assert "Note" not in run("export", output, "-o", tmp_path / "a.db").stderr
+    assert_one_line(run("export", output, "-o", tmp_path / "POSCAR"), 1, "holds one structure")
+
+
+def test_an_interrupted_import_leaves_nothing(file, tmp_path, monkeypatch):
+    from tfgen.datasets import importing
+
+    def interrupt(_structure, where):
+        if where.endswith("row 5"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(importing, "_check", interrupt)
+    result = run("import", file, "-o", tmp_path / "out.h5")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_an_interrupted_build_says_how_to_go_on(recipe, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(building, "_work", interrupt)
+    monkeypatch.setattr(building, "run", interrupt)
     result = run("build", recipe, "-o", tmp_path / "x.h5")
     assert_one_line(result, 1, "interrupted", "x.h5.partial", "the same command goes on")
 
@@ -99,7 +125,8 @@ def test_an_interrupted_build_says_how_to_go_on(recipe, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--executor", "dask"], "comes in a later version"),
+        (["--executor", "dask"], "--executor dask needs --scheduler ADDRESS"),
+        (["--executor", "dask", "--scheduler", "tcp://x", "--workers", "2"], "--workers goes with"),
         (["--executor", "slurm"], "'slurm' is not one of"),
         (["--scheduler", "tcp://x"], "--scheduler goes with --executor dask"),
         (["--workers", "0"], "0 is not in the range"),
@@ -109,6 +136,39 @@ def test_an_interrupted_build_says_how_to_go_on(recipe, tmp_path, monkeypatch):
 )
 def test_wrong_usage_of_build(recipe, tmp_path, options, message):
     assert_one_line(run("build", recipe, "-o", tmp_path / "x.h5", *options), 2, message)
+
+
+@pytest.mark.parametrize(
+    ("potential", "message"),
+    [
+        ("no_such_module:EMT", "calculator 'no_such_module:EMT' cannot be made: No module named"),
+        ("ase.calculators.emt:DFT", "has no attribute 'DFT'"),
+        ("collections:OrderedDict", "is OrderedDict, not an ASE calculator"),
+        ("dft", "recipe.toml': relax.potential is 'dft'; allowed is 'emt' or an ASE calculator"),
+    ],
+)
+def test_calculators_that_cannot_be_made(recipe, tmp_path, potential, message):
+    recipe.write_text(f'{recipe.read_text()}[relax]\npotential = "{potential}"\n')
+    output = tmp_path / "x.h5"
+    assert_one_line(run("build", recipe, "-o", output), 1, message)
+    assert not output.exists()
+
+
+def test_a_recipe_that_leaves_nothing_says_which_filter_took_what(recipe, tmp_path):
+    settings = '[relax]\npotential = "ase.calculators.emt:EMT"\nmax_steps = 1\nrattle = 0\n'
+    recipe.write_text(recipe.read_text().replace("12", "3") + settings)
+    result = run("build", recipe, "-o", tmp_path / "x.h5")
+    assert_one_line(result, 1, "leaves no structures: 3 sampled, 3 not converged, 0 disconnected")
+
+
+def test_a_cluster_that_is_not_there(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    command = ("build", recipe, "-o", tmp_path / "x.h5", "--executor", "dask", "--scheduler")
+    message = "no Dask scheduler answers at 'tcp://127.0.0.1:9'"
+    assert_one_line(run(*command, "tcp://127.0.0.1:9"), 1, message)
+    assert_one_line(run(*command, "127.0.0.1"), 1, "no Dask scheduler answers at '127.0.0.1'")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert_one_line(run(*command, "tcp://127.0.0.1:9"), 1, "pip install 'tfgen[dask]'")
 
 
 def test_wrong_usage_elsewhere(file, tmp_path):

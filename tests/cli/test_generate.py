@@ -27,7 +27,7 @@ def no_work(monkeypatch):
 def shared(monkeypatch, quick):
     """Nothing is compiled anew: one potential, and the model that others have used."""
     monkeypatch.setattr(emt, "EMT", small.potential)
-    monkeypatch.setattr(Model, "load", lambda _: small.model())
+    monkeypatch.setattr(Model, "load", lambda *_: small.model())
 
 
 def generate(model, output, *options):

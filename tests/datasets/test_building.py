@@ -1,23 +1,36 @@
-"""Building: real minima, honest counts, the same result after interruptions and by any workers."""
+"""Building: real minima, the same data set after interruptions and by any workers."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import build_it
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators import emt
 from ase.optimize import BFGS
 
-from tfgen.datasets import building
+from tfgen._warnings import TfgenWarning
+from tfgen.datasets import building, execution, exploring, tasks
 from tfgen.datasets.building import build, partial_folder
-from tfgen.datasets.recipe import Recipe, Relax, Sample, Select, Split
+from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select
 from tfgen.datasets.storage import Dataset
 from tfgen.similarity import duplicates
 
-RECIPE = Recipe("tiny", Sample(("Pt5", "AuCu3"), 30), text='name = "tiny"')
+EXPLORE = Explore(rounds=2, count=12, parents=6, grow=0.5)
+RECIPE = Recipe("tiny", Sample(("Pt5", "AuCu3", "Pt4"), 25), explore=EXPLORE, text='name = "tiny"')
 
 
 def assert_same(a: Dataset, b: Dataset) -> None:
@@ -36,32 +49,34 @@ def assert_same(a: Dataset, b: Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A data set by way of three chunks a formula, and its file."""
+    """A data set by way of eight tasks in the first round, and its file."""
     path = tmp_path_factory.mktemp("built") / "tiny.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "CHUNK", 10)
+        patch.setattr(exploring, "CHUNK", 10)
         return build(RECIPE, path, seed=1), path
 
 
 @pytest.fixture
-def chunks_of_10(monkeypatch):
-    monkeypatch.setattr(building, "CHUNK", 10)
+def tasks_of_10(monkeypatch):
+    monkeypatch.setattr(exploring, "CHUNK", 10)
 
 
 @pytest.fixture
 def no_relaxation(monkeypatch):
-    """Relaxation leaves structures as they are, and calls their radius of gyration energy."""
-    state = SimpleNamespace(energy=None, converged=None, structures=None, calls=0)
+    """Relaxation leaves structures as they are, with made-up energies."""
+    state = SimpleNamespace(calls=0)
 
-    def relax(structures, potential, *, fmax, max_steps):
-        state.calls += 1
-        structures = state.structures or structures
-        n = len(structures)
-        energy = np.arange(n) * 1.0 if state.energy is None else state.energy
-        converged = np.ones(n, bool) if state.converged is None else state.converged
-        return SimpleNamespace(structures=structures, energy=energy, converged=converged)
+    def relaxer(settings):
+        def same(structures, steps):
+            state.calls += 1
+            n = len(structures)
+            energy = np.array([np.linalg.norm(s.positions, axis=1).sum() for s in structures])
+            good, silent = np.zeros(n, np.int8), np.full(n, "")
+            return tasks._State(structures, energy, np.zeros(n), good, silent)
 
-    monkeypatch.setattr(building, "relax", relax)
+        return same
+
+    monkeypatch.setattr(tasks, "_in_batches", relaxer)
     return state
 
 
@@ -82,14 +97,20 @@ def test_what_is_kept_is_unique_sorted_split_and_described(built):
     n = len(dataset)
     np.testing.assert_array_equal(duplicates(dataset.structures, 0.05), np.arange(n))
     energy = dataset.properties["energy_per_atom"]
-    sizes = np.array([len(s) for s in dataset.structures])
-    for size in (5, 4):
-        assert (np.diff(energy[sizes == size]) >= 0).all()
+    formulas = np.array([s.get_chemical_formula() for s in dataset.structures])
+    assert list(dict.fromkeys(formulas)) == ["Pt5", "AuCu3", "Pt4"]
+    for formula in set(formulas):
+        assert (np.diff(energy[formulas == formula]) >= 0).all()
     assert (np.bincount(dataset.split, minlength=3) > 0).all()
     counts = dict(dataset.metadata["counts"])
-    assert counts.pop("sampled") == 60
-    assert sum(counts.values()) == 60
+    assert (counts.pop("sampled"), counts.pop("explored")) == (75, 72)
+    assert sum(counts.values()) == 75 + 72
     assert counts["kept"] == n
+    rounds = dataset.metadata["rounds"]
+    assert [r["structures"] for r in rounds] == [75, 36, 36]
+    assert rounds[0]["minima"] <= rounds[1]["minima"] <= rounds[2]["minima"]
+    # Which of nearly equal ones stay depends on their order.
+    assert rounds[2]["minima"] == pytest.approx(n, abs=2)
     assert dataset.metadata["kind"] == "built"
     assert dataset.metadata["recipe"] == RECIPE.text
     assert dataset.metadata["seed"] == 1
@@ -97,6 +118,7 @@ def test_what_is_kept_is_unique_sorted_split_and_described(built):
     assert dataset.units["energy_per_atom"] == "eV/atom"
     assert set(dataset.properties) > {"radius_of_gyration", "asphericity", "mean_coordination"}
     assert not partial_folder(path).exists()
+    assert list(path.parent.iterdir()) == [path]
     assert_same(Dataset.load(path), dataset)
 
 
@@ -116,42 +138,47 @@ def test_another_seed_gives_other_starts(no_relaxation, tmp_path):
     assert np.abs(a.structures[0].positions - b.structures[0].positions).max() > 0.1
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 4])
+@pytest.mark.parametrize("stop_after", [0, 1, 10, 14])
 def test_an_interrupted_build_goes_on_and_ends_the_same(
-    built, chunks_of_10, monkeypatch, tmp_path, stop_after
+    built, tasks_of_10, monkeypatch, tmp_path, stop_after
 ):
     path = tmp_path / "tiny.h5"
-    work, calls = building._work, []
+    work, calls = building.run, []
 
-    def interrupted(folder, recipe, seed, chunk):
+    def interrupted(task):
         if len(calls) == stop_after:
             raise KeyboardInterrupt
-        calls.append(chunk.place)
-        return work(folder, recipe, seed, chunk)
+        calls.append(task)
+        return work(task)
 
-    monkeypatch.setattr(building, "_work", interrupted)
+    monkeypatch.setattr(building, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(RECIPE, path, seed=1)
     folder = partial_folder(path)
     assert len(list(folder.glob("chunk-*.npz"))) == stop_after
     assert not path.exists()
     if stop_after:  # as if the machine had gone down before all was on disk
-        chunk = folder / "chunk-00001.npz"
+        chunk = folder / "chunk-000-000001.npz"
         chunk.write_bytes(chunk.read_bytes()[:100])
     calls.clear()
-    monkeypatch.setattr(building, "_work", lambda *a: calls.append(a[3].place) or work(*a))
+    monkeypatch.setattr(building, "run", lambda task: calls.append(task) or work(task))
     assert_same(build(RECIPE, path, seed=1), built[0])
-    assert calls == ([0] if stop_after else []) + list(range(stop_after, 6))
+    # 75 starts, then 36 structures in each round; compositions of up to 4 and up to 8 atoms apart.
+    assert len(calls) == 8 + 5 + 5 - stop_after + (1 if stop_after else 0)
     assert not folder.exists()
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_same_data_set(built, tmp_path):
-    # Spawned workers see the code as it is, so the chunks are the recipe's own.
-    recipe = dataclasses.replace(RECIPE, relax=Relax(rattle=0.0))
-    one = build(recipe, tmp_path / "one.h5", seed=1)
-    two = build(recipe, tmp_path / "two.h5", seed=1, workers=2)
-    assert_same(one, two)
+def test_results_of_another_task_are_not_taken_for_its_own(no_relaxation, tmp_path, monkeypatch):
+    monkeypatch.setattr(exploring, "CHUNK", 25)
+    one, other, _ = exploring.plan(RECIPE, 0, 0, exploring.nothing_known(RECIPE))
+    assert one.size == other.size
+    building._save(tmp_path, one, tasks.run(one))
+    for part, same in zip(building._load(tmp_path, one), tasks.run(one), strict=True):
+        for mine, theirs in zip(part, same, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    building._file(tmp_path, one).rename(building._file(tmp_path, other))
+    assert building._load(tmp_path, other) is None
+    assert building._load(tmp_path, one) is None
 
 
 def leave_unfinished(path, monkeypatch):
@@ -159,7 +186,7 @@ def leave_unfinished(path, monkeypatch):
         raise OSError("disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(building, "_gather", fail)
+        patch.setattr(building, "select", fail)
         with pytest.raises(OSError, match="disk"):
             build(RECIPE, path, seed=1, overwrite=True)
 
@@ -169,7 +196,8 @@ def test_what_is_left_of_another_build_is_not_mixed_in(no_relaxation, tmp_path, 
     leave_unfinished(path, monkeypatch)
     no_relaxation.calls = 0
     bigger = dataclasses.replace(RECIPE, sample=Sample(("Pt5", "AuCu3"), 31))
-    for recipe, seed, what in ((RECIPE, 2, "seed"), (bigger, 1, "sample")):
+    further = dataclasses.replace(RECIPE, explore=dataclasses.replace(EXPLORE, rounds=3))
+    for recipe, seed, what in ((RECIPE, 2, "seed"), (bigger, 1, "sample"), (further, 1, "explore")):
         with pytest.raises(ValueError, match=rf"interrupted build of something else .*{what}"):
             build(recipe, path, seed=seed)
     assert no_relaxation.calls == 0
@@ -185,9 +213,9 @@ def test_a_damaged_record_of_an_interrupted_build(no_relaxation, tmp_path):
     path = tmp_path / "x.h5"
     folder = partial_folder(path)
     folder.mkdir()
-    (folder / "chunk-00001.npz").write_bytes(b"?")
+    (folder / "chunk-000-000001.npz").write_bytes(b"?")
     (folder / "task.json").write_text("{")
-    for name in ("chunk-00001.npz", "task.json"):
+    for name in ("chunk-000-000001.npz", "task.json"):
         with pytest.raises(ValueError, match="something else"):
             build(RECIPE, path)
         (folder / name).unlink()
@@ -196,68 +224,64 @@ def test_a_damaged_record_of_an_interrupted_build(no_relaxation, tmp_path):
     assert not folder.exists()
 
 
-def line(n: int, spacing: float = 2.5) -> Atoms:
-    return Atoms(f"Pt{n}", [[0, 0, spacing * i] for i in range(n)])
+def test_only_its_own_files_are_removed(no_relaxation, tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    leave_unfinished(path, monkeypatch)
+    foreign = partial_folder(path) / "notes.txt"
+    foreign.write_text("mine")
+    with pytest.raises(FileExistsError, match="'notes.txt', which tfgen has not put there"):
+        build(RECIPE, path, seed=2, overwrite=True)
+    build(RECIPE, path, seed=1)
+    assert [p.name for p in partial_folder(path).iterdir()] == ["notes.txt"]
 
 
-def test_each_filter_is_counted(no_relaxation, tmp_path):
-    triangle = Atoms("Pt3", [[0, 0, 0], [2.5, 0, 0], [1.25, 2.2, 0]])
-    bent = Atoms("Pt3", [[0, 0, 0], [2.5, 0, 0], [4, 2, 0]])
-    no_relaxation.structures = [
-        triangle, line(3, 9.0), line(3), line(3), bent, line(3, np.nan), line(3), triangle
-    ]  # fmt: skip
-    no_relaxation.energy = np.array([3.0, 3.0, 6.0, 5.9, 9.9, 1.0, np.inf, 3.3])
-    no_relaxation.converged = np.array([True] * 8)
-    no_relaxation.converged[7] = False
-    sample, relax = Sample(("Pt3",), 8), Relax(rattle=0.0)
-    recipe = Recipe("x", sample, relax=relax, select=Select(energy_window=1.0))
-    dataset = build(recipe, tmp_path / "x.h5")
-    assert dataset.metadata["counts"] == {
-        "sampled": 8,
-        "not converged": 3,
-        "disconnected": 1,
-        "duplicates": 1,
-        "outside the energy window": 1,
-        "kept": 2,
-    }
-    # Of equal structures the lowest stays.
-    np.testing.assert_allclose(dataset.properties["energy_per_atom"], [1.0, 5.9 / 3])
+def test_a_build_that_did_nothing_leaves_nothing(no_relaxation, tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "run", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build(RECIPE, path)
+        assert list(tmp_path.iterdir()) == []
+        # Killed before it did anything: another build may take its place.
+        patch.setattr(building, "_remove", lambda _: None)
+        with pytest.raises(ZeroDivisionError):
+            build(RECIPE, path)
+    assert [p.name for p in partial_folder(path).iterdir()] == ["task.json"]
+    build(RECIPE, path, seed=5)
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_max_count_is_a_random_choice(no_relaxation, tmp_path):
-    recipe = Recipe("x", Sample(("Pt6",), 50, packing=1.0), select=Select(max_count=7))
-    datasets = [build(recipe, tmp_path / f"{s}.h5", seed=s) for s in (0, 1)]
-    for dataset in datasets:
-        counts = dataset.metadata["counts"]
-        assert counts["kept"] == len(dataset) == 7
-        assert counts["above the maximum count"] > 0
-    assert (
-        datasets[0].properties["energy_per_atom"] != datasets[1].properties["energy_per_atom"]
-    ).any()
+@pytest.mark.parametrize("left", ["everything", "record", "nothing"])
+def test_a_build_killed_in_its_last_moment_is_finished(no_relaxation, tmp_path, monkeypatch, left):
+    # Killed when the data set stood in its place, and its folder was being removed.
+    path = tmp_path / "x.h5"
+    leave_unfinished(path, monkeypatch)
+    folder, copy = partial_folder(path), tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    whole = build(RECIPE, path, seed=1)
+    shutil.move(copy, folder)
+    for file in folder.iterdir():
+        if left == "nothing" or (left == "record" and file.name != "task.json"):
+            file.unlink()
+    no_relaxation.calls = 0
+    # Another build is not taken for this one.
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        build(RECIPE, path, seed=2)
+    assert folder.exists()
+    before = path.read_bytes()
+    assert_same(build(RECIPE, path, seed=1), whole)
+    assert (path.read_bytes(), folder.exists(), no_relaxation.calls) == (before, False, 0)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        build(RECIPE, path, seed=1)
 
 
-def test_nothing_left_says_which_filter_took_what(no_relaxation, tmp_path):
-    no_relaxation.structures = [line(3, 9.0), line(3)]
-    no_relaxation.energy = np.zeros(2)
-    no_relaxation.converged = np.array([True, False])
-    recipe = Recipe("x", Sample(("Pt3",), 2), relax=Relax(rattle=0.0))
-    with pytest.raises(ValueError, match="leaves no structures: 2 sampled, 1 not .*1 disconnected"):
-        build(recipe, tmp_path / "x.h5")
-    assert not (tmp_path / "x.h5").exists()
-
-
-def test_kicks_move_structures_off_saddle_points(tmp_path):
-    # A flat square of Pt4 has no forces by symmetry, but is no minimum in EMT.
-    numbers = np.full(4, 78)
-    square = np.array([[[1, 1, 0], [1, -1, 0], [-1, -1, 0], [-1, 1, 0]]]) * 1.3
-    kicked, still = (
-        building._minima(Relax(rattle=r), numbers, square.copy(), np.random.default_rng(0))
-        for r in (0.1, 0.0)
-    )
-    assert still[2].all()
-    assert kicked[2].all()
-    assert np.abs(still[0][0, :, 2]).max() < 1e-6
-    assert kicked[1][0] < still[1][0] - 0.01
+def test_a_link_is_followed(no_relaxation, tmp_path):
+    target, link = tmp_path / "target.h5", tmp_path / "link.h5"
+    build(RECIPE, target)
+    link.symlink_to(target)
+    build(RECIPE, link, seed=1, overwrite=True)
+    assert link.is_symlink()
+    assert Dataset.load(target).metadata["seed"] == 1
 
 
 def test_existing_outputs_are_refused_before_the_work(no_relaxation, tmp_path):
@@ -274,26 +298,190 @@ def test_existing_outputs_are_refused_before_the_work(no_relaxation, tmp_path):
     assert len(Dataset.load(path)) > 0
 
 
-@pytest.mark.parametrize(("argument", "value"), [("seed", -1), ("workers", 0)])
-def test_bad_arguments(tmp_path, argument, value):
-    with pytest.raises(ValueError, match=f"{argument} is {value}"):
-        build(RECIPE, tmp_path / "x.h5", **{argument: value})
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"workers": 0}, "workers is 0"),
+        ({"executor": "slurm"}, "executor is 'slurm'; one of local, dask"),
+        ({"executor": "dask"}, "executor is 'dask' and scheduler None"),
+        ({"scheduler": "tcp://x:1"}, "executor is 'local' and scheduler 'tcp://x:1'"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(RECIPE, tmp_path / "x.h5", **arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_split_shares_are_the_recipe_s(no_relaxation, tmp_path):
-    recipe = Recipe("x", Sample(("Pt6",), 40), split=Split(0.5, 0.5, 0.0))
-    split = build(recipe, tmp_path / "x.h5").split
-    sizes = np.bincount(split, minlength=3)
-    assert sizes[2] == 0
-    assert abs(int(sizes[0]) - int(sizes[1])) <= 1
+FAULTY = Relax(
+    potential="faulty:Faulty",
+    arguments={"ways": ["exit", "hang", "raise", "nan"], "among": 6},
+    time_limit=1.0,
+    fmax=0.05,
+    rattle=0.0,
+    max_steps=60,
+)
 
 
-def test_chunks_cover_the_starts_and_shrink_for_large_structures():
-    recipe = Recipe("x", Sample(("Pt5", "Pt147"), 1000))
-    chunks = building._chunks(recipe)
-    assert [c.place for c in chunks] == list(range(len(chunks)))
-    for formula in ("Pt5", "Pt147"):
-        own = [c for c in chunks if c.formula == formula]
-        assert sum(c.size for c in own) == 1000
-        assert [c.first for c in own] == list(np.cumsum([0] + [c.size for c in own])[:-1])
-    assert chunks[-2].size < chunks[0].size
+def ways_of(recipe: Recipe, seed: int) -> np.ndarray:
+    """How many of the recipe's starts `Faulty` treats in each of its ways: [6]."""
+    sound = Relax(potential="ase.calculators.emt:EMT", snapshots=(0,), max_steps=1)
+    recipe = dataclasses.replace(recipe, relax=sound)
+    planned = exploring.plan(recipe, seed, 0, exploring.nothing_known(recipe))
+    starts = np.concatenate([tasks.run(t)[0].snapshots for t in planned])
+    return np.bincount((np.abs(starts[:, 0, 0]) * 1e6).astype(int) % 6, minlength=6)
+
+
+def test_a_calculator_that_fails_in_every_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "TRIES", 1)
+    recipe = Recipe("faulty", Sample(("Pt4",), 10), relax=FAULTY)
+    seed = next(seed for seed in range(100) if min(ways_of(recipe, seed)) > 0)
+    with pytest.warns(TfgenWarning, match="the calculator failed for some, most often: "):
+        dataset = build(recipe, tmp_path / "x.h5", seed=seed, workers=2)
+    counts, way = dict(dataset.metadata["counts"]), ways_of(recipe, seed)
+    assert counts["crashed the process"] == way[0]
+    assert counts["over the time limit"] == way[1]
+    assert counts["failed in the calculator"] == way[2]
+    assert counts["without finite energy or forces"] == way[3]
+    assert counts.pop("sampled") == sum(counts.values()) == 10
+    assert counts["kept"] >= 1
+
+
+def test_a_calculator_that_cannot_be_made(tmp_path):
+    recipe = dataclasses.replace(RECIPE, relax=Relax(potential="faulty:Unmakeable"))
+    with pytest.raises(ValueError, match="'faulty:Unmakeable' cannot be made: no licence"):
+        build(recipe, tmp_path / "x.h5")
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_calculator_that_never_works(tmp_path):
+    relax = dataclasses.replace(FAULTY, arguments={"ways": ["raise"], "among": 1}, time_limit=60.0)
+    recipe = Recipe("x", Sample(("Pt4",), 3), relax=relax, explore=Explore(1, 2))
+    with pytest.raises(
+        ValueError, match="no structures: 3 sampled, 2 explored, .* 5 failed .*no self-consistency"
+    ):
+        build(recipe, tmp_path / "x.h5")
+
+
+# ---- The same data set, whoever makes it and whatever happens meanwhile.
+
+SAME = dataclasses.replace(RECIPE, sample=Sample(("Pt5", "Pt6"), 12), relax=Relax(snapshots=(2,)))
+SAME_ASE = dataclasses.replace(build_it.RECIPE, name="same")
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """What comes out with one process."""
+    folder = tmp_path_factory.mktemp("here")
+    return [build(r, folder / f"{i}.h5", seed=3) for i, r in enumerate((SAME, SAME_ASE))]
+
+
+def kill_a_worker(pids, after: float) -> threading.Timer:
+    """Kills one of the processes that `pids` lists, some seconds after there are any."""
+
+    def kill():
+        while not (found := pids()):
+            time.sleep(0.01)
+        time.sleep(after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(min(found), signal.SIGKILL)
+
+    return threading.Timer(0.0, kill)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [0, 1])
+def test_two_processes_of_which_one_is_killed(here, tmp_path, monkeypatch, kind):
+    children: set[int] = set()
+    start = subprocess.Popen.__init__
+
+    def noted(self, *args, **kwargs):
+        start(self, *args, **kwargs)
+        children.add(self.pid)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", noted)
+    killer = kill_a_worker(lambda: children, after=1.5)
+    killer.start()
+    two = build((SAME, SAME_ASE)[kind], tmp_path / "two.h5", seed=3, workers=2)
+    killer.join()
+    assert_same(two, here[kind])
+    assert len(children) >= 2
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_of_which_a_worker_is_killed(here, tmp_path):
+    pytest.importorskip("distributed")
+    command = [sys.executable, str(Path(__file__).with_name("cluster.py"))]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical",
+    }
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as cluster:
+        address = cluster.stdout.readline().strip()
+        from distributed import Client
+
+        with Client(address) as client:
+            pids = list(client.run(os.getpid).values())
+        killer = kill_a_worker(lambda: pids, after=3.0)
+        killer.start()
+        arguments = {"seed": 3, "executor": "dask", "scheduler": address}
+        try:
+            for recipe, expected in zip((SAME_ASE, SAME), here[::-1], strict=True):
+                made = build(recipe, tmp_path / f"{recipe.name}.h5", **arguments)
+                assert_same(made, expected)
+            killer.join()
+            bad = dataclasses.replace(SAME_ASE, relax=Relax(potential="faulty:Unmakeable"))
+            with pytest.raises(ValueError, match="no licence"):
+                build(bad, tmp_path / "bad.h5", **arguments)
+        finally:
+            cluster.stdin.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_random_moments_the_same_command_goes_on(here, tmp_path):
+    script = str(Path(__file__).with_name("build_it.py"))
+
+    moments = np.random.default_rng(0).uniform(0.0, 0.9, size=6)
+    whole, output = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    command = [sys.executable, script, *map(str, (whole, output, *moments))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    ends = done.stdout.split()
+    assert ends[:-1].count("killed") >= 3
+    # exists: it was over before the last of them, and the next ones found it done.
+    assert ends[-1] in ("finished", "exists")
+    expected = Dataset.load(whole)
+    assert_same(
+        expected, dataclasses.replace(here[1], metadata=here[1].metadata | {"name": "killed"})
+    )
+    assert_same(Dataset.load(output), expected)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.h5", "whole.h5"]
+
+
+@pytest.mark.slow
+def test_the_command_itself_killed(here, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    sample, explore = SAME.sample, SAME.explore
+    recipe.write_text(
+        f'name = "tiny"\n[sample]\nformula = {json.dumps(sample.formula)}\n'
+        f"count = {sample.count}\n[relax]\nsnapshots = [2]\n[explore]\nrounds = {explore.rounds}\n"
+        f"count = {explore.count}\nparents = {explore.parents}\ngrow = {explore.grow}\n"
+    )
+    output = tmp_path / "x.h5"
+    command = [sys.executable, "-m", "tfgen", "dataset", "build", str(recipe), "-o", str(output)]
+    command += ["--seed", "3"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(partial_folder(output).glob("chunk-*")) and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None, process.stderr.read()
+        process.kill()
+    assert not output.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "24  sampled" in done.stdout
+    made = Dataset.load(output)
+    assert_same(made, dataclasses.replace(here[0], metadata=made.metadata))
+    assert made.metadata["counts"] == here[0].metadata["counts"]

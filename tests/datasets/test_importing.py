@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import subprocess
+import sys
+
 import ase.db
 import ase.io
 import numpy as np
@@ -9,8 +13,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tfgen.datasets.exporting import export
+from tfgen.datasets import importing
+from tfgen.datasets.exporting import export, losses
 from tfgen.datasets.importing import COINCIDENT, import_files
 from tfgen.datasets.storage import Dataset
 from tfgen.properties import radius_of_gyration
@@ -139,6 +146,12 @@ def image_too_close(atoms):
     atoms.pbc = [True, False, False]
 
 
+def together_across_the_boundary(atoms):
+    atoms.set_cell([20, 20, 20])
+    atoms.pbc = True
+    atoms.positions[1] = atoms.positions[0] + [20, -0.3, 20]
+
+
 def no_cell(atoms):
     atoms.pbc = True
 
@@ -150,6 +163,7 @@ def no_cell(atoms):
         (lambda a: a.positions.__setitem__((0, 0), np.inf), [], "positions that are not finite"),
         (move_together, [], r"atoms only 0.45 Å apart; at least 0.5 Å"),
         (image_too_close, [], "atoms only 0.3 Å apart"),
+        (together_across_the_boundary, [], "atoms only 0.3 Å apart; at least 0.5 Å"),
         (no_cell, [], "periodic along an axis that has no cell vector"),
         (lambda a: a.__delitem__([0, 1, 2, 3]), [], "a single atom, which has no geometry"),
         (lambda a: a.__delitem__([0, 1, 2, 3, 4]), [], "no atoms"),
@@ -181,7 +195,10 @@ def test_energies_of_some_do_not_matter_when_another_property_is_asked_for(tmp_p
     ("name", "content", "message"),
     [
         ("a.extxyz", "", "is empty"),
-        ("a.h5", "\x00\x01", "is of no kind that ASE can read|cannot be read"),
+        ("a.h5", "\x89HDF\r\n\x1a\n", "is of no kind that ASE can read"),
+        ("a.py", "import os", "is of no kind that ASE can read"),
+        ("a.extxyz", "1\n\nAu 0 0 0\n1\n", "row 2: cannot be read as extxyz|a single atom"),
+        ("a.extxyz", "\n\n", "holds no structures"),
         ("a.extxyz", "2\n\nPt 0 0 0\n", "row 1: cannot be read as extxyz"),
         ("a.extxyz", "two\n\nPt 0 0 0\n", "row 1: cannot be read as extxyz"),
         ("a.extxyz", "1\n\nPt 0 0 zero\n", "row 1: cannot be read as extxyz"),
@@ -207,6 +224,79 @@ def test_a_file_that_breaks_off_is_refused_with_the_row(tmp_path):
         import_files([path])
 
 
+def test_nothing_is_skipped_after_an_empty_line(tmp_path):
+    path = write(tmp_path, structures(3))
+    path.write_text(path.read_text() + "\n \n")
+    assert len(import_files([path])) == 3
+    # ASE would take the three structures and not say that there are three more.
+    path.write_text(path.read_text() + write(tmp_path, structures(3), "b.extxyz").read_text())
+    with pytest.raises(ValueError, match="row 4: .* an empty line, after which ASE reads no more"):
+        import_files([path])
+
+
+@pytest.mark.parametrize("mode", ["whole", "truncated", "damaged"])
+def test_compressed_files(tmp_path, mode):
+    path = tmp_path / "set.extxyz.gz"
+    content = gzip.compress(write(tmp_path, structures(70), "set.extxyz").read_bytes())
+    if mode == "whole":
+        path.write_bytes(content)
+        assert len(import_files([path])) == 70
+        return
+    half = len(content) // 2
+    path.write_bytes(content[:half] + (b"" if mode == "truncated" else b"x" * half))
+    with pytest.raises(ValueError, match=r"is truncated|row 1: cannot be read as extxyz"):
+        import_files([path])
+
+
+def test_rows_of_a_data_base_come_page_by_page_and_in_order(tmp_path, monkeypatch):
+    path = write(tmp_path, structures(7), "set.db")
+    monkeypatch.setattr(importing, "_PAGE", 3)
+    dataset = import_files([path])
+    np.testing.assert_allclose(dataset.properties["energy_per_atom"], (10 + np.arange(7)) / 5)
+    with ase.db.connect(path) as database:
+        database.update(6, delete_keys=["band_gap"])
+    with pytest.raises(ValueError, match="row 6: no property 'band_gap'"):
+        import_files([path], properties=["band_gap"])
+
+
+def test_units_come_from_a_data_base_unless_they_are_given(tmp_path):
+    paths = [write(tmp_path, structures(2), name) for name in ("a.db", "b.db", "c.db", "d.db")]
+    for path, described in zip(
+        paths, (("gap", "", "eV"), ("gap", "", "meV"), ("gap", "", ""), "gap"), strict=True
+    ):
+        with ase.db.connect(path) as database:
+            database.metadata = {"key_descriptions": {"band_gap": described}}
+
+    def unit(*files, **units):
+        return import_files(files, properties=["band_gap"], units=units).units["band_gap"]
+
+    assert unit(paths[0]) == "eV"
+    assert unit(paths[1], band_gap="hartree") == "hartree"
+    assert [unit(path) for path in paths[2:]] == ["unknown", "unknown"]
+    with pytest.raises(ValueError, match="b.db': property 'band_gap' is in meV, but in eV in"):
+        unit(*paths[:2])
+
+
+def test_many_files_are_named_in_short(tmp_path):
+    paths = [write(tmp_path, structures(6)[i : i + 1], f"{i}.xyz") for i in range(6)]
+    metadata = import_files(paths).metadata
+    assert metadata["description"] == "imported from 0.xyz, 1.xyz, 2.xyz and 3 more"
+    assert [f["name"] for f in metadata["files"]] == [path.name for path in paths]
+
+
+def test_progress_is_in_bytes_of_all_files(tmp_path, capsys):
+    paths = [write(tmp_path, structures(5), name) for name in ("a.xyz", "b.traj", "c.db")]
+    import_files(paths, progress=True)
+    shown = capsys.readouterr().err
+    assert "15 structures" in shown
+    assert shown.count("100%") == 2  # the files, and the comparison
+
+
+def test_importing_does_not_wait_for_tensorflow():
+    code = "import sys, tfgen.datasets.importing; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_bad_arguments(tmp_path):
     path = write(tmp_path, structures(2))
     with pytest.raises(FileNotFoundError, match="none.xyz' does not exist"):
@@ -219,6 +309,8 @@ def test_bad_arguments(tmp_path):
         import_files([path], seed=-1)
     with pytest.raises(ValueError, match="tolerance is -1"):
         import_files([path], tolerance=-1)
+    with pytest.raises(ValueError, match="fractions are"):
+        import_files([path], fractions=(0.5, 0.1, 0.1))
     with pytest.raises(ValueError, match="unit is given for 'colour'"):
         import_files([path], units={"colour": "nm"})
 
@@ -238,21 +330,113 @@ def mixed() -> Dataset:
     return Dataset(images, values, units, np.arange(10) % 3, {"name": "mixed"})
 
 
-@pytest.mark.parametrize("name", ["out.extxyz", "out.xyz", "out.traj", "out.db", "out.json"])
+def assert_same(a: Dataset, b: Dataset) -> None:
+    for ours, theirs in zip(a.structures, b.structures, strict=True):
+        np.testing.assert_array_equal(ours.positions, theirs.positions)
+        np.testing.assert_array_equal(ours.numbers, theirs.numbers)
+        np.testing.assert_array_equal(ours.cell.array, theirs.cell.array)
+        np.testing.assert_array_equal(ours.pbc, theirs.pbc)
+    for key, values in a.properties.items():
+        np.testing.assert_array_equal(values, b.properties[key])
+
+
+EXACT = ["out.extxyz", "out.xyz", "out.extxyz.gz", "out.traj", "out.db", "out.json"]
+
+
+@pytest.mark.parametrize("name", EXACT)
 def test_export_and_import_lose_nothing(tmp_path, name):
     dataset = mixed()
     path = tmp_path / name
     assert export(dataset, path) == 10
-    back = import_files([path], properties=["gap"], units={"gap": "meV"}, tolerance=0.0)
+    units = {} if path.suffix in (".db", ".json") else {"gap": "meV"}
+    back = import_files([path], properties=["gap"], units=units, tolerance=0.0)
     assert len(back) == 10
-    for a, b in zip(dataset.structures, back.structures, strict=True):
-        np.testing.assert_array_equal(a.positions, b.positions)
-        np.testing.assert_array_equal(a.numbers, b.numbers)
-        np.testing.assert_array_equal(a.cell.array, b.cell.array)
-        np.testing.assert_array_equal(a.pbc, b.pbc)
-    for key, values in dataset.properties.items():
-        np.testing.assert_array_equal(back.properties[key], values)
+    assert_same(dataset, back)
     assert back.units["gap"] == "meV"
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["out.extxyz", "out.traj", "out.db"]))
+def test_any_structure_and_number_survives_to_the_last_bit(tmp_path_factory, seed, name):
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(4):
+        n = int(rng.integers(1, 6))
+        positions = rng.normal(size=(n, 3)) * 10.0 ** rng.integers(-3, 4)
+        cell = rng.normal(size=(3, 3)) * rng.choice([0, 1, 30], size=(3, 1))
+        pbc = (rng.random(3) < 0.5) & cell.any(axis=1)
+        images.append(Atoms(rng.integers(1, 100, n), positions, cell=cell, pbc=pbc))
+    values = rng.normal(size=(2, 4)) * 10.0 ** rng.integers(-300, 300, size=(2, 4))
+    properties = dict(zip(("energy_per_atom", "gap"), values, strict=True))
+    dataset = Dataset(images, properties, dict.fromkeys(properties, "1"), np.zeros(4))
+    path = tmp_path_factory.mktemp("exported") / name
+    export(dataset, path)
+    rows = [
+        row for _, row in zip(range(4), importing._read(path, importing._kind(path)), strict=True)
+    ]
+    found = {k: np.array([importing._value(r, k, "") for r in rows]) for k in properties}
+    assert_same(dataset, Dataset([r.structure for r in rows], found, dataset.units, np.zeros(4)))
+
+
+@pytest.mark.parametrize("name", ["out.extxyz", "out.traj", "out.db"])
+def test_import_export_import_gives_the_same_data_set(tmp_path, name):
+    once = import_files([write(tmp_path, structures(12))], properties=["band_gap"])
+    export(once, tmp_path / name)
+    again = import_files([tmp_path / name], properties=["band_gap"])
+    assert_same(once, again)
+    assert (once.units, list(once.properties)) == (again.units, list(again.properties))
+    np.testing.assert_array_equal(once.split, again.split)
+
+
+def test_a_property_may_have_any_name_or_is_refused(tmp_path):
+    def named(name):
+        return Dataset(structures(1), {name: np.array([0.25])}, {name: "1"}, np.zeros(1))
+
+    for place, name in enumerate(("split", "free_energy", "dipole", "Übergröße", "a b=c", "T")):
+        path = tmp_path / f"{place}.extxyz"
+        export(named(name), path)
+        assert import_files([path], properties=[name]).properties[name].tolist() == [0.25]
+    for name in ("Lattice", "pbc", "stress", "uid"):
+        with pytest.raises(ValueError, match=f"a meaning of its own for '{name}'"):
+            export(named(name), tmp_path / "b.extxyz")
+        export(named(name), tmp_path / f"{name}.traj")
+        back = import_files([tmp_path / f"{name}.traj"], properties=[name])
+        assert back.properties[name].tolist() == [0.25]
+    with pytest.raises(ValueError, match="cannot be written as db: Bad key"):
+        export(named("pbc"), tmp_path / "b.db")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:ase")
+def test_what_a_format_has_no_room_for_is_told(tmp_path):
+    slab = bulk("Pt", cubic=True)
+    slab.rattle(0.1, seed=1)
+    slab.set_cell([[4, 0, 0], [1, 4, 0], [0.3, 0, 20 / 3]])
+    slab.pbc = [True, True, False]
+    one = Dataset([slab], {"gap": np.array([0.5])}, {"gap": "meV"}, np.zeros(1))
+
+    def told(what, name):
+        export(what, tmp_path / name)
+        return losses(what, tmp_path / name)
+
+    assert told(one, "a.db") == []
+    for name in ("a.traj", "a.extxyz"):
+        assert told(one, name) == ["the unit of gap (import it with --unit gap=meV)"]
+    periodic = "which directions are periodic"
+    assert told(one, "POSCAR")[:2] == ["property gap", periodic]
+    assert told(one, "a.cif")[:2] == ["property gap", periodic]
+    digits = told(one, "a.pdb")[2:]
+    read = ase.io.read(tmp_path / "a.pdb")
+    for what, change, line in (
+        ("cell vectors", read.cell.array - slab.cell.array, digits[0]),
+        ("positions", read.positions - slab.positions, digits[1]),
+    ):
+        assert line == f"digits of the {what} (off by up to {np.abs(change).max():.1g} Å)"
+    assert "ASE does not read png" in told(one, "a.png")[1]
+    mixed_up = Atoms("CuAuCu", 3 * np.eye(3), cell=[9, 9, 9], pbc=True)
+    plain = Dataset([mixed_up], {}, {}, np.zeros(1))
+    assert told(plain, "a.vasp") == []
+    with pytest.raises(ValueError, match="cannot be written as vasp: Lattice vectors must be"):
+        export(Dataset(structures(1), {}, {}, np.zeros(1)), tmp_path / "POSCAR", overwrite=True)
 
 
 def test_exported_energies_are_where_ase_looks_for_them(tmp_path):
@@ -286,6 +470,11 @@ def test_export_refuses(tmp_path):
         export(dataset, tmp_path / "out.xyz", split="dev")
     with pytest.raises(ValueError, match="'test' has no structures"):
         export(dataset.select("train"), tmp_path / "out.xyz", split="test")
+    many = Dataset(structures(1) * 501, {}, {}, np.zeros(501))
+    with pytest.raises(ValueError, match="too slow at writing JSON for 501 structures"):
+        export(many, tmp_path / "out.json")
+    with pytest.raises(ValueError, match="traj cannot be compressed; try .extxyz.gz"):
+        export(dataset, tmp_path / "out.traj.gz")
     (tmp_path / "there.xyz").write_text("precious")
     with pytest.raises(FileExistsError):
         export(dataset, tmp_path / "there.xyz")

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from tfgen.datasets.recipe import Recipe, find_recipe, load_recipe
+import tfgen.datasets.recipe as module
+from tfgen.datasets.recipe import (
+    Explore,
+    Recipe,
+    Relax,
+    Sample,
+    Select,
+    Split,
+    find_recipe,
+    load_recipe,
+)
 
 GOOD = """
 name = "x"
@@ -26,21 +38,96 @@ def test_the_shortest_recipe_has_defaults(tmp_path):
     recipe = load_recipe(write(tmp_path, GOOD))
     assert isinstance(recipe, Recipe)
     assert (recipe.name, recipe.sample.formula, recipe.sample.count) == ("x", ("Pt5",), 10)
-    assert (recipe.relax.potential, recipe.relax.fmax) == ("emt", 0.01)
+    assert (recipe.relax.potential, recipe.relax.fmax) == ("emt", 0.001)
     assert recipe.split.train == 0.8
     assert recipe.text == GOOD
 
 
 def test_the_recipe_in_the_documentation_is_valid(tmp_path):
-    import tfgen.datasets.recipe as module
-
     text = module.__doc__.split("```toml\n")[1].split("```")[0]
     recipe = load_recipe(write(tmp_path, text))
     assert recipe.select.max_count == 1000
-    assert recipe.starts() == recipe.starts()
+    assert recipe.explore == Explore(5, 400, moves=("rattle", "relocate", "twist", "splice"))
+    assert recipe.relax.snapshots == (0, 10)
 
 
-@pytest.mark.parametrize("name", ["pt13", "pt10"])
+def test_the_recipes_in_the_documentation_of_calculators_are_valid(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text("utf-8")
+    blocks = [block.split("```")[0] for block in text.split("```toml\n")[1:]]
+    assert len(blocks) == 4
+    for block in blocks:
+        whole = block if "[sample]" in block else GOOD + block
+        recipe = load_recipe(write(tmp_path, whole))
+        assert not recipe.relax.batched
+    for block in text.split("```python\n")[1:]:
+        compile(block.split("```")[0], "cluster.md", "exec")
+
+
+def test_every_key_is_in_the_documentation():
+    text = module.__doc__
+    for section in (Sample, Relax, Explore, Select, Split):
+        for field in dataclasses.fields(section):
+            assert f"{field.name} = " in text, field.name
+
+
+def test_the_record_of_what_is_made_is_plain_and_leaves_out_the_selection(tmp_path):
+    text = module.__doc__.split("```toml\n")[1].split("```")[0]
+    recipe = load_recipe(write(tmp_path, text))
+    assert json.loads(json.dumps(recipe.starts())) == recipe.starts()
+    assert set(recipe.starts()) == {"sample", "relax", "explore"}
+    changed = dataclasses.replace(recipe, select=Select(), split=Split(1.0, 0.0, 0.0))
+    assert changed.starts() == recipe.starts()
+    for change in (
+        {"sample": dataclasses.replace(recipe.sample, kinds=("bulk",))},
+        {"relax": dataclasses.replace(recipe.relax, arguments={"a": 1})},
+        {"explore": None},
+    ):
+        assert dataclasses.replace(recipe, **change).starts() != recipe.starts()
+
+
+ASE = """
+name = "x"
+[sample]
+formula = "Fe5"
+count = 10
+[relax]
+potential = "my.package:factory.from_file"
+time_limit = 60
+[relax.arguments]
+path = "a"
+n = [1, 2.5, true]
+[relax.arguments.deeper]
+x = "y"
+"""
+
+
+def test_an_ase_calculator_knows_all_elements(tmp_path):
+    recipe = load_recipe(write(tmp_path, ASE))
+    assert not recipe.relax.batched
+    assert recipe.relax.potential == "my.package:factory.from_file"
+    assert (recipe.relax.time_limit, recipe.relax.fmax) == (60.0, 0.01)
+    assert recipe.relax.arguments == {"path": "a", "n": [1, 2.5, True], "deeper": {"x": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("time_limit = 60", "time_limit = 0"), "relax.time_limit is 0; a number > 0 and <= 1e.08"),
+        (("time_limit = 60", "vacuum = -1"), "relax.vacuum is -1; a number >= 0"),
+        (('path = "a"', "path = 1979-05-27"), "relax.arguments holds something else .* date"),
+        (('path = "a"', "path = inf"), "relax.arguments holds something else"),
+        (("[relax.arguments]", "[relax.argument]"), "unknown key 'relax.argument'"),
+        (('"my.package:factory.from_file"', '"emt"'), "Fe.* 'emt' does not know|goes with an ASE"),
+        (('"my.package:factory.from_file"', '"my.package"'), "is 'my.package'; allowed is 'emt'"),
+    ],
+)
+def test_bad_calculators(tmp_path, change, message):
+    assert change[0] in ASE
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write(tmp_path, ASE.replace(*change)))
+
+
+@pytest.mark.parametrize("name", ["pt13", "pt10", "pt-subnm", "cuau13"])
 def test_recipes_are_found_by_name(name):
     assert load_recipe(name).name == name
     assert find_recipe(name).parent.name == name
@@ -59,7 +146,7 @@ def test_missing_recipes(recipe):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("name", "nmae"), "unknown key 'nmae'; allowed are description, name"),
+        (("name", "nmae"), "unknown key 'nmae'; allowed are description, explore"),
         (("count", "cuont"), "unknown key 'sample.cuont'; allowed are count"),
         (('name = "x"', ""), "name is missing"),
         (("[sample]", "[relax]"), "sample. is missing"),
@@ -87,6 +174,50 @@ def test_missing_recipes(recipe):
         (("[sample]", "[sample]\nmin_distance = -1"), "sample.min_distance is -1"),
         (("[sample]", "[sample]\nmin_distance = nan"), "sample.min_distance is nan"),
         (("[sample]", '[relax]\npotential = "dft"\n[sample]'), "relax.potential is 'dft'"),
+        (("[sample]", '[relax]\npotential = ":"\n[sample]'), "MODULE:NAME"),
+        (("[sample]", "[relax]\narguments = {}\n[sample]"), "arguments goes with an ASE calc"),
+        (("[sample]", "[relax]\ntime_limit = 9\n[sample]"), "time_limit goes with an ASE calc"),
+        (("[sample]", "[relax]\nsnapshots = 3\n[sample]"), "relax.snapshots is 3; a list of grow"),
+        (
+            ("[sample]", "[relax]\nsnapshots = [3, 3]\n[sample]"),
+            r"snapshots is \[3, 3\]; a list of",
+        ),
+        (("[sample]", "[relax]\nsnapshots = [-1]\n[sample]"), r"snapshots is \[-1\]"),
+        (("[sample]", "[relax]\nsnapshots = [true]\n[sample]"), r"snapshots is \[True\]"),
+        (
+            ("[sample]", "[relax]\nsnapshots = [2000]\n[sample]"),
+            "must be below relax.max_steps, 2000",
+        ),
+        (("[sample]", "[explore]\ncount = 3\n[sample]"), "explore.rounds is missing"),
+        (("[sample]", "[explore]\nrounds = 3\n[sample]"), "explore.count is missing"),
+        (("[sample]", "[explore]\nrounds = 0\ncount = 3\n[sample]"), "explore.rounds is 0"),
+        (("[sample]", "[explore]\nrounds = 1\ncount = 0\n[sample]"), "explore.count is 0"),
+        (
+            ("[sample]", "[explore]\nrounds = 1\ncount = 1\nparents = 0\n[sample]"),
+            "explore.parents is 0",
+        ),
+        (
+            ("[sample]", "[explore]\nrounds = 1\ncount = 1\ngrow = 1.1\n[sample]"),
+            "explore.grow is 1.1",
+        ),
+        (
+            ("[sample]", "[explore]\nrounds = 1\ncount = 1\nhigher = -1\n[sample]"),
+            "explore.higher is -1",
+        ),
+        (
+            ("[sample]", '[explore]\nrounds = 1\ncount = 1\nmoves = "hop"\n[sample]'),
+            "holds 'hop'; allowed are rattle",
+        ),
+        (
+            ("[sample]", '[sample]\nkinds = ["crystal"]'),
+            "sample.kinds holds 'crystal'; allowed are packing",
+        ),
+        (('"Pt5"', '["PtAu", "AuPt"]'), "'PtAu' and 'AuPt', which are the same composition"),
+        (
+            ("[sample]", '[select]\nmax_count = 5\nmethod = "best"\n[sample]'),
+            "method is 'best'; allowed are random, farthest",
+        ),
+        (("[sample]", '[select]\nmethod = "farthest"\n[sample]'), "goes with select.max_count"),
         (("[sample]", "[relax]\nfmax = 0.0\n[sample]"), "relax.fmax is 0.0; a number > 0"),
         (("[sample]", '[relax]\nfmax = "1"\n[sample]'), "relax.fmax is '1'"),
         (("[sample]", "[relax]\nmax_steps = 0\n[sample]"), "relax.max_steps is 0"),

@@ -1,4 +1,4 @@
-"""Packings: no overlaps, the outlines promised, the same for the same seed."""
+"""Starts: no overlaps, the outlines promised, kinds in turn, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.datasets.sampling import SHAPES, pack
+from tfgen.datasets import motifs
+from tfgen.datasets.sampling import KINDS, SHAPES, pack, starts
 
 
 def gyration(positions: np.ndarray) -> np.ndarray:
@@ -88,3 +89,51 @@ def test_bad_input(arguments, message):
     given_ = {"numbers": np.full(3, 78), "count": 2, "rng": np.random.default_rng(0)} | arguments
     with pytest.raises(ValueError, match=message):
         pack(**given_)
+
+
+def test_kinds_and_shapes_take_turns(monkeypatch):
+    monkeypatch.setattr(motifs, "_JITTER", 0.0)
+    numbers, rng = np.full(19, 78), np.random.default_rng(0)
+    made = starts(
+        numbers, 25, rng, kinds=["bulk", "packing"], shapes=["planar", "compact"], first=3
+    )
+    low, _, high = gyration(made).T
+    i, j = np.triu_indices(19, 1)
+    squared = (np.linalg.norm(made[:, i] - made[:, j], axis=2) / (2 * covalent_radii[78])) ** 2
+    crystal = np.isclose(3 * squared, np.round(3 * squared)).all(axis=1)
+    turn = 3 + np.arange(25)
+    np.testing.assert_array_equal(crystal, turn % 2 == 0)
+    np.testing.assert_array_equal(low < 0.1 * high, (turn % 2 == 1) & (turn // 2 % 2 == 0))
+
+
+@given(
+    st.lists(st.sampled_from([29, 78, 79]), min_size=1, max_size=15),
+    st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True),
+    st.integers(1, 9),
+    st.integers(0, 99),
+)
+def test_starts_of_all_kinds(numbers, kinds, count, first):
+    one, same = (
+        starts(np.array(numbers), count, np.random.default_rng(0), kinds=kinds, first=first)
+        for _ in range(2)
+    )
+    assert one.shape == (count, len(numbers), 3)
+    assert np.isfinite(one).all()
+    np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kinds": []}, "kinds is .*; one or more of packing, motif, bulk"),
+        ({"kinds": ["packing", "ball"]}, "kinds is .'packing', 'ball'"),
+        ({"shapes": ["round"]}, "shapes is .'round'.; one or more of compact"),
+        ({"first": -1}, "first is -1"),
+        ({"count": 0}, "count is 0"),
+        ({"packing": 2.0}, "packing is 2.0"),
+    ],
+)
+def test_bad_input_for_starts(arguments, message):
+    given_ = {"numbers": np.full(3, 78), "count": 2, "rng": np.random.default_rng(0)} | arguments
+    with pytest.raises(ValueError, match=message):
+        starts(**given_)

@@ -191,6 +191,20 @@ def test_something_else_than_hdf5(path):
         (replace("offsets", np.array([], int)), "has no structures"),
         (replace("offsets", [0, 3, 3, 12, 18, 22]), "'offsets' does not grow"),
         (replace("offsets", [0, 3, 7, 12, 18, 21]), "'numbers' has shape"),
+        (replace("offsets", np.array([0, 9, 7, 12, 18, 22], "u8")), "'offsets' does not grow"),
+        (
+            replace("offsets", np.array([0, 3, 7, 12, 18, 22.0])),
+            "'offsets' has shape .* of float64",
+        ),
+        (replace("offsets", 22), r"'offsets' has shape \(\)"),
+        (replace("numbers", np.full(22, 29.5)), "'numbers' has shape .* of float64"),
+        (replace("numbers", np.full(22, 200)), "something else than atomic numbers"),
+        (replace("positions", np.ones((22, 3), complex)), "'positions' has shape .* of complex128"),
+        (replace("properties/zeal", ["a", "b", "c", "d", "e"]), "'zeal' has shape .* of object"),
+        (replace("properties", np.zeros(5)), "'properties' is missing"),
+        (replace("pbc", np.ones((5, 3), bool)), "periodic along an axis without cell vector"),
+        (lambda f: f.attrs.modify("metadata", '{"counts": [1]}'), "'counts' in 'metadata' is not"),
+        (lambda f: f.attrs.modify("metadata", '{"counts": {"a": "b"}}'), "a count in 'metadata'"),
         (replace("numbers", np.zeros(22, int)), "something else than atomic numbers"),
         (replace("positions", np.full((22, 3), np.nan)), "'positions' that are not finite"),
         (replace("positions", np.zeros((22, 2))), r"'positions' has shape \(22, 2\)"),
@@ -209,6 +223,16 @@ def test_files_with_the_wrong_content(path, change, message):
         Dataset.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_arrays_larger_than_memory(path):
+    def huge(file: h5py.File) -> None:
+        del file["offsets"]
+        file.create_dataset("offsets", (1 << 50,), np.int64, chunks=(1024,), compression="gzip")
+
+    edit(path, huge)
+    with pytest.raises(ValueError, match="does not fit into memory"):
+        Dataset.load(path)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,10 @@ from tfgen._warnings import TfgenWarning
 __all__ = [
     "TARGETS",
     "check_extxyz",
+    "descriptor_option",
+    "fingerprint_from",
     "fingerprint_option",
+    "imported",
     "output_option",
     "overwrite_option",
     "path_argument",
@@ -30,9 +35,35 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
     help="Repeats the command exactly on the same machine.",
 )  # fmt: skip
+
+
+class _ImportPath(click.ParamType):
+    """MODULE:NAME, or one of some names that need no module."""
+
+    name = "MODULE:NAME"
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from tfgen.calculators import is_import_path
+
+        if value not in self._names and not is_import_path(value):
+            known = "".join(f"{name!r}, " for name in self._names)
+            self.fail(f"{value!r} is not one of {known}MODULE:NAME", param, ctx)
+        return str(value)
+
+
+PRESETS = ("default", "fung2022")
 fingerprint_option = click.option(
-    "--fingerprint", type=click.Choice(["default", "fung2022"]), default="default",
-    show_default=True, help="The project's own fingerprint, or the source paper's.",
+    "--fingerprint", type=_ImportPath(*PRESETS), default="default", show_default=True,
+    metavar=f"{'|'.join(PRESETS)}|MODULE:NAME",
+    help="The project's own fingerprint, the source paper's, or one's own: MODULE:NAME is a "
+    "Fingerprint, or a function that makes one from a list of elements.",
+)  # fmt: skip
+descriptor_option = click.option(
+    "--descriptor", "descriptors", type=_ImportPath(), multiple=True, metavar="MODULE:CLASS",
+    help="A descriptor of one's own that the model was trained with; may be repeated.",
 )  # fmt: skip
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 
@@ -89,6 +120,41 @@ class _Target(click.ParamType):
 TARGETS = _Target()
 
 
+def imported(path: str) -> Any:
+    """Imports what MODULE:NAME names; modules in the current folder are found, too.
+
+    Raises:
+        ValueError: if there is no such thing, or the module fails.
+    """
+    module, _, name = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a file that lies here must not hide an installed module
+    try:
+        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except Exception as error:  # modules raise what they like
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path!r} cannot be imported: {reason}") from error
+
+
+def fingerprint_from(name: str, species: list[str]) -> Any:
+    """Returns the preset of that name for the elements, or what MODULE:NAME makes of them.
+
+    Raises:
+        ValueError: if it cannot be imported, or is no fingerprint.
+    """
+    from tfgen.fingerprint import Fingerprint
+
+    if name in PRESETS:
+        return Fingerprint.preset(name, species)
+    found = imported(name)
+    if not isinstance(found, Fingerprint) and callable(found):
+        found = found(species)
+    if not isinstance(found, Fingerprint):
+        raise ValueError(f"fingerprint {name!r} is a {type(found).__name__}, no tfgen.Fingerprint")
+    return found
+
+
 def potential_from(name: str) -> Any:
     """Returns what evaluates energies: "auto", "emt", "none", or MODULE:CLASS of an ASE calculator.
 
@@ -103,15 +169,13 @@ def potential_from(name: str) -> Any:
         from tfgen.potentials.emt import EMT
 
         return EMT()
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    from tfgen.calculators import is_import_path, make_calculator
+
+    if not is_import_path(name):
         raise click.BadParameter(
             f"{name!r} is none of auto, emt, none, MODULE:CLASS", param_hint="--potential"
         )
-    try:
-        return getattr(importlib.import_module(module), attribute)()
-    except Exception as error:
-        raise ValueError(f"calculator {name!r} cannot be made: {error}") from error
+    return make_calculator(name)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tfgen._tensorflow import load_quietly
+from tfgen.cli._options import shown_warnings
 
 __all__ = ["dataset"]
 
@@ -26,18 +27,18 @@ def dataset() -> None:
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Number of processes; the data set does not depend on it.",
+    help="Number of local processes, 1 if not given; the data set does not depend on it.",
 )
 @click.option(
     "--executor",
     type=click.Choice(["local", "dask"]),
     default="local",
     show_default=True,
-    help="Where the work runs.",
+    help="Where the work runs: here, or on a Dask cluster that is there already.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Address of a Dask scheduler.")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Of the Dask cluster, like tcp://10.0.0.1:8786."
+)
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -47,7 +48,7 @@ def build(
     recipe: str,
     output: str,
     seed: int,
-    workers: int,
+    workers: int | None,
     executor: str,
     scheduler: str | None,
     overwrite: bool,
@@ -57,8 +58,11 @@ def build(
     Run again after an interruption, it goes on where it stopped.
     """
     if executor == "dask":
-        raise click.UsageError("--executor dask comes in a later version; use --workers for now")
-    if scheduler is not None:
+        if scheduler is None:
+            raise click.UsageError("--executor dask needs --scheduler ADDRESS")
+        if workers is not None:
+            raise click.UsageError("--workers goes with --executor local; Dask has its own workers")
+    elif scheduler is not None:
         raise click.UsageError("--scheduler goes with --executor dask")
     load_quietly()
     from tfgen.datasets.building import build as run
@@ -67,7 +71,17 @@ def build(
 
     loaded = load_recipe(recipe)
     try:
-        result = run(loaded, output, seed=seed, workers=workers, overwrite=overwrite, progress=True)
+        with shown_warnings():
+            result = run(
+                loaded,
+                output,
+                seed=seed,
+                workers=workers or 1,
+                executor=executor,
+                scheduler=scheduler,
+                overwrite=overwrite,
+                progress=True,
+            )
     except KeyboardInterrupt:
         done = len(list(partial_folder(output).glob("chunk-*.npz")))
         raise click.ClickException(
@@ -167,7 +181,7 @@ def info(file: str, as_json: bool) -> None:
     required=True,
     type=_OUTPUT,
     help="File to write; its suffix decides on the format. "
-    "extxyz, traj and db keep everything exactly.",
+    "extxyz, traj and db keep structures and properties to the last bit.",
 )
 @click.option(
     "--split",
@@ -179,9 +193,14 @@ def info(file: str, as_json: bool) -> None:
 def export(file: str, output: str, split: str, overwrite: bool) -> None:
     """Write the structures of FILE.h5 in any format that ASE writes."""
     from tfgen.datasets.exporting import export as run
+    from tfgen.datasets.exporting import losses
     from tfgen.datasets.storage import Dataset
 
-    count = run(Dataset.load(file), output, split=split, overwrite=overwrite)
+    loaded = Dataset.load(file)
+    count = run(loaded, output, split=split, overwrite=overwrite, progress=True)
+    lost = losses(loaded.select(split), output)
+    if lost:
+        click.echo(f"Note: {output} does not hold: {'; '.join(lost)}", err=True)
     click.echo(f"{output}: {count} structures")
 
 

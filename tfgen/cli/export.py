@@ -7,7 +7,13 @@ from pathlib import Path
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import output_option, overwrite_option, path_argument
+from tfgen.cli._options import (
+    descriptor_option,
+    imported,
+    output_option,
+    overwrite_option,
+    path_argument,
+)
 
 
 @click.command(short_help="Export a SavedModel.")
@@ -17,8 +23,11 @@ from tfgen.cli._options import output_option, overwrite_option, path_argument
     "--rounds", type=click.IntRange(0), default=3, show_default=True,
     help="Rounds of search inside the signature `generate`.",
 )  # fmt: skip
+@descriptor_option
 @overwrite_option
-def export(model: Path, output: Path, rounds: int, overwrite: bool) -> None:
+def export(
+    model: Path, output: Path, rounds: int, descriptors: tuple[str, ...], overwrite: bool
+) -> None:
     """Export a model as a TensorFlow SavedModel that runs without tfgen."""
     load_quietly()
     from tfgen._files import require_folder_replaceable
@@ -27,5 +36,6 @@ def export(model: Path, output: Path, rounds: int, overwrite: bool) -> None:
     from tfgen.saved_model import export as run
 
     require_folder_replaceable(output, overwrite, CONTENTS)
-    run(Model.load(model), output, rounds=rounds, overwrite=overwrite)
+    loaded = Model.load(model, [imported(path) for path in descriptors])
+    run(loaded, output, rounds=rounds, overwrite=overwrite)
     click.echo(f"SavedModel in {output}: fingerprint, encode, decode, sample, generate")

@@ -11,6 +11,8 @@ from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import (
     TARGETS,
     check_extxyz,
+    descriptor_option,
+    imported,
     output_option,
     overwrite_option,
     path_argument,
@@ -39,6 +41,7 @@ from tfgen.cli._options import (
     help="Evaluates energies; auto is EMT if the training data is EMT's. MODULE:CLASS names an "
     "ASE calculator.",
 )  # fmt: skip
+@descriptor_option
 @seed_option
 @overwrite_option
 def generate(
@@ -49,6 +52,7 @@ def generate(
     count: int,
     relax: str,
     potential: str,
+    descriptors: tuple[str, ...],
     seed: int,
     overwrite: bool,
 ) -> None:
@@ -66,7 +70,7 @@ def generate(
         raise click.BadParameter("each property takes one target", param_hint="--target")
     require_absent(output, overwrite)
     evaluator = potential_from(potential)
-    loaded = Model.load(model)
+    loaded = Model.load(model, [imported(path) for path in descriptors])
     with shown_warnings():
         generated = run(
             loaded,

@@ -9,6 +9,7 @@ import click
 from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import (
     check_extxyz,
+    fingerprint_from,
     fingerprint_option,
     output_option,
     overwrite_option,
@@ -38,7 +39,6 @@ def reconstruct(
     load_quietly()
     from tfgen._files import require_absent
     from tfgen.datasets.importing import read_structures
-    from tfgen.fingerprint import Fingerprint
     from tfgen.generation import write
     from tfgen.reconstruction import CONVERGED
     from tfgen.reconstruction import reconstruct as run
@@ -50,7 +50,7 @@ def reconstruct(
         if atoms.pbc.any():
             raise ValueError(f"{str(file)!r}, structure {row}: periodic; clusters are needed")
     elements = sorted({str(e) for s in structures for e in s.symbols})
-    chosen = Fingerprint.preset(fingerprint, elements)
+    chosen = fingerprint_from(fingerprint, elements)
     targets = chosen.create(structures)
     formulas = [s.get_chemical_formula() for s in structures]
     result = run(chosen, targets, formulas, seed=seed, max_rounds=max_rounds, progress=True)

@@ -9,6 +9,7 @@ import click
 
 from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import (
+    fingerprint_from,
     fingerprint_option,
     output_option,
     overwrite_option,
@@ -59,7 +60,6 @@ def train(
     load_quietly()
     from tfgen._files import require_folder_replaceable
     from tfgen.datasets.storage import Dataset
-    from tfgen.fingerprint import Fingerprint
     from tfgen.model import MODEL_FILES
     from tfgen.training import train as run
 
@@ -76,7 +76,7 @@ def train(
         model = run(
             data,
             properties,
-            fingerprint=Fingerprint.preset(fingerprint, elements),
+            fingerprint=fingerprint_from(fingerprint, elements),
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,

@@ -1,78 +1,53 @@
-"""Builds a data set from a recipe: sample, relax, select, split; resumable, in parallel.
+"""Builds a data set from a recipe: make, relax, explore, select, split; resumable, in parallel.
 
-The work is cut into chunks, each a pure function of recipe, seed and its place, so that the data
-set is the same whatever the number of workers and of interruptions. Finished chunks wait in the
-folder `FILE.h5.partial` until all are there.
+The work is cut into rounds of tasks, each a pure function of recipe, seed, its place and the minima
+of the rounds before, so that the data set is the same whatever the number and kind of workers and
+whatever interrupts it. Results wait in the folder `FILE.h5.partial` until all are there.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import functools
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import shutil
-import signal
-import threading
+import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from ase import Atoms
 from tqdm import tqdm
 
 from tfgen import __version__
 from tfgen._files import new_file, require_absent
-from tfgen._tensorflow import load_quietly
-from tfgen.datasets.recipe import Recipe, Relax, load_recipe
-from tfgen.datasets.sampling import pack
-from tfgen.datasets.storage import Dataset, assign_splits, provenance
-from tfgen.potentials.emt import EMT
-from tfgen.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
-from tfgen.relaxation import relax
-from tfgen.similarity import duplicates
-from tfgen.structures import numbers_from_formula
-from tfgen.validity import BOND_FACTOR, connected
+from tfgen._warnings import TfgenWarning
+from tfgen.datasets import exploring
+from tfgen.datasets.execution import (
+    EXECUTORS,
+    ProcessDiedError,
+    Processes,
+    Workers,
+    completed,
+    dask_executor,
+)
+from tfgen.datasets.filtering import failures, select
+from tfgen.datasets.recipe import Recipe, load_recipe
+from tfgen.datasets.storage import Dataset
+from tfgen.datasets.tasks import Results, Task, check_apart, run, run_apart
+from tfgen.structures import bucket
 
 __all__ = ["build", "partial_folder"]
 
-PARTIAL_VERSION = 1
-# Starts in a chunk: enough to fill the relaxation's batches, few enough to lose little.
-CHUNK = 800
-# Pairs of atoms in a chunk's structures, so that large structures come in smaller chunks.
-PAIRS_PER_CHUNK = 2_000_000
-# Relaxed structures are kicked until they came back to their energy (within RETURNED, eV) so many
-# times in a row, or KICKS times: forces vanish at saddle points too, but few survive two kicks.
-RETURNED, RETURNS, KICKS = 0.002, 2, 6
+PARTIAL_VERSION = 3
 
 # How the names of everything in a folder of unfinished work begin.
-_OWN = ("task.json", ".task-", "chunk-", ".chunk-")
+_OWN = ("task.json", ".task-", "chunk-", ".chunk-", "dataset.h5", ".dataset-")
 
-# What the seed is used for, so that no two uses share random numbers.
-_SAMPLING, _CHOOSING, _SPLITTING = range(3)
-
-
-class _Chunk(NamedTuple):
-    """One task: the starts from `first` on, `size` of them, of one formula."""
-
-    place: int
-    formula: str
-    first: int
-    size: int
-
-
-class _Minima(NamedTuple):
-    """Everything that came out of the relaxations, in the order of the starts."""
-
-    structures: list[Atoms]
-    energy: np.ndarray
-    converged: np.ndarray
+_Runner = Callable[[Sequence[Task]], Iterator[tuple[Task, list[Results]]]]
 
 
 def build(
@@ -81,108 +56,179 @@ def build(
     *,
     seed: int = 0,
     workers: int = 1,
+    executor: str = "local",
+    scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Dataset:
     """Runs a recipe and writes the data set; called again after an interruption, it goes on.
 
-    Starts that do not converge, fall apart (bonds are distances up to `validity.BOND_FACTOR` times
-    the sum of covalent radii) or equal a lower minimum are dropped and counted, all before the
-    split. The structures come sorted by composition, then by energy.
+    Structures that do not converge, fall apart (bonds are distances up to `validity.BOND_FACTOR`
+    times the sum of covalent radii) or equal a lower minimum are dropped and counted, all before
+    the split. The structures come sorted by composition, then by energy.
+
+    With an ASE calculator each structure is relaxed in a worker process that it may crash, or that
+    is killed at the recipe's time limit; the structure is counted, and the others go on.
 
     Args:
         recipe: what to build; a recipe, the path of its file, or its name in `datasets/`.
         output: the HDF5 file to write.
         seed: of all random choices.
-        workers: number of processes; the data set does not depend on it.
+        workers: number of processes, if `executor` is "local".
+        executor: "local", or "dask" for a Dask cluster that is there already.
+        scheduler: address of the Dask scheduler.
         overwrite: replace `output`, and discard what is left of another, interrupted build.
         progress: show a progress bar.
 
     Returns:
-        The data set that was written; `metadata["counts"]` says what became of the starts.
+        The data set that was written; `metadata["counts"]` says what became of the structures. It
+        does not depend on `workers` and `executor`.
 
     Raises:
         FileNotFoundError: if there is no such recipe.
         FileExistsError: if the output exists and `overwrite` is false.
-        ValueError: if the recipe is not valid, nothing is left (says which filter took how many),
-            the interrupted build in `FILE.h5.partial` is another one, or an argument is out of
-            its range.
-        ChildProcessError: if a worker process dies; what is done is kept.
+        ValueError: if the recipe is not valid, its calculator cannot be made, nothing is left (says
+            which filter took how many), the interrupted build in `FILE.h5.partial` is another one,
+            or an argument is out of its range.
+        ImportError: if Dask is asked for and not installed.
+        ConnectionError: if the Dask scheduler cannot be reached.
+        ChildProcessError: if worker processes die again and again; what is done is kept.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    if seed < 0:
-        raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
-    if workers < 1:
-        raise ValueError(f"workers is {workers!r}; at least 1 is needed")
-    output = require_absent(output, overwrite)
+    _check_arguments(seed, workers, executor, scheduler)
     folder = partial_folder(output)
-    _prepare(folder, _task(recipe, seed), overwrite)
-    chunks = _chunks(recipe)
-    missing = [c for c in chunks if _load_chunk(folder, c) is None]
-    with tqdm(
-        total=sum(c.size for c in chunks),
-        initial=sum(c.size for c in chunks) - sum(c.size for c in missing),
-        desc=f"relaxing {recipe.name}",
-        unit="",
-        disable=not progress,
-    ) as bar:
-        if min(workers, len(missing)) < 2:
-            done = _run_here(folder, recipe, seed, missing)
-        else:
-            done = _run_in_processes(folder, recipe, seed, missing, workers)
-        for chunk in done:
-            bar.update(chunk.size)
-    dataset = _select(recipe, seed, _gather(folder, chunks))
-    dataset.save(output, overwrite)
-    shutil.rmtree(folder, ignore_errors=True)
+    task = _record(recipe, seed)
+    if not overwrite and (ready := _finished(Path(output), folder, task, recipe)) is not None:
+        _remove(folder)
+        return ready
+    output = require_absent(output, overwrite)
+    _prepare(folder, task, overwrite)
+    try:
+        results, rounds = _relaxed(recipe, seed, folder, workers, scheduler, progress)
+    except BaseException:
+        if not any(folder.glob("chunk-*")):
+            _remove(folder)  # nothing is lost with it
+        raise
+    failed = failures(r for parts in results.values() for r in parts)
+    dataset = select(recipe, seed, results, rounds if recipe.explore else [])
+    if failed:
+        warnings.warn(f"the calculator failed for some, most often: {failed}", TfgenWarning, 2)
+    whole = folder / "dataset.h5"
+    dataset.save(whole, overwrite=True)
+    # A file is replaced, not the link to it.
+    whole.replace(require_absent(output, overwrite).resolve())
+    _remove(folder)
     return dataset
 
 
+def _relaxed(
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    workers: int,
+    scheduler: str | None,
+    progress: bool,
+) -> tuple[dict[str, list[Results]], list[dict[str, int]]]:
+    """Runs all rounds; returns formula -> what its tasks returned, and what to say of each."""
+    results: dict[str, list[Results]] = {formula: [] for formula in recipe.sample.formula}
+    known, rounds = exploring.nothing_known(recipe), []
+    last = recipe.explore.rounds if recipe.explore else 0
+    with contextlib.ExitStack() as stack:
+        # Workers are started, or a scheduler asked, only if there is something left to do.
+        runner = functools.cache(lambda: stack.enter_context(_runner(recipe, workers, scheduler)))
+        for turn in range(last + 1):
+            tasks = exploring.plan(recipe, seed, turn, known)
+            label = f"{recipe.name}, round {turn} of {last}" if last else recipe.name
+            done = _round(folder, tasks, runner, f"relaxing {label}", progress)
+            new: dict[str, list[Results]] = {formula: [] for formula in known}
+            for task, parts in zip(tasks, done, strict=True):
+                for part, result in zip(task.parts, parts, strict=True):
+                    new[part.formula].append(result)
+            for formula, minima in known.items():
+                results[formula] += new[formula]
+                if last:
+                    minima.add(new[formula])
+            made = sum(t.size for t in tasks)
+            rounds.append({"structures": made, "minima": sum(map(len, known.values()))})
+    return results, rounds
+
+
 def partial_folder(output: str | os.PathLike[str]) -> Path:
-    """Where the finished chunks of an unfinished build of `output` wait."""
+    """Where the results of an unfinished build of `output` wait."""
     output = Path(output)
     return output.with_name(output.name + ".partial")
 
 
-def _rng(seed: int, *use: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=use))
+def _check_arguments(seed: int, workers: int, executor: str, scheduler: str | None) -> None:
+    if seed < 0:
+        raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
+    if workers < 1:
+        raise ValueError(f"workers is {workers!r}; at least 1 is needed")
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor is {executor!r}; one of {', '.join(EXECUTORS)} is needed")
+    if (executor == "dask") != (scheduler is not None):
+        raise ValueError(
+            f"executor is {executor!r} and scheduler {scheduler!r}; 'dask' needs the address of a "
+            "scheduler, nothing else does"
+        )
 
 
-def _chunks(recipe: Recipe) -> list[_Chunk]:
-    chunks: list[_Chunk] = []
-    for formula in recipe.sample.formula:
-        pairs = len(numbers_from_formula(formula)) ** 2
-        size = int(np.clip(PAIRS_PER_CHUNK // pairs, 1, CHUNK))
-        for first in range(0, recipe.sample.count, size):
-            count = min(size, recipe.sample.count - first)
-            chunks.append(_Chunk(len(chunks), formula, first, count))
-    return chunks
-
-
-def _task(recipe: Recipe, seed: int) -> dict[str, Any]:
+def _record(recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What decides on the results: those of another record must not be mixed in."""
     return {
         "partial_version": PARTIAL_VERSION,
         "tfgen": __version__,
         "seed": seed,
-        "chunk": CHUNK,
-        "pairs_per_chunk": PAIRS_PER_CHUNK,
+        "chunk": exploring.CHUNK,
+        "pairs_per_chunk": exploring.PAIRS_PER_CHUNK,
         **recipe.starts(),
     }
 
 
-def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
-    """Makes the folder of finished chunks, or checks that the one there belongs to this task."""
+def _recorded(folder: Path) -> Any:
+    try:
+        return json.loads((folder / "task.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _finished(output: Path, folder: Path, task: dict[str, Any], recipe: Recipe) -> Dataset | None:
+    """The data set, if this very build had been finished but for the removal of its folder."""
+    if not output.is_file() or not folder.is_dir():
+        return None
+    if _recorded(folder) != task and any(folder.iterdir()):
+        return None
+    try:
+        dataset = Dataset.load(output)
+    except ValueError:
+        return None
+    theirs = dataset.metadata
+    ours = theirs.get("recipe"), theirs.get("seed"), theirs.get("versions", {}).get("tfgen")
+    same = ours == (recipe.text, task["seed"], __version__) and theirs.get("kind") == "built"
+    return dataset if same else None
+
+
+def _remove(folder: Path) -> None:
+    """Removes the folder, its record last, so that an interruption leaves it to be recognised."""
     record = folder / "task.json"
+    for path in folder.iterdir():
+        if path != record and path.name.startswith(_OWN):
+            path.unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
+    """Makes the folder of results, or checks that the one there belongs to this task."""
     if folder.exists():
-        try:
-            found = json.loads(record.read_text("utf-8"))
-        except (OSError, ValueError):
-            found = None
+        found = _recorded(folder)
         if found == task:
             return
-        # Interrupted at its very start, before the record was there: nothing is lost with it.
-        if not overwrite and any(not p.name.startswith(".task-") for p in folder.iterdir()):
+        # Without results, nothing is lost with it.
+        started = ("task.json", ".task-") if isinstance(found, dict) else (".task-",)
+        if not overwrite and any(not p.name.startswith(started) for p in folder.iterdir()):
             old = found if isinstance(found, dict) else {}
             differing = ", ".join(k for k in task if old.get(k) != task[k])
             raise ValueError(
@@ -197,203 +243,102 @@ def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
             )
         shutil.rmtree(folder)
     folder.mkdir()
-    with new_file(record) as temporary:
+    with new_file(folder / "task.json") as temporary:
         temporary.write_text(json.dumps(task, indent=1), "utf-8")
 
 
-def _chunk_file(folder: Path, chunk: _Chunk) -> Path:
-    return folder / f"chunk-{chunk.place + 1:05d}.npz"
+def _file(folder: Path, task: Task) -> Path:
+    return folder / f"chunk-{task.round:03d}-{task.place + 1:06d}.npz"
 
 
-def _load_chunk(folder: Path, chunk: _Chunk) -> _Minima | None:
-    """Reads a finished chunk; None if it is not there or not whole."""
-    numbers = numbers_from_formula(chunk.formula)
+def _save(folder: Path, task: Task, results: Sequence[Results]) -> None:
+    arrays = {f"{k}_{name}": a for k, r in enumerate(results) for name, a in r._asdict().items()}
+    with new_file(_file(folder, task), overwrite=True) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _load(folder: Path, task: Task) -> list[Results] | None:
+    """Reads the results of a task; None if they are not there or not whole."""
     try:
         # np.load does not close a file that it finds to be damaged.
         with (
-            _chunk_file(folder, chunk).open("rb") as raw,
+            _file(folder, task).open("rb") as raw,
             np.load(raw, allow_pickle=False) as file,
         ):
-            positions, energy, converged = (
-                file[name] for name in ("positions", "energy", "converged")
-            )
+            results = [
+                Results(*(file[f"{k}_{name}"] for name in Results._fields))
+                for k in range(len(task.parts))
+            ]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    if positions.shape != (chunk.size, len(numbers), 3) or energy.shape != (chunk.size,):
-        return None
-    return _Minima([Atoms(numbers, positions=x) for x in positions], energy, converged)
-
-
-@functools.cache
-def _potential(name: str) -> EMT:
-    """One object per process, so that what is compiled for it is compiled once."""
-    return {"emt": EMT}[name]()
-
-
-def _work(folder: Path, recipe: Recipe, seed: int, chunk: _Chunk) -> _Chunk:
-    """Runs one chunk and writes its result; returns the chunk."""
-    numbers = numbers_from_formula(chunk.formula)
-    rng = _rng(seed, _SAMPLING, chunk.place)
-    sample = recipe.sample
-    positions = np.empty([chunk.size, len(numbers), 3])
-    # The shapes take turns over all starts of the formula, so that each has its equal share.
-    turn = (chunk.first + np.arange(chunk.size)) % len(sample.shapes)
-    for place in np.unique(turn):
-        rows = turn == place
-        positions[rows] = pack(
-            numbers,
-            int(rows.sum()),
-            rng,
-            shape=sample.shapes[place],
-            min_distance=sample.min_distance,
-            packing=sample.packing,
-        )
-    result = _minima(recipe.relax, numbers, positions, rng)
-    with new_file(_chunk_file(folder, chunk), overwrite=True) as temporary:
-        np.savez(temporary, positions=result[0], energy=result[1], converged=result[2])
-    return chunk
-
-
-def _minima(
-    settings: Relax, numbers: np.ndarray, positions: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Relaxes, then kicks and relaxes again until structures come back: off saddle points.
-
-    Returns:
-        positions [n, N, 3], Å, energy [n], eV, and converged [n] bool.
-    """
-    n = len(positions)
-    energy, converged, returns = np.full(n, np.nan), np.zeros(n, bool), np.zeros(n, int)
-    moving = np.arange(n)
-    for kick in (0.0, *[settings.rattle] * (KICKS if settings.rattle else 0)):
-        kicked = positions[moving] + kick * rng.normal(size=[len(moving), *positions.shape[1:]])
-        result = relax(
-            [Atoms(numbers, positions=x) for x in kicked],
-            _potential(settings.potential),
-            fmax=settings.fmax,
-            max_steps=settings.max_steps,
-        )
-        back = np.abs(result.energy - energy[moving]) < RETURNED
-        returns[moving] = np.where(back, returns[moving] + 1, 0)
-        # A minimum is not given up for a kick that leads nowhere.
-        better = result.converged | ~converged[moving]
-        found = moving[better]
-        positions[found] = np.array([s.positions for s in result.structures])[better]
-        energy[found], converged[found] = result.energy[better], result.converged[better]
-        moving = moving[result.converged & (returns[moving] < RETURNS)]
-        if len(moving) == 0:
-            break
-    return positions, energy, converged
-
-
-def _run_here(folder: Path, recipe: Recipe, seed: int, chunks: list[_Chunk]) -> Iterator[_Chunk]:
-    for chunk in chunks:
-        yield _work(folder, recipe, seed, chunk)
-
-
-def _run_in_processes(
-    folder: Path, recipe: Recipe, seed: int, chunks: list[_Chunk], workers: int
-) -> Iterator[_Chunk]:
-    # TensorFlow does not survive a fork.
-    executor = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(chunks)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
+    fit = all(
+        result.positions.shape == (part.size, len(part.numbers), 3)
+        for part, result in zip(task.parts, results, strict=True)
     )
-    try:
-        tasks = [executor.submit(_work, folder, recipe, seed, chunk) for chunk in chunks]
-        for task in concurrent.futures.as_completed(tasks):
-            yield task.result()
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            "a worker process died (out of memory?); what is done is kept, the same command goes on"
-        ) from error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    return results if fit else None
 
 
-def _start_worker() -> None:
-    """Leaves Ctrl-C to the parent, ends when the parent does, and starts TensorFlow silently."""
-    load_quietly()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+def _round(
+    folder: Path,
+    tasks: Sequence[Task],
+    runner: Callable[[], _Runner],
+    label: str,
+    progress: bool,
+) -> list[list[Results]]:
+    """The results of all tasks, in their order: those of earlier runs, and new ones."""
+    results = {t.place: r for t in tasks if (r := _load(folder, t)) is not None}
+    missing = [t for t in tasks if t.place not in results]
+    # Large ones first, so that no worker is left with one when the others are done.
+    missing.sort(key=lambda t: -t.size * _kind(t) ** 2)
+    total = sum(t.size for t in tasks)
+    with tqdm(
+        total=total,
+        initial=total - sum(t.size for t in missing),
+        desc=label,
+        unit="",
+        disable=not progress,
+    ) as bar:
+        for task, result in runner()(missing) if missing else ():
+            _save(folder, task, result)
+            results[task.place] = result
+            bar.update(task.size)
+    return [results[t.place] for t in tasks]
 
-    def watch() -> None:
-        if parent is not None:
-            multiprocessing.connection.wait([parent.sentinel])
-            os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+@contextlib.contextmanager
+def _runner(recipe: Recipe, workers: int, scheduler: str | None) -> Iterator[_Runner]:
+    """Yields what runs tasks, in any order, and checks before that it can."""
+    relax = recipe.relax
+    if scheduler is not None:
+        with dask_executor(scheduler) as cluster:
+            if not relax.batched:
+                _require(cluster.submit(check_apart, relax).result())
+            work = run if relax.batched else run_apart
+            yield lambda tasks: completed(cluster, work, tasks)
+    elif relax.batched and workers == 1:
+        yield lambda tasks: ((task, run(task)) for task in tasks)
+    else:
+        with contextlib.closing(Workers(workers)) as local:
+            if not relax.batched:
+                _require(check_apart(relax, local.processes[0]))
+            apart = _run_batch_apart if relax.batched else run_apart
+            try:
+                yield lambda tasks: local.completed(apart, tasks, _kind)
+            except ProcessDiedError as error:
+                raise ChildProcessError(
+                    f"{error} (out of memory?); what is done is kept, the same command goes on"
+                ) from error
 
 
-def _gather(folder: Path, chunks: list[_Chunk]) -> _Minima:
-    parts = []
-    for chunk in chunks:
-        part = _load_chunk(folder, chunk)
-        if part is None:
-            raise OSError(f"{str(_chunk_file(folder, chunk))!r} cannot be read back")
-        parts.append(part)
-    return _Minima(
-        [s for part in parts for s in part.structures],
-        np.concatenate([part.energy for part in parts]),
-        np.concatenate([part.converged for part in parts]),
-    )
+def _run_batch_apart(task: Task, processes: Processes) -> list[Results]:
+    return processes.call(run, task)
 
 
-def _select(recipe: Recipe, seed: int, minima: _Minima) -> Dataset:
-    """Filters the minima, counts what each filter takes, and makes the data set."""
-    chosen = recipe.select
-    counts = {"sampled": len(minima.structures)}
-    finite = np.array([bool(np.isfinite(s.positions).all()) for s in minima.structures])
-    good = np.flatnonzero(minima.converged & finite & np.isfinite(minima.energy))
-    counts["not converged"] = counts["sampled"] - len(good)
-    whole = good[connected([minima.structures[i] for i in good])]
-    counts["disconnected"] = len(good) - len(whole)
-    # By composition as the recipe lists them, then by energy: of equal ones the lowest stays.
-    formulas = [minima.structures[i].get_chemical_formula() for i in whole]
-    listed = list(dict.fromkeys(formulas))
-    kinds = np.array([listed.index(f) for f in formulas], int)
-    order = np.lexsort([minima.energy[whole], kinds])
-    rows, kinds = whole[order], kinds[order]
-    first = duplicates([minima.structures[i] for i in rows], chosen.duplicate_tolerance)
-    unique = first == np.arange(len(rows))
-    counts["duplicates"] = int((~unique).sum())
-    rows, kinds = rows[unique], kinds[unique]
-    if chosen.energy_window is not None:
-        per_atom = minima.energy[rows] / [len(minima.structures[i]) for i in rows]
-        lowest = np.full(len(listed), np.inf)
-        np.minimum.at(lowest, kinds, per_atom)
-        inside = per_atom <= lowest[kinds] + chosen.energy_window
-        counts["outside the energy window"] = int((~inside).sum())
-        rows = rows[inside]
-    if chosen.max_count is not None:
-        kept = np.sort(_rng(seed, _CHOOSING).permutation(len(rows))[: chosen.max_count])
-        counts["above the maximum count"] = len(rows) - len(kept)
-        rows = rows[kept]
-    counts["kept"] = len(rows)
-    if len(rows) == 0:
-        taken = ", ".join(f"{count} {stage}" for stage, count in counts.items() if stage != "kept")
-        raise ValueError(f"recipe {recipe.name!r} leaves no structures: {taken}")
-    structures = [minima.structures[i] for i in rows]
-    fractions = recipe.split.train, recipe.split.validation, recipe.split.test
-    names = [ENERGY_PER_ATOM, *applicable(structures)]
-    return Dataset(
-        structures=structures,
-        properties=compute(structures, names, minima.energy[rows]),
-        units={name: UNITS[name] for name in names},
-        split=assign_splits(len(rows), fractions, _rng(seed, _SPLITTING)),
-        metadata={
-            "name": recipe.name,
-            "description": recipe.description,
-            "kind": "built",
-            "potential": recipe.relax.potential,
-            "recipe": recipe.text,
-            "seed": seed,
-            "counts": counts,
-            "thresholds": {
-                "bond_factor": BOND_FACTOR,
-                "duplicate_tolerance": chosen.duplicate_tolerance,
-            },
-            **provenance(),
-        },
-    )
+def _kind(task: Task) -> int:
+    """What tasks share that are compiled for once: the size that structures are padded to."""
+    return bucket(len(task.parts[0].numbers))
+
+
+def _require(problem: str) -> None:
+    if problem:
+        raise ValueError(problem)

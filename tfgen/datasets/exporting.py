@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from tqdm import tqdm
 
 from tfgen._files import new_file, require_absent
 from tfgen.datasets.storage import SPLITS, Dataset
-from tfgen.properties import ENERGY_PER_ATOM
+from tfgen.properties import ENERGY_PER_ATOM, UNITS
 
-__all__ = ["export"]
+__all__ = ["export", "losses"]
+
+# ASE's names for the formats that keep structures and properties to the last bit.
+_EXACT = ("extxyz", "traj", "db", "json")
+# What an extxyz header has names of its own for.
+_RESERVED = ("Lattice", "Properties", "pbc", "stress", "uid", "virial")
+# ASE writes the whole of a JSON data base again for each structure.
+_MOST_JSON = 500
 
 
 def export(
-    dataset: Dataset, path: str | os.PathLike[str], *, split: str = "all", overwrite: bool = False
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    *,
+    split: str = "all",
+    overwrite: bool = False,
+    progress: bool = False,
 ) -> int:
     """Writes structures in the format that the file name asks for.
 
     Properties and the name of the split go into `atoms.info` (the columns of an ASE data base),
-    energies also into a calculator's results. extxyz, traj and db keep everything exactly; others
-    keep what the format has room for.
+    energies also into a calculator's results. extxyz, traj and db keep structures and properties to
+    the last bit; others keep what the format has room for, see `losses`.
 
     Args:
         dataset: what to write.
         path: file to write; its suffix (or name, such as POSCAR) decides on the format.
         split: "train", "validation", "test" or "all".
         overwrite: replace the file if it exists.
+        progress: show a progress bar.
 
     Returns:
         The number of structures written.
@@ -40,37 +56,44 @@ def export(
             write, or not with several structures.
     """
     from ase.io import write
-    from ase.io.formats import (
-        UnknownFileTypeError,
-        filetype,
-        ioformats,
-    )
+    from ase.io.formats import get_compression, ioformats
 
     part = dataset.select(split)
     if len(part) == 0:
         raise ValueError(f"the split {split!r} has no structures; there is nothing to export")
     path = require_absent(path, overwrite)
-    try:
-        kind = filetype(str(path), read=False)
-        form = ioformats[kind]
-    except (UnknownFileTypeError, KeyError):
-        form = None
-    if form is None or not form.can_write:
+    kind = _kind(path)
+    if not kind:
         raise ValueError(f"{str(path)!r}: ASE writes no such format; try .extxyz, .traj or .db")
-    if form.single and len(part) > 1:
+    if ioformats[kind].single and len(part) > 1:
         raise ValueError(
             f"{str(path)!r}: the format {kind} holds one structure, not {len(part)}; "
             "try .extxyz, .traj or .db"
         )
-    structures = _with_properties(part)
-    with new_file(path, overwrite) as temporary:
+    if kind == "json" and len(part) > _MOST_JSON:
+        raise ValueError(
+            f"{str(path)!r}: ASE is too slow at writing JSON for {len(part)} structures, "
+            f"{_MOST_JSON} are the most; try .db"
+        )
+    if kind in ("traj", "db", "json") and get_compression(str(path))[1]:
+        raise ValueError(f"{str(path)!r}: the format {kind} cannot be compressed; try .extxyz.gz")
+    reserved = sorted(set(part.properties) & set(_RESERVED))
+    if kind == "extxyz" and reserved:
+        raise ValueError(
+            f"{str(path)!r}: extxyz has a meaning of its own for {reserved[0]!r}, which is the "
+            "name of a property; try .traj"
+        )
+    bar = tqdm(_with_properties(part), "writing", len(part), disable=not progress, unit="")
+    with new_file(path, overwrite) as temporary, bar as structures:
         try:
             if kind == "extxyz":
                 _write_extxyz(temporary, structures)
+            elif kind == "traj":
+                _write_trajectory(temporary, structures)
             elif kind in ("db", "json"):
-                _write_database(temporary, structures, kind)
+                _write_database(temporary, structures, kind, part.units)
             else:
-                write(str(temporary), structures, format=kind)
+                write(str(temporary), list(structures), format=kind)
         except OSError:
             raise
         except Exception as error:  # writers raise whatever their format cannot hold
@@ -79,27 +102,82 @@ def export(
     return len(part)
 
 
-def _with_properties(dataset: Dataset) -> list[Atoms]:
-    structures = []
+def losses(dataset: Dataset, path: str | os.PathLike[str]) -> list[str]:
+    """What a file that `export` wrote does not hold of a data set.
+
+    Formats that are not known to keep everything are judged by reading the file again.
+
+    Args:
+        dataset: what was written, such as `dataset.select(split)`.
+        path: the file.
+
+    Returns:
+        What is lost or changed, one phrase each; empty if nothing is.
+    """
+    from ase.io import read
+
+    kind = _kind(Path(path))
+    if kind in _EXACT:
+        strange = [n for n, unit in dataset.units.items() if unit not in (UNITS.get(n), "unknown")]
+        return [
+            f"the unit of {n} (import it with --unit {n}={dataset.units[n]})"
+            for n in strange
+            if kind in ("extxyz", "traj")
+        ]
+    lost = [f"property {name}" for name in dataset.properties]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            images = read(str(path), index=":", format=kind, do_not_split_by_at_sign=True)
+    except Exception:  # noqa: BLE001  (readers raise whatever their parsing trips over)
+        return [*lost, f"the structures themselves, for ASE does not read {kind}"]
+    if [len(a) for a in images] != [len(a) for a in dataset.structures]:
+        return [*lost, "some atoms or structures"]
+    pairs = list(zip(images, dataset.structures, strict=True))
+    if any((a.numbers != b.numbers).any() for a, b in pairs):
+        return [*lost, "elements or order of the atoms"]
+    if any((a.pbc != b.pbc).any() for a, b in pairs):
+        lost.append("which directions are periodic")
+    for what, changes in (
+        ("cell vectors", [np.abs(a.cell.array - b.cell.array).max() for a, b in pairs]),
+        ("positions", [np.abs(a.positions - b.positions).max() for a, b in pairs]),
+    ):
+        if max(changes) > 0.0:
+            lost.append(f"digits of the {what} (off by up to {max(changes):.1g} Å)")
+    return lost
+
+
+def _kind(path: Path) -> str:
+    """Returns ASE's name for the format that a file name asks for, empty if ASE cannot write it."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
+    try:
+        kind = str(filetype(str(path), read=False))
+        return kind if kind in ioformats and ioformats[kind].can_write else ""
+    except UnknownFileTypeError:
+        return ""
+
+
+def _with_properties(dataset: Dataset) -> Iterator[Atoms]:
     for row, structure in enumerate(dataset.structures):
         atoms = structure.copy()
         atoms.info = {name: float(values[row]) for name, values in dataset.properties.items()}
-        atoms.info["split"] = SPLITS[dataset.split[row]]
+        atoms.info.setdefault("split", SPLITS[dataset.split[row]])
         # ASE wants the energy of the whole structure, in the place where calculators put it.
         energy = atoms.info.pop("energy", None)
         if energy is None and ENERGY_PER_ATOM in atoms.info:
             energy = atoms.info[ENERGY_PER_ATOM] * len(atoms)
         if energy is not None:
             atoms.calc = SinglePointCalculator(atoms, energy=energy)
-        structures.append(atoms)
-    return structures
+        yield atoms
 
 
-def _write_extxyz(path: Path, structures: Sequence[Atoms]) -> None:
+def _write_extxyz(path: Path, structures: Iterable[Atoms]) -> None:
     """Writes extxyz with all digits; ASE's own writer rounds positions to 8 decimals."""
     from ase.io.extxyz import key_val_dict_to_str
+    from ase.io.formats import open_with_compression
 
-    with path.open("w", encoding="utf-8") as file:
+    with open_with_compression(str(path), "w") as file:
         for atoms in structures:
             header = {"Properties": "species:S:1:pos:R:3", **atoms.info}
             if atoms.calc is not None:
@@ -108,13 +186,25 @@ def _write_extxyz(path: Path, structures: Sequence[Atoms]) -> None:
             if atoms.cell.any():
                 header = {"Lattice": atoms.cell.array.T, **header}
             file.write(f"{len(atoms)}\n{key_val_dict_to_str(header)}\n")
-            for symbol, position in zip(atoms.symbols, atoms.positions.tolist(), strict=True):
-                file.write(f"{symbol:2} " + " ".join(f"{x!r:>22}" for x in position) + "\n")
+            for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions.tolist(), strict=True):
+                file.write(f"{symbol} {x!r} {y!r} {z!r}\n")
 
 
-def _write_database(path: Path, structures: Sequence[Atoms], kind: str) -> None:
+def _write_trajectory(path: Path, structures: Iterable[Atoms]) -> None:
+    from ase.io.trajectory import Trajectory
+
+    with Trajectory(path, "w") as trajectory:
+        for atoms in structures:
+            trajectory.write(atoms)
+
+
+def _write_database(
+    path: Path, structures: Iterable[Atoms], kind: str, units: dict[str, str]
+) -> None:
     import ase.db
 
     with ase.db.connect(path, type=kind, append=False, use_lock_file=False) as database:
         for atoms in structures:
             database.write(atoms, key_value_pairs=atoms.info)
+        known = {name: (name, "", unit) for name, unit in units.items() if unit != "unknown"}
+        database.metadata = {"key_descriptions": known}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from tfgen._files import require_file
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
-from tfgen.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
+from tfgen.properties import ENERGY_PER_ATOM, UNITS, applicable, bonds_of, compute
 from tfgen.similarity import duplicates
 
 __all__ = ["COINCIDENT", "import_files", "read_structures"]
@@ -25,14 +26,29 @@ COINCIDENT = 0.5
 """Atoms closer than this, Å, are a mistake: the shortest bond there is, in H2, has 0.74 Å."""
 
 _DATABASES = ("db", "json")  # ASE's names for its SQLite and JSON data bases
+# Rows that ASE takes out of an SQLite data base at once, which it holds in memory.
+_PAGE = 1000
 
 
 class _Row(NamedTuple):
-    """One structure of a file, and every value it came with."""
+    """One structure of a file, every value it came with, and the share of the file read by now."""
 
-    where: str
     structure: Atoms
     values: dict[str, Any]
+    share: float
+
+
+class _Source(NamedTuple):
+    """What the files hold: bare structures, named numbers, the units found, and the files."""
+
+    structures: list[Atoms]
+    properties: dict[str, np.ndarray]
+    units: dict[str, str]
+    files: list[dict[str, Any]]
+
+
+class _MissingError(ValueError):
+    """A structure comes without a value."""
 
 
 def import_files(
@@ -76,29 +92,32 @@ def import_files(
         raise ValueError("files is empty; at least one file is needed")
     if seed < 0:
         raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
-    names = list(dict.fromkeys(properties))
-    rows, sources = _collect(paths, names, progress)
-    found = _properties(rows, names)
+    if not 0.0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance!r}; a finite distance >= 0 Å is needed")
+    assign_splits(1, fractions, np.random.default_rng(seed))  # refuses what cannot be shares
+    structures, found, known, sources = _collect(paths, dict.fromkeys(properties), progress)
     stray = sorted(set(units) - set(found) - set(UNITS))
     if stray:
         raise ValueError(f"a unit is given for {stray[0]!r}, which is not among the properties")
-    structures = [row.structure for row in rows]
-    energy = found.get(ENERGY_PER_ATOM, np.zeros(len(rows)))
-    order = np.argsort(energy, kind="stable")
-    first = duplicates([structures[i] for i in order], tolerance)
-    left = np.sort(order[first == np.arange(len(rows))])
+    units = {**UNITS, **known, **units}
+    count = len(structures)
+    # Of equal structures the first stays: those of low energy come first.
+    order = np.argsort(found.get(ENERGY_PER_ATOM, np.zeros(count)), kind="stable")
+    first = duplicates([structures[i] for i in order], tolerance, progress=progress)
+    left = np.sort(order[first == np.arange(count)])
     structures = [structures[i] for i in left]
     found = {name: values[left] for name, values in found.items()}
     found |= compute(structures, [n for n in applicable(structures) if n not in found])
-    counts = {"read": len(rows), "duplicates": len(rows) - len(left), "kept": len(left)}
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    counts = {"read": count, "duplicates": count - len(left), "kept": len(left)}
     return Dataset(
         structures=structures,
         properties=found,
-        units={name: units.get(name, UNITS.get(name, "unknown")) for name in found},
+        units={name: units.get(name, "unknown") for name in found},
         split=assign_splits(len(left), fractions, np.random.default_rng(seed)),
         metadata={
             "name": paths[0].stem,
-            "description": "imported from " + ", ".join(path.name for path in paths),
+            "description": "imported from " + ", ".join(path.name for path in paths[:3]) + more,
             "kind": "imported",
             "files": sources,
             "seed": seed,
@@ -117,31 +136,79 @@ def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
         ValueError: as `import_files`.
     """
     path = require_file(path, "structure file")
-    rows, _ = _collect([path], (), progress=False)
-    return [row.structure for row in rows]
+    return _collect([path], (), progress=False).structures
 
 
-def _collect(
-    paths: Sequence[Path], names: Sequence[str], progress: bool
-) -> tuple[list[_Row], list[dict[str, Any]]]:
-    """Reads all files; returns their rows, and what identifies each file."""
-    wanted = {*names, "energy", ENERGY_PER_ATOM}
-    rows: list[_Row] = []
-    sources = []
-    with tqdm(desc="reading", unit="", disable=not progress) as bar:
+def _collect(paths: Sequence[Path], names: Iterable[str], progress: bool) -> _Source:
+    """Reads all files row by row, and keeps of each no more than the data set will hold."""
+    structures: list[Atoms] = []
+    columns = {name: array("d") for name in names}
+    energies = _Energies(optional=bool(columns))
+    units: dict[str, str] = {}
+    files = []
+    total = sum(path.stat().st_size for path in paths)
+    bar = tqdm(desc="reading", total=total, unit="B", unit_scale=True, disable=not progress)
+    with bar:
+        done = 0
         for path in paths:
-            before = len(rows)
-            for row in _read(path):
-                _check(row)
-                # What is not asked for need not be held, nor be a number.
-                values = {name: v for name, v in row.values.items() if name in wanted}
-                rows.append(row._replace(values=values))
-                bar.update()
-            if len(rows) == before:
+            size, before = path.stat().st_size, len(structures)
+            kind = _kind(path)
+            for place, row in enumerate(_read(path, kind), 1):
+                where = f"{str(path)!r}, row {place}"
+                _check(row.structure, where)
+                for name, column in columns.items():
+                    column.append(_value(row, name, where))
+                energies.append(row, where)
+                structures.append(row.structure)
+                bar.set_postfix_str(f"{len(structures)} structures", refresh=False)
+                bar.update(int(done + row.share * size) - bar.n)
+            if len(structures) == before:
                 raise ValueError(f"{str(path)!r} holds no structures")
-            count = len(rows) - before
-            sources.append({"name": path.name, "structures": count, "sha256": _sha256(path)})
-    return rows, sources
+            done += size
+            bar.update(done - bar.n)
+            for name, unit in _units(path, kind).items():
+                if name in columns and units.setdefault(name, unit) != unit:
+                    raise ValueError(
+                        f"{str(path)!r}: property {name!r} is in {unit}, but in {units[name]} in "
+                        "a file before"
+                    )
+            count = len(structures) - before
+            files.append({"name": path.name, "structures": count, "sha256": _sha256(path)})
+    properties = {name: np.array(column) for name, column in columns.items()}
+    if ENERGY_PER_ATOM not in properties and (found := energies.found()) is not None:
+        properties[ENERGY_PER_ATOM] = found
+    return _Source(structures, properties, units, files)
+
+
+class _Energies:
+    """Energies that nobody has asked for: taken if all structures have one.
+
+    Energies of some structures only are refused, unless other properties were asked for.
+    """
+
+    def __init__(self, optional: bool) -> None:
+        self._optional = optional
+        self._values = array("d")
+        self._lacking: ValueError | None = None
+        self._faulty: ValueError | None = None
+
+    def append(self, row: _Row, where: str) -> None:
+        try:
+            self._values.append(_value(row, ENERGY_PER_ATOM, where))
+        except _MissingError as error:
+            self._lacking = self._lacking or error
+        except ValueError as error:
+            self._faulty = self._faulty or error
+        if not self._optional and self._lacking and (self._values or self._faulty):
+            raise self._lacking
+
+    def found(self) -> np.ndarray | None:
+        """The energies per atom [n], eV; None if there are none, or not for all structures."""
+        if self._lacking:
+            return None
+        if self._faulty:
+            raise self._faulty
+        return np.array(self._values)
 
 
 def _sha256(path: Path) -> str:
@@ -152,55 +219,99 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> Iterator[_Row]:
-    """Yields the structures of a file one by one."""
-    from ase.io.formats import UnknownFileTypeError, filetype
+def _kind(path: Path) -> str:
+    """Returns ASE's name for the format of a file."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
     if path.stat().st_size == 0:
         raise ValueError(f"{str(path)!r} is empty")
     try:
-        kind = filetype(str(path))
-    except UnknownFileTypeError as error:
-        raise ValueError(f"{str(path)!r} is of no kind that ASE can read") from error
+        kind = str(filetype(str(path)))
+        # Where ASE does not recognise the content, it may return the suffix, whatever that is.
+        readable = kind in ioformats and ioformats[kind].can_read
+    except UnknownFileTypeError:
+        readable = False
     except EOFError as error:  # a compressed file that ends too early
         raise ValueError(f"{str(path)!r} is truncated") from error
-    rows = _read_database(path) if kind in _DATABASES else _read_file(path, kind)
+    if not readable:
+        raise ValueError(f"{str(path)!r} is of no kind that ASE can read")
+    return kind
+
+
+def _read(path: Path, kind: str) -> Iterator[_Row]:
+    """Yields the structures of a file one by one."""
+    rows = _read_database(path, kind) if kind in _DATABASES else _read_file(path, kind)
     count = 0
     while True:
-        where = f"{str(path)!r}, row {count + 1}"
         try:
-            atoms, columns = next(rows)
+            atoms, columns, share = next(rows)
         except StopIteration:
             return
         except PermissionError:
             raise
         except Exception as error:  # readers raise whatever their parsing trips over
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{where}: cannot be read as {kind}: {reason}") from error
+            raise ValueError(
+                f"{str(path)!r}, row {count + 1}: cannot be read as {kind}: {reason}"
+            ) from error
         results = atoms.calc.results if atoms.calc is not None else {}
         bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        yield _Row(where, bare, {**results, **columns, **atoms.info})
+        yield _Row(bare, {**results, **columns, **atoms.info}, share)
         count += 1
 
 
-def _read_file(path: Path, kind: str) -> Iterator[tuple[Atoms, dict[str, Any]]]:
+def _read_file(path: Path, kind: str) -> Iterator[tuple[Atoms, dict[str, Any], float]]:
     from ase.io import iread
+    from ase.io.formats import ioformats, open_with_compression
 
-    # A file name may hold an "@", which ASE would take for the start of an index.
-    for atoms in iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True):
-        yield atoms, {}
+    if not ioformats[kind].acceptsfd:
+        # A file name may hold an "@", which ASE would take for the start of an index.
+        for atoms in iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True):
+            yield atoms, {}, 0.0
+        return
+    size = path.stat().st_size
+    mode = "rb" if ioformats[kind].isbinary else "r"
+    with open_with_compression(str(path), mode) as file:
+        # The bytes taken from the disk; compressed files do not tell.
+        raw = getattr(getattr(file, "buffer", file), "raw", None)
+        for atoms in iread(file, index=":", format=kind):
+            yield atoms, {}, raw.tell() / size if raw is not None else 0.0
+        if kind == "extxyz" and any(line.strip() for line in file):
+            raise ValueError("an empty line, after which ASE reads no more, but there is more")
 
 
-def _read_database(path: Path) -> Iterator[tuple[Atoms, dict[str, Any]]]:
+def _read_database(path: Path, kind: str) -> Iterator[tuple[Atoms, dict[str, Any], float]]:
     import ase.db
 
-    with ase.db.connect(path, use_lock_file=False) as database:
-        for row in database.select():
-            yield row.toatoms(), dict(row.key_value_pairs)
+    with ase.db.connect(path, type=kind, use_lock_file=False) as database:
+        count = database.count()
+        page = _PAGE if kind == "db" else count  # JSON is read as a whole for each page
+        for offset in range(0, count, page):
+            rows = database.select(limit=page, offset=offset)
+            for place, row in enumerate(rows, offset + 1):
+                yield row.toatoms(), dict(row.key_value_pairs), place / count
 
 
-def _check(row: _Row) -> None:
-    where, structure = row.where, row.structure
+def _units(path: Path, kind: str) -> dict[str, str]:
+    """Units of properties that the file itself tells: the key descriptions of a data base."""
+    if kind not in _DATABASES:
+        return {}
+    import ase.db
+
+    with ase.db.connect(path, type=kind, use_lock_file=False) as database:
+        described = database.metadata.get("key_descriptions", {})
+    # name -> (short description, long description, unit), says ASE; files may say anything.
+    if not isinstance(described, dict):
+        return {}
+    return {
+        name: texts[2]
+        for name, texts in described.items()
+        if isinstance(texts, list | tuple) and len(texts) == 3 and isinstance(texts[2], str)
+        if texts[2]
+    }
+
+
+def _check(structure: Atoms, where: str) -> None:
     if len(structure) == 0:
         raise ValueError(f"{where}: no atoms")
     if (structure.numbers <= 0).any():
@@ -211,46 +322,38 @@ def _check(row: _Row) -> None:
         raise ValueError(f"{where}: a cell that is not finite")
     if (structure.pbc & ~structure.cell.any(axis=1)).any():
         raise ValueError(f"{where}: periodic along an axis that has no cell vector")
+    shortest = np.inf
     if structure.pbc.any():
-        # An atom this close to its own image; and the list would hold millions.
+        # An atom this close to its own image; and there would be millions of images.
         heights = 1.0 / np.linalg.norm(np.linalg.pinv(structure.cell.array), axis=0)
         if heights[structure.pbc].min() < COINCIDENT:
             raise ValueError(
                 f"{where}: atoms only {heights[structure.pbc].min():.3g} Å apart (each from its "
                 f"own image); at least {COINCIDENT} Å is needed"
             )
-        lengths = neighbor_list("d", structure, COINCIDENT)
+        if bonds_of(structure, np.full(len(structure), COINCIDENT / 2)):
+            shortest = neighbor_list("d", structure, COINCIDENT).min(initial=np.inf)
     elif len(structure) == 1:
         raise ValueError(f"{where}: a single atom, which has no geometry")
     else:
-        lengths = pdist(structure.positions)
-    if len(lengths) and lengths.min() < COINCIDENT:
+        shortest = pdist(structure.positions).min()
+    if shortest < COINCIDENT:
         raise ValueError(
-            f"{where}: atoms only {lengths.min():.3g} Å apart; at least {COINCIDENT} Å is needed"
+            f"{where}: atoms only {shortest:.3g} Å apart; at least {COINCIDENT} Å is needed"
         )
 
 
-def _properties(rows: Sequence[_Row], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Collects the named properties, and energy_per_atom where there are energies."""
-    found = {name: np.array([_value(row, name) for row in rows]) for name in names}
-    having = [row for row in rows if "energy" in row.values or ENERGY_PER_ATOM in row.values]
-    # Energies of some structures only are refused, unless other properties were asked for.
-    if ENERGY_PER_ATOM not in found and having and (len(having) == len(rows) or not names):
-        found[ENERGY_PER_ATOM] = np.array([_value(row, ENERGY_PER_ATOM) for row in rows])
-    return found
-
-
-def _value(row: _Row, name: str) -> float:
+def _value(row: _Row, name: str, where: str) -> float:
     value, divisor = row.values.get(name), 1
     if name == ENERGY_PER_ATOM and value is None:
         value, divisor = row.values.get("energy"), len(row.structure)
     if value is None:
         what = "energy" if name == ENERGY_PER_ATOM else f"property {name!r}"
-        raise ValueError(f"{row.where}: no {what}; every structure needs one")
+        raise _MissingError(f"{where}: no {what}; every structure needs one")
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
-        raise ValueError(f"{row.where}: property {name!r} is {value!r}; a number is needed")
+        raise ValueError(f"{where}: property {name!r} is {value!r}; a number is needed")
     if not np.isfinite(value):
-        raise ValueError(f"{row.where}: property {name!r} is {value}; it must be finite")
+        raise ValueError(f"{where}: property {name!r} is {value}; it must be finite")
     return float(value) / divisor

@@ -1,11 +1,19 @@
-"""Random packings: start structures for relaxation, many at once."""
+"""Start structures for relaxation, many at once: random packings, motifs, pieces of crystals."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from ase.data import covalent_radii
 
-__all__ = ["SHAPES", "pack"]
+from tfgen.datasets.motifs import bulk_cuts, motifs
+from tfgen.datasets.sites import separate, standardise
+
+__all__ = ["KINDS", "SHAPES", "pack", "starts"]
+
+KINDS = ("packing", "motif", "bulk")
+"""Sorts of starts: random packings, motifs of nanoparticles, cuts out of crystals."""
 
 SHAPES = ("compact", "oblate", "prolate", "planar")
 """Outlines of packings: balls, lenses, cigars, and flat discs one atom high."""
@@ -14,10 +22,71 @@ SHAPES = ("compact", "oblate", "prolate", "planar")
 _RATIOS = {"compact": (1.0, 1.0), "oblate": (0.3, 0.8), "prolate": (1.5, 4.0)}
 # Half the height of planar packings, in mean covalent radii: enough to leave the plane's saddle.
 _PLANAR_HALF_HEIGHT = 0.2
-# Sweeps of the push that separates atoms; what still overlaps then is scaled apart.
-_SWEEPS = 200
-# Share of an overlap that one sweep removes; below 1, as an atom has several neighbours.
-_DAMPING = 0.7
+
+
+def starts(
+    numbers: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    kinds: Sequence[str] = ("packing",),
+    shapes: Sequence[str] = ("compact", "oblate", "prolate"),
+    min_distance: float = 0.8,
+    packing: float = 0.5,
+    first: int = 0,
+) -> np.ndarray:
+    """Makes starts of several kinds, which take turns.
+
+    Args:
+        numbers: [N], atomic numbers.
+        count: number of starts.
+        rng: the source of all randomness.
+        kinds: of `KINDS`: "packing" (see `pack`), "motif" (see `motifs.motifs`), "bulk" (see
+            `motifs.bulk_cuts`).
+        shapes: outlines of the packings, of `SHAPES`; they take turns as well.
+        min_distance: least distance of two atoms, in sums of their covalent radii.
+        packing: share of the volume that the atoms of a packing fill.
+        first: the place of the first one in a longer sequence of starts, which says whose turn it
+            is: start k is of kind k modulo the number of kinds.
+
+    Returns:
+        [count, N, 3] float64, Å, atoms in the order of `numbers`, centred on the origin, no atoms
+        closer than `min_distance` times the sum of covalent radii.
+
+    Raises:
+        ValueError: on an unknown kind or shape, none, no atoms, or a number out of its range.
+    """
+    numbers = standardise(numbers, count, min_distance)
+    for name, given, known in (("kinds", kinds, KINDS), ("shapes", shapes, SHAPES)):
+        if len(given) == 0 or not set(given) <= set(known):
+            raise ValueError(
+                f"{name} is {list(given)!r}; one or more of {', '.join(known)} are needed"
+            )
+    if first < 0:
+        raise ValueError(f"first is {first!r}; a whole number >= 0 is needed")
+    round_, turn = np.divmod(first + np.arange(count), len(kinds))
+    positions = np.empty([count, len(numbers), 3])
+    for place, kind in enumerate(kinds):
+        rows = np.flatnonzero(turn == place)
+        if len(rows) == 0:
+            continue
+        if kind == "motif":
+            positions[rows] = motifs(numbers, len(rows), rng, min_distance=min_distance)
+        elif kind == "bulk":
+            positions[rows] = bulk_cuts(numbers, len(rows), rng, min_distance=min_distance)
+        else:
+            for number, shape in enumerate(shapes):
+                same = rows[round_[rows] % len(shapes) == number]
+                if len(same):
+                    positions[same] = pack(
+                        numbers,
+                        len(same),
+                        rng,
+                        shape=shape,
+                        min_distance=min_distance,
+                        packing=packing,
+                    )
+    return positions
 
 
 def pack(
@@ -50,15 +119,9 @@ def pack(
     Raises:
         ValueError: on an unknown shape, no atoms, or a number out of its range.
     """
-    numbers = np.asarray(numbers, int)
-    if numbers.ndim != 1 or len(numbers) == 0:
-        raise ValueError(f"numbers has shape {numbers.shape}; [N] with N >= 1 is needed")
-    if count < 1:
-        raise ValueError(f"count is {count!r}; at least 1 is needed")
+    numbers = standardise(numbers, count, min_distance)
     if shape not in SHAPES:
         raise ValueError(f"shape is {shape!r}; one of {', '.join(SHAPES)} is needed")
-    if not 0.0 < min_distance < np.inf:
-        raise ValueError(f"min_distance is {min_distance!r}; a number above 0 is needed")
     if not 0.0 < packing <= 1.0:
         raise ValueError(f"packing is {packing!r}; a number above 0 and up to 1 is needed")
     radii = covalent_radii[numbers]
@@ -67,7 +130,7 @@ def pack(
     unit = rng.normal(size=[count, len(numbers), 3])
     unit /= np.linalg.norm(unit, axis=2, keepdims=True)
     unit *= rng.random([count, len(numbers), 1]) ** (1 / 3)
-    return _separate(unit * axes[:, None, :], min_distance * (radii[:, None] + radii[None, :]))
+    return separate(unit * axes[:, None, :], numbers, min_distance)
 
 
 def _semi_axes(
@@ -83,31 +146,3 @@ def _semi_axes(
     # (w, w, ratio w) of the ball's volume.
     width = ball / np.cbrt(ratio)
     return np.stack([width, width, ratio * width], axis=1)
-
-
-def _separate(positions: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Pushes atoms apart until every distance is at least `least` [N, N]: [n, N, 3], Å."""
-    n_atoms = positions.shape[1]
-    i, j = np.triu_indices(n_atoms, 1)
-    if len(i) == 0:
-        return positions - positions.mean(axis=1, keepdims=True)
-    wanted = np.where(np.eye(n_atoms, dtype=bool), 0.0, least)
-    moving = np.arange(len(positions))
-    for _ in range(_SWEEPS):
-        x = positions[moving]
-        vector = x[:, :, None] - x[:, None, :]
-        distance = np.sqrt((vector**2).sum(axis=3))
-        overlap = np.maximum(wanted - distance, 0.0)
-        close = overlap.any(axis=(1, 2))
-        if not close.any():
-            break
-        moving, vector = moving[close], vector[close]
-        push = 0.5 * _DAMPING * overlap[close] / np.maximum(distance[close], 1e-9)
-        # A little further than touching, or the last bits would take for ever.
-        positions[moving] += 1.02 * np.einsum("nij,nijk->nik", push, vector)
-    positions = positions - positions.mean(axis=1, keepdims=True)
-    distance = np.linalg.norm(positions[:, i] - positions[:, j], axis=2)
-    shortest = (distance / least[i, j]).min(axis=1)
-    # The guarantee; the factor is 1 but for the few that the sweeps did not separate.
-    factor = np.where(shortest < 1.0, (1.0 + 1e-12) / np.maximum(shortest, 1e-6), 1.0)
-    return positions * factor[:, None, None]

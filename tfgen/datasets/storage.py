@@ -96,7 +96,12 @@ class Dataset:
     def summary(self) -> dict[str, Any]:
         """What is in the data set, JSON-able: counts, sizes, compositions, properties, metadata."""
         counts = {name: int((self.split == i).sum()) for i, name in enumerate(SPLITS)}
-        formulas = Counter(s.get_chemical_formula("metal") for s in self.structures)
+        # ASE takes longer over a formula than all else here: one for each composition is enough.
+        kinds = [np.sort(s.numbers).tobytes() for s in self.structures]
+        one = dict(zip(kinds, self.structures, strict=True))
+        formulas = Counter(
+            {one[kind].get_chemical_formula("metal"): n for kind, n in Counter(kinds).items()}
+        )
         sizes = Counter(len(s) for s in self.structures)
         return {
             "name": self.metadata.get("name"),
@@ -160,6 +165,8 @@ class Dataset:
                 return _read(file)
         except _InvalidError as error:
             raise ValueError(f"data set {str(path)!r} {error}") from error
+        except MemoryError as error:
+            raise ValueError(f"data set {str(path)!r} does not fit into memory") from error
         except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
             # PermissionError and its like already say what is wrong; h5py's own OSErrors do not.
             if isinstance(error, PermissionError):
@@ -244,14 +251,14 @@ def _read(file: h5py.File) -> Dataset:
         raise _InvalidError(
             f"has schema version {version}; this version of tfgen reads {SCHEMA_VERSION}"
         )
-    offsets = _array(file, "offsets", (None,))
+    offsets = _array(file, "offsets", (None,), "iu").astype(np.int64)
     n = len(offsets) - 1
     if n < 1:
         raise _InvalidError("has no structures")
     if offsets[0] != 0 or (np.diff(offsets) < 1).any():
         raise _InvalidError("is damaged: 'offsets' does not grow from 0")
     atoms = int(offsets[-1])
-    numbers = _array(file, "numbers", (atoms,)).astype(int)
+    numbers = _array(file, "numbers", (atoms,), "iu").astype(int)
     if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
         raise _InvalidError("is damaged: 'numbers' holds something else than atomic numbers")
     positions = _array(file, "positions", (atoms, 3))
@@ -259,7 +266,7 @@ def _read(file: h5py.File) -> Dataset:
     pbc = _array(file, "pbc", (n, 3)).astype(bool)
     if (pbc & ~cell.any(axis=2)).any():
         raise _InvalidError("holds a structure that is periodic along an axis without cell vector")
-    split = _array(file, "split", (n,))
+    split = _array(file, "split", (n,), "iu")
     if not np.isin(split, range(len(SPLITS))).all():
         raise _InvalidError("is damaged: 'split' holds something else than 0, 1, 2")
     group = file.get("properties")
@@ -286,15 +293,17 @@ def _read(file: h5py.File) -> Dataset:
     )
 
 
-def _array(group: h5py.Group, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Reads an array and checks its rank, its known sizes and that it is finite."""
+def _array(
+    group: h5py.Group, name: str, shape: tuple[int | None, ...], kinds: str = "iufb"
+) -> np.ndarray:
+    """Reads an array and checks its rank, its known sizes, its type and that it is finite."""
     dataset = group.get(name)
     if not isinstance(dataset, h5py.Dataset):
         raise _InvalidError(f"is damaged: {name!r} is missing")
     wrong = len(dataset.shape) != len(shape) or any(
         want not in (None, got) for want, got in zip(shape, dataset.shape, strict=False)
     )
-    if wrong or dataset.dtype.kind not in "iufb":
+    if wrong or dataset.dtype.kind not in kinds:
         raise _InvalidError(f"is damaged: {name!r} has shape {dataset.shape} of {dataset.dtype}")
     if math.prod(dataset.shape) == 0:
         return np.zeros(dataset.shape, dataset.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -11,8 +12,10 @@ import tensorflow as tf
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from tfgen.geometry import Neighbourhood, cosine_cutoff, neighbourhood, safe_sqrt
-from tfgen.structures import StructureBatch, as_structures, atomic_numbers_of, batches
+from tfgen.descriptors.base import check_structures
+from tfgen.descriptors.evaluator import Evaluator
+from tfgen.geometry import cosine_cutoff, neighbourhood, safe_sqrt
+from tfgen.structures import StructureBatch, as_structures, atomic_numbers_of
 
 __all__ = ["ACSF"]
 
@@ -76,6 +79,9 @@ class ACSF:
         self.g3_params = _parameters("g3_params", g3_params, ("kappa",))
         self.g4_params = _parameters("g4_params", g4_params, ("eta", "zeta", "lambda"))
         self.g5_params = _parameters("g5_params", g5_params, ("eta", "zeta", "lambda"))
+        for name, value in (("periodic", periodic), ("g1", g1)):
+            if not isinstance(value, bool | np.bool_):
+                raise ValueError(f"{name} is {value!r}; True or False is needed")
         self.periodic = bool(periodic)
         self.g1 = bool(g1)
         if self.size == 0:
@@ -108,19 +114,7 @@ class ACSF:
 
     def check(self, structures: Sequence[Atoms]) -> None:
         """Raises ValueError if a structure has other elements, or is periodic unannounced."""
-        allowed = np.array(self._numbers)
-        for i, structure in enumerate(structures):
-            unknown = set(structure.numbers) - set(self._numbers)
-            if unknown:
-                symbols = ", ".join(chemical_symbols[z] for z in sorted(unknown))
-                raise ValueError(
-                    f"structures[{i}] holds {symbols}; the descriptor's species are "
-                    f"{', '.join(chemical_symbols[z] for z in allowed)}"
-                )
-            if structure.pbc.any() and not self.periodic:
-                raise ValueError(
-                    f"structures[{i}] is periodic; the descriptor was made with periodic=False"
-                )
+        check_structures(self, structures)
 
     def create(self, system: Atoms | Sequence[Atoms]) -> np.ndarray | list[np.ndarray]:
         """Computes the features in float64; DScribe's `ACSF(...).create`.
@@ -136,21 +130,19 @@ class ACSF:
             ValueError: on an empty list, positions that are not finite, unknown elements.
         """
         structures = as_structures(system, "system")
-        self.check(structures)
+        check_structures(self, structures, "system")
         results: list[np.ndarray] = [np.empty(0)] * len(structures)
-        for members, width in batches(structures, NUMBERS_PER_CHUNK, self.r_cut):
-            chunk = [structures[i] for i in members]
-            batch = StructureBatch.from_ase(chunk, r_cut=self.r_cut, atoms=width)
-            for i, features in zip(members, self._compiled(batch).numpy(), strict=True):
-                results[i] = features[: len(structures[i])]
+        for members, features in self._evaluator(structures):
+            for i, values in zip(members, features, strict=True):
+                results[i] = values[: len(structures[i])]
         if len(structures) == 1:
             return results[0]  # DScribe makes no difference between one and a list of one
         same = len({len(s) for s in structures}) == 1
         return np.stack(results) if same else results
 
-    @tf.function(reduce_retracing=True)
-    def _compiled(self, batch: StructureBatch) -> tf.Tensor:
-        return self(batch)
+    @functools.cached_property
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self, self.r_cut)
 
     def __call__(self, batch: StructureBatch) -> tf.Tensor:
         """Computes the features inside TensorFlow.
@@ -164,153 +156,183 @@ class ACSF:
         near = neighbourhood(batch, self.r_cut)
         dtype = batch.positions.dtype
         cutoff = tf.where(near.mask, cosine_cutoff(near.distances, self.r_cut), tf.zeros([], dtype))
-        # [batch, atoms, neighbours, elements]: the cutoff, sorted into the neighbour's element.
-        by_element = tf.stack(
+        # [batch, atoms, elements, neighbours]: the cutoff, sorted into the neighbour's element.
+        weights = tf.stack(
             [
                 cutoff * near.of_neighbours(tf.cast(tf.equal(batch.numbers, z), dtype))
                 for z in self._numbers
             ],
-            axis=-1,
+            axis=2,
         )
-        return tf.concat(
-            [*self._pair_functions(near, by_element), *self._triple_functions(near, by_element)],
-            axis=-1,
-        )
+        # Powers of the cosines of masked neighbours would overflow otherwise.
+        vectors = tf.where(near.mask[..., None], near.vectors, tf.zeros([], dtype))
+        distances = near.distances
+        if near.places is None:  # every atom is among its own neighbours, masked
+            vectors, distances = _without_self(vectors), _without_self(distances)
+            weights = tf.stack([_without_self(w) for w in tf.unstack(weights, axis=2)], axis=2)
+        blocks = [
+            *self._pair_functions(distances, weights),
+            *self._triple_functions(vectors, distances, weights),
+        ]
+        shape = [_size(batch.positions, 0), _size(batch.positions, 1)]
+        flat = [tf.reshape(b, [*shape, b.shape[2] * b.shape[3]]) for b in blocks]
+        return tf.concat(flat, axis=-1)
 
-    def _pair_functions(self, near: Neighbourhood, by_element: tf.Tensor) -> list[tf.Tensor]:
-        """G1, G2, G3: one tensor [batch, atoms, functions] per element."""
-        r = near.distances[..., None]
+    def _pair_functions(self, r: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
+        """G1, G2, G3: at most one tensor, [batch, atoms, elements, functions]."""
         dtype = r.dtype
-        functions = [tf.ones_like(r)] if self.g1 else []
+        # The sums over neighbours are matrix products, which no compiler fuses with what makes
+        # their factors: each exponential is computed once, in a loop of its own.
+        functions = [tf.reduce_sum(weights, axis=-1, keepdims=True)] if self.g1 else []
         if len(self.g2_params):
             eta, r_s = (tf.constant(column, dtype) for column in self.g2_params.T)
-            functions.append(tf.exp(-eta * (r - r_s) ** 2))
+            functions.append(tf.matmul(weights, tf.exp(-eta * (r[..., None] - r_s) ** 2)))
         if len(self.g3_params):
-            functions.append(tf.cos(tf.constant(self.g3_params[:, 0], dtype) * r))
-        if not functions:
-            return []
-        # Sums by multiply-and-reduce, which XLA fuses with the exponentials: nothing of size
-        # neighbours x functions is written to memory.
-        return [
-            tf.concat(
-                [tf.reduce_sum(f * by_element[..., e, None], axis=2) for f in functions], axis=-1
-            )
-            for e in range(len(self._numbers))
-        ]
+            kappa = tf.constant(self.g3_params[:, 0], dtype)
+            functions.append(tf.matmul(weights, tf.cos(kappa * r[..., None])))
+        return [tf.concat(functions, axis=-1)] if functions else []
 
-    def _triple_functions(self, near: Neighbourhood, by_element: tf.Tensor) -> list[tf.Tensor]:
-        """G4, G5: one tensor [batch, atoms, functions] per pair of elements.
+    def _triple_functions(
+        self, vectors: tf.Tensor, r: tf.Tensor, weights: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """G4, G5: at most one tensor, [batch, atoms, pairs of elements, functions].
 
-        The sum over pairs of neighbours factorises: with P_jk = [(1 + λ cos θ_jk) / 2]^ζ (times
-        what depends on r_jk, for G4) and a_j = exp(-η r_ij²) f_c(r_ij), it is aᵀ P a.
+        The sum over pairs of neighbours j < k factorises: with P = [(1 + λ cos θ_jk) / 2]^ζ and
+        W = 2 exp(-η (r_ij² + r_ik²)) f_c(r_ij) f_c(r_ik) (times what depends on r_jk, for G4) it
+        is one product of the matrices P [(λ, ζ), pairs] and W [pairs, η].
         """
         if not len(self.g4_params) and not len(self.g5_params):
             return []
-        dtype = by_element.dtype
         # A neighbour in the very same place has no direction: zero, not 0 / 0.
-        apart = near.mask & (near.distances > 0)
-        length = tf.where(apart, near.distances, tf.ones_like(near.distances))[..., None]
-        directions = tf.where(apart[..., None], near.vectors / length, tf.zeros([], dtype))
-        cosines = tf.matmul(directions, directions, transpose_b=True)
-        pair = ~tf.eye(tf.shape(cosines)[-1], dtype=tf.bool)
-        angular = _AngularPowers(cosines, pair)
-        etas = sorted({*self.g4_params[:, 0], *self.g5_params[:, 0]})
-        weights = {
-            eta: tf.exp(-tf.constant(eta, dtype) * near.distances**2)[..., None] * by_element
-            for eta in etas
-        }
-        blocks = [_contract(angular, weights, self.g5_params)] if len(self.g5_params) else []
+        apart = r > 0
+        inverse = tf.where(apart, 1.0 / tf.where(apart, r, tf.ones_like(r)), tf.zeros_like(r))
+        # One row for each quantity, so that two gathers bring all of them to the pairs.
+        rows = [(vectors * inverse[..., None]), (r**2)[..., None]]
         if len(self.g4_params):
-            blocks.insert(0, self._g4(near, angular, weights))
-        return [tf.concat(of_pair, axis=-1) for of_pair in zip(*blocks, strict=True)]
+            rows.append(vectors)
+        rows = [tf.linalg.matrix_transpose(row) for row in rows]
+        table = tf.concat([*rows, weights], axis=2)
+        j, k = _pairs(_size(table, 3))
+        table_j, table_k = tf.gather(table, j, axis=-1), tf.gather(table, k, axis=-1)
+        cosines = tf.reduce_sum(table_j[:, :, :3] * table_k[:, :, :3], axis=2)
+        squares = table_j[:, :, 3] + table_k[:, :, 3]
+        elements = len(self._numbers)
+        w_j, w_k = table_j[:, :, -elements:], table_k[:, :, -elements:]
+        pairs = tf.stack(
+            [
+                2.0 * w_j[:, :, a] * w_k[:, :, a]
+                if a == b
+                else 2.0 * (w_j[:, :, a] * w_k[:, :, b] + w_j[:, :, b] * w_k[:, :, a])
+                for a in range(elements)
+                for b in range(a + 1)
+            ],
+            axis=2,
+        )
+        angular = _AngularPowers(cosines)
+        blocks = []
+        if len(self.g4_params):
+            between = tf.reduce_sum((table_j[:, :, 4:7] - table_k[:, :, 4:7]) ** 2, axis=2)
+            within = between < self.r_cut**2
+            cutoff = tf.where(
+                within,
+                cosine_cutoff(safe_sqrt(between, within), self.r_cut),
+                tf.zeros_like(between),
+            )
+            blocks.append(
+                _contract(angular, squares + between, pairs * cutoff[:, :, None], self.g4_params)
+            )
+        if len(self.g5_params):
+            blocks.append(_contract(angular, squares, pairs, self.g5_params))
+        return [tf.linalg.matrix_transpose(tf.concat(blocks, axis=2))]
 
-    def _g4(
-        self, near: Neighbourhood, angular: _AngularPowers, weights: dict[float, tf.Tensor]
-    ) -> list[tf.Tensor]:
-        dtype = near.distances.dtype
-        between = near.vectors[:, :, :, None, :] - near.vectors[:, :, None, :, :]
-        squared = tf.reduce_sum(between**2, axis=-1)
-        within = (squared < self.r_cut**2) & near.mask[..., :, None] & near.mask[..., None, :]
-        cutoff = cosine_cutoff(safe_sqrt(squared, within), self.r_cut)
-        cutoff = tf.where(within, cutoff, tf.zeros([], dtype))
-        # The screening by r_jk depends on η: one contraction for each function.
-        of_functions = []
-        for row in self.g4_params:
-            screened = angular.times(tf.exp(-tf.constant(row[0], dtype) * squared) * cutoff)
-            of_functions.append(_contract(screened, weights, row[None]))
-        return [tf.concat(of_pair, axis=-1) for of_pair in zip(*of_functions, strict=True)]
+
+def _without_self(x: tf.Tensor) -> tf.Tensor:
+    """Drops the diagonal: [batch, n, n, ...] -> [batch, n, n - 1, ...]."""
+    batch, n, tail = _size(x, 0), _size(x, 1), x.shape[3:]
+    # The diagonal is every (n + 1)th entry from the first on.
+    x = tf.reshape(x, [batch, n * n, *tail])[:, 1:]
+    x = tf.reshape(x, [batch, n - 1, n + 1, *tail])[:, :, :-1]
+    return tf.reshape(x, [batch, n, n - 1, *tail])
 
 
-# Size of the largest tensors of a chunk of `create`: bounds its memory at some hundred MB.
-NUMBERS_PER_CHUNK = 8_000_000
+def _size(x: tf.Tensor, axis: int) -> int | tf.Tensor:
+    """The length of an axis, as a number where it is known."""
+    return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
+
+
+def _pairs(n: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Places j < k of all pairs out of `n`, in the same order whether `n` is known or not."""
+    if isinstance(n, int):
+        k, j = np.tril_indices(n, -1)
+        return tf.constant(j, tf.int32), tf.constant(k, tf.int32)
+    # Pair m of the lower triangle, row by row: k (k - 1) / 2 <= m < k (k + 1) / 2.
+    m = tf.range(n * (n - 1) // 2)
+    k = tf.cast((1.0 + tf.sqrt(1.0 + 8.0 * tf.cast(m, tf.float64))) / 2.0, tf.int32)
+    return m - k * (k - 1) // 2, k
 
 
 class _AngularPowers:
-    """P_jk = [(1 + λ cos θ_jk) / 2]^ζ for j ≠ k, 0 for j = k; powers by repeated squaring."""
+    """P = [(1 + λ cos θ) / 2]^ζ, by repeated squaring; each is computed once."""
 
-    def __init__(
-        self, cosines: tf.Tensor, pair: tf.Tensor, factor: tf.Tensor | None = None
-    ) -> None:
-        self._cosines, self._pair, self._factor = cosines, pair, factor
+    def __init__(self, cosines: tf.Tensor) -> None:
+        self._cosines = cosines
         self._cache: dict[tuple[float, float], tf.Tensor] = {}
 
-    def times(self, factor: tf.Tensor) -> _AngularPowers:
-        """Returns the same powers, each multiplied by `factor`."""
-        product = _AngularPowers(self._cosines, self._pair, factor)
-        product._cache = self._cache  # the bare powers are the same
-        return product
-
-    def power(self, lambda_: float, zeta: float) -> tf.Tensor:
-        bare = self._bare(lambda_, zeta)
-        bare = tf.where(self._pair, bare, tf.zeros([], bare.dtype))
-        return bare if self._factor is None else bare * self._factor
-
-    def _bare(self, lambda_: float, zeta: float) -> tf.Tensor:
-        key = (lambda_, zeta)
+    def __call__(self, zeta: float, lambda_: float) -> tf.Tensor:
+        key = (zeta, lambda_)
         if key not in self._cache:
-            if zeta == 1:
-                # Rounding can push |cos θ| past 1; a fractional power of that would be NaN.
-                half = 0.5 * (1.0 + lambda_ * self._cosines)
-                value = tf.maximum(half, tf.zeros([], half.dtype)) if abs(lambda_) <= 1 else half
-            elif zeta == int(zeta):
-                value = self._bare(lambda_, int(zeta) // 2) ** 2
-                if int(zeta) % 2:
-                    value *= self._bare(lambda_, 1)
-            else:
-                value = self._bare(lambda_, 1)
-                tiny = tf.constant(np.finfo(value.dtype.as_numpy_dtype).tiny, value.dtype)
-                value = tf.where(value > 0, tf.maximum(value, tiny) ** zeta, tf.zeros_like(value))
-            self._cache[key] = value
+            self._cache[key] = self._power(zeta, lambda_)
         return self._cache[key]
+
+    def _power(self, zeta: float, lambda_: float) -> tf.Tensor:
+        if zeta == 1:
+            # Rounding can push |cos θ| past 1; a fractional power of that would be NaN.
+            half = 0.5 * (1.0 + lambda_ * self._cosines)
+            return tf.maximum(half, tf.zeros([], half.dtype))
+        if zeta == int(zeta):
+            value = self(int(zeta) // 2, lambda_) ** 2
+            return value * self(1, lambda_) if int(zeta) % 2 else value
+        value = self(1, lambda_)
+        tiny = tf.constant(np.finfo(value.dtype.as_numpy_dtype).tiny, value.dtype)
+        return tf.where(value > 0, tf.maximum(value, tiny) ** zeta, tf.zeros_like(value))
 
 
 def _contract(
-    angular: _AngularPowers, weights: dict[float, tf.Tensor], params: np.ndarray
-) -> list[tf.Tensor]:
-    """Sums 2 P_jk a_j a_k over pairs j < k: [batch, atoms, functions] for each pair of elements."""
-    # Functions that share (ζ, λ) share one matrix product.
-    groups: dict[tuple[float, float], list[int]] = {}
+    angular: _AngularPowers, squares: tf.Tensor, weights: tf.Tensor, params: np.ndarray
+) -> tf.Tensor:
+    """Sums P exp(-η squares) weights over pairs of neighbours.
+
+    Args:
+        angular: the powers P [batch, atoms, pairs].
+        squares: [batch, atoms, pairs], Å².
+        weights: [batch, atoms, pairs of elements, pairs].
+        params: [[η, ζ, λ], ...].
+
+    Returns:
+        [batch, atoms, functions, pairs of elements].
+    """
+    etas_of: dict[tuple[float, float], list[int]] = {}
     for i, (_, zeta, lambda_) in enumerate(params):
-        groups.setdefault((zeta, lambda_), []).append(i)
-    elements = weights[params[0, 0]].shape[-1]
-    pairs = [(a, b) for a in range(elements) for b in range(a + 1)]
-    results: list[list[tf.Tensor]] = [[] for _ in pairs]
-    for (zeta, lambda_), members in groups.items():
-        of_element = [
-            tf.concat([weights[params[i, 0]][..., e : e + 1] for i in members], axis=-1)
-            for e in range(elements)
-        ]
-        power = angular.power(lambda_, zeta)
-        summed = [tf.matmul(power, w) for w in of_element]
-        for result, (a, b) in zip(results, pairs, strict=True):
-            # The full sum counts each pair of one element twice, of two elements once.
-            value = tf.reduce_sum(summed[a] * of_element[b], axis=2)
-            result.append(value if a == b else 2.0 * value)
-    order = np.argsort(np.concatenate(list(groups.values())))
-    in_order = [tf.concat(result, axis=-1) for result in results]
-    if (order == np.arange(len(order))).all():
-        return in_order
-    return [tf.gather(result, order, axis=-1) for result in in_order]
+        etas_of.setdefault((zeta, lambda_), []).append(i)
+    # Powers that go with the same η share one matrix product.
+    products: dict[tuple[float, ...], list[tuple[float, float]]] = {}
+    for key, members in etas_of.items():
+        products.setdefault(tuple(params[members, 0]), []).append(key)
+    elements, pairs = weights.shape[2], _size(weights, 3)
+    batch, atoms = _size(weights, 0), _size(weights, 1)
+    results, order = [], []
+    for etas, keys in products.items():
+        powers = tf.stack([angular(*key) for key in keys], axis=2)
+        eta = tf.constant(etas, squares.dtype)[:, None]
+        screened = tf.exp(-eta * squares[:, :, None])[:, :, :, None] * weights[:, :, None]
+        screened = tf.reshape(screened, [batch, atoms, len(etas) * elements, pairs])
+        summed = tf.matmul(powers, screened, transpose_b=True)
+        results.append(tf.reshape(summed, [batch, atoms, len(keys) * len(etas), elements]))
+        order += [i for key in keys for i in etas_of[key]]
+    result = tf.concat(results, axis=2)
+    if order == sorted(order):
+        return result
+    return tf.gather(result, np.argsort(order), axis=2)
 
 
 def _parameters(name: str, values: Any, columns: tuple[str, ...]) -> np.ndarray:
@@ -322,6 +344,10 @@ def _parameters(name: str, values: Any, columns: tuple[str, ...]) -> np.ndarray:
         array = np.array(values, np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} is {values!r}; it must be {shape} of numbers") from None
+    for value in np.array(values, object).flat:
+        # NumPy would make numbers of these.
+        if isinstance(value, bool | np.bool_ | str) or value is None:
+            raise ValueError(f"{name} holds {value!r}; it must be {shape} of numbers")
     if array.size == 0:
         return np.zeros([0, len(columns)])
     if len(columns) == 1 and array.ndim == 1:

@@ -1,0 +1,205 @@
+"""Filters: each counted, the lowest of equals kept, the choice as the recipe wants it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfgen.datasets import filtering
+from tfgen.datasets.filtering import failures, select
+from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select, Split
+from tfgen.datasets.selection import farthest_points
+from tfgen.datasets.tasks import STATUSES, Results
+from tfgen.similarity import sorted_distances
+
+
+def results(positions, energy=None, status=None, message=None, snapshots=(), shot_energy=()):
+    x = np.array(positions, float)
+    n, atoms, _ = x.shape
+    shots = np.array(snapshots, float).reshape(-1, atoms, 3)
+    return Results(
+        positions=x,
+        energy=np.arange(n) * 1.0 if energy is None else np.array(energy, float),
+        fmax=np.full(n, 0.005),
+        status=np.zeros(n, np.int8) if status is None else np.array(status, np.int8),
+        message=np.full(n, "") if message is None else np.array(message),
+        snapshots=shots,
+        snapshot_energy=np.array(shot_energy, float),
+        snapshot_fmax=np.full(len(shots), 0.7),
+    )
+
+
+def line(n: int, spacing: float = 2.5) -> list:
+    return [[0, 0, spacing * i] for i in range(n)]
+
+
+def random(count: int, n_atoms: int = 5, seed: int = 0) -> np.ndarray:
+    """Random walks, hence connected."""
+    step = np.random.default_rng(seed).normal(size=[count, n_atoms, 3])
+    step *= 2.5 / np.linalg.norm(step, axis=-1, keepdims=True)
+    return np.cumsum(step, axis=1)
+
+
+TRIANGLE = [[0, 0, 0], [2.5, 0, 0], [1.25, 2.2, 0]]
+BENT = [[0, 0, 0], [2.5, 0, 0], [4, 2, 0]]
+NO_RELAXATION = Relax(rattle=0.0)
+
+
+def test_each_filter_is_counted():
+    parts = [
+        results(
+            [TRIANGLE, line(3, 9.0), line(3), line(3), BENT],
+            energy=[3.0, 3.0, 6.0, 5.9, 9.9],
+        ),
+        results([line(3, np.nan), line(3), TRIANGLE], status=[2, 5, 1]),
+    ]
+    recipe = Recipe("x", Sample(("Pt3",), 8), select=Select(energy_window=1.0))
+    dataset = select(recipe, 0, {"Pt3": parts}, [])
+    assert dataset.metadata["counts"] == {
+        "sampled": 8,
+        "not converged": 1,
+        "without finite energy or forces": 1,
+        "over the time limit": 1,
+        "disconnected": 1,
+        "duplicates": 1,
+        "outside the energy window": 1,
+        "kept": 2,
+    }
+    # Of equal structures the lowest stays.
+    np.testing.assert_allclose(dataset.properties["energy_per_atom"], [1.0, 5.9 / 3])
+    assert "rounds" not in dataset.metadata
+    assert "fmax" not in dataset.properties
+
+
+def test_compositions_stay_apart_and_in_order():
+    recipe = Recipe("x", Sample(("Pt5", "Pt4"), 10), select=Select(energy_window=0.5))
+    parts = {
+        "Pt5": [results(random(10), energy=np.arange(10)[::-1] + 100.0)],
+        "Pt4": [results(random(4, 4), energy=np.arange(4.0)), results(random(6, 4, seed=1))],
+    }
+    dataset = select(recipe, 0, parts, [])
+    sizes = [len(s) for s in dataset.structures]
+    assert sizes == sorted(sizes, reverse=True)
+    assert set(sizes) == {4, 5}
+    per_atom = dataset.properties["energy_per_atom"]
+    for size in (4, 5):
+        own = per_atom[np.array(sizes) == size]
+        assert (np.diff(own) >= 0).all()
+        assert own[-1] <= own[0] + 0.5  # each composition has its own window
+    assert sum(dataset.metadata["counts"].values()) == 20 + 20
+
+
+def test_snapshots_are_kept_with_their_forces():
+    recipe = Recipe(
+        "x",
+        Sample(("Pt3",), 1),
+        relax=Relax(snapshots=(0, 5)),
+        explore=Explore(1, 1),
+        select=Select(energy_window=5.0),
+    )
+    # One equals the minimum, one is out of the window, one failed to converge further on.
+    shots = [TRIANGLE, BENT, line(3)]
+    part = results(
+        [TRIANGLE, BENT], [0.0, np.nan], [0, 1], snapshots=shots, shot_energy=[1.0, 2.0, 99.0]
+    )
+    dataset = select(recipe, 0, {"Pt3": [part]}, [{"structures": 1, "minima": 1}])
+    assert dataset.metadata["counts"] == {
+        "sampled": 1,
+        "explored": 1,
+        "snapshots": 3,
+        "not converged": 1,
+        "disconnected": 0,
+        "duplicates": 1,
+        "outside the energy window": 1,
+        "kept": 2,
+    }
+    np.testing.assert_array_equal(dataset.properties["fmax"], [0.005, 0.7])
+    assert dataset.units["fmax"] == "eV/Å"
+    assert dataset.metadata["rounds"] == [{"structures": 1, "minima": 1}]
+
+
+def test_nothing_left_says_which_filter_took_what_and_why():
+    recipe = Recipe("x", Sample(("Pt3",), 2))
+    parts = [results([line(3, 9.0), line(3)], status=[0, 1])]
+    with pytest.raises(ValueError, match="leaves no structures: 2 sampled, 1 not .*1 disconnected"):
+        select(recipe, 0, {"Pt3": parts}, [])
+    parts = [results([TRIANGLE] * 3, status=[3] * 3, message=["a", "b", "b"])]
+    with pytest.raises(ValueError, match=f"3 {STATUSES[3]}.*; most often: b"):
+        select(recipe, 0, {"Pt3": parts}, [])
+
+
+def test_what_calculators_said_most_often():
+    parts = [results([TRIANGLE] * 3, message=["", "x", "y"]), results([BENT], message=["y"])]
+    assert failures(parts) == "y"
+    assert failures([results([BENT])]) == ""
+
+
+def test_max_count_is_a_random_choice():
+    parts = {"Pt5": [results(random(30))], "Pt4": [results(random(20, 4))]}
+    recipe = Recipe("x", Sample(("Pt5", "Pt4"), 30), select=Select(max_count=14))
+    datasets = [select(recipe, seed, parts, []) for seed in (0, 0, 1)]
+    kept = [sorted(d.properties["energy_per_atom"].tolist()) for d in datasets]
+    assert kept[0] == kept[1] != kept[2]
+    for dataset in datasets:
+        assert len(dataset) == 14
+        sizes = np.array([len(s) for s in dataset.structures])
+        assert set(sizes) == {4, 5}
+        for size in (4, 5):
+            assert (np.diff(dataset.properties["energy_per_atom"][sizes == size]) > 0).all()
+    few = Recipe("x", Sample(("Pt5", "Pt4"), 30), select=Select(max_count=500))
+    counts = select(few, 0, parts, []).metadata["counts"]
+    assert (counts["above the maximum count"], counts["kept"]) == (0, 50)
+
+
+def test_farthest_choice_covers_energies_and_shapes():
+    x = random(200)
+    energy = np.sort(np.random.default_rng(0).normal(size=200))
+    parts = {"Pt5": [results(x, energy=energy)]}
+    select_ = Select(max_count=20, method="farthest")
+    dataset = select(Recipe("x", Sample(("Pt5",), 200), select=select_), 0, parts, [])
+    kept = dataset.properties["energy_per_atom"] * 5
+    assert kept[0] == energy[0]
+    assert kept[-1] - kept[0] > 0.9 * np.ptp(energy)
+    # The choice is the greedy one in the features that are documented.
+    distances = sorted_distances(np.full(5, 78), x)
+    columns = [distances - distances.mean(0), (energy - energy.mean())[:, None]]
+    features = np.hstack([c / np.sqrt(c.var(axis=0).sum()) for c in columns])
+    chosen = [int(np.argmin(energy))]
+    for _ in range(19):
+        far = np.linalg.norm(features[:, None] - features[chosen], axis=-1).min(axis=1)
+        chosen.append(int(far.argmax()))
+    np.testing.assert_allclose(kept, np.sort(energy[chosen]), atol=1e-12)
+    assert set(chosen) == set(farthest_points(features, 20).tolist())
+
+
+def test_farthest_choice_shares_among_compositions():
+    parts = {f"Pt{n}": [results(random(30, n))] for n in (4, 5, 6)}
+    parts["Pt3"] = [results([TRIANGLE, BENT])]
+    select_ = Select(max_count=50, method="farthest")
+    dataset = select(Recipe("x", Sample(tuple(parts), 30), select=select_), 0, parts, [])
+    sizes = [len(s) for s in dataset.structures]
+    assert [sizes.count(n) for n in (4, 5, 6, 3)] == [16, 16, 16, 2]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 100))
+def test_shares_are_equal_as_far_as_they_can_be(sizes, most):
+    shares = np.array(filtering._shares(np.array(sizes), most))
+    assert shares.sum() == min(most, sum(sizes))
+    assert (shares <= sizes).all()
+    short = shares < np.array(sizes)
+    if short.any():  # who does not get all has as much as anybody, up to the last one
+        assert shares[short].min() >= shares.max() - 1
+
+
+def test_equal_structures_have_features_too():
+    kept = filtering._Kept([Atoms("Pt2", [[0, 0, 0], [2, 0, 0]])] * 2, np.zeros(2), np.zeros(2))
+    np.testing.assert_array_equal(filtering._features(kept), np.zeros([2, 2]))
+
+
+def test_split_shares_are_the_recipe_s():
+    recipe = Recipe("x", Sample(("Pt5",), 40), split=Split(0.5, 0.5, 0.0))
+    split = select(recipe, 0, {"Pt5": [results(random(40))]}, []).split
+    assert np.bincount(split, minlength=3).tolist() == [20, 20, 0]

@@ -1,0 +1,48 @@
+"""The scripts run, on inputs far smaller than those they are for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def run(name: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_check_import(tmp_path):
+    table = run("check_import.py", "--count", 300, "--folder", tmp_path)
+    assert "300 structures of 13 to 55 atoms" in table
+    assert float(re.search(r"structures per second +(\d+)", table)[1]) > 0
+    # What 300 structures need; importing TensorFlow by the way would be hundreds of MiB.
+    assert float(re.search(r"memory above that, at most +(-?\d+) MiB", table)[1]) < 100
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_benchmark_relaxation():
+    table = run("benchmark_relaxation.py", "--count", 3, "--ase-count", 1, "Pt3", "CuAu")
+    lines = table.splitlines()
+    assert [line.split()[:2] for line in lines[1::4]] == [
+        ["Pt3", "tfgen.relax"],
+        ["CuAu", "tfgen.relax"],
+    ]
+    assert table.count("ASE BFGS") == table.count("ASE FIRE") == 2
+    lowest = [float(line.split()[-3]) for line in lines[1:] if "(of 1)" in line]
+    assert len(lowest) == 6
+    for optimizers in (lowest[:3], lowest[3:]):
+        assert max(optimizers) - min(optimizers) < 2e-3
+    assert table.count("changes at most") == 2
+    for change in re.findall(r"changes at most ([\d.]+) meV", table):
+        assert float(change) < 1

@@ -1,0 +1,202 @@
+"""From all that a build has relaxed to the data set: filters, each of them counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+
+from tfgen.datasets.exploring import random_numbers
+from tfgen.datasets.recipe import Recipe
+from tfgen.datasets.selection import farthest_points
+from tfgen.datasets.storage import Dataset, assign_splits, provenance
+from tfgen.datasets.tasks import STATUSES, Results
+from tfgen.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
+from tfgen.similarity import duplicates, sorted_distances
+from tfgen.structures import numbers_from_formula
+from tfgen.validity import BOND_FACTOR, connected
+
+__all__ = ["failures", "select"]
+
+FMAX = "fmax"
+"""Property that says how far from a minimum a structure is, where not all are minima."""
+
+
+class _Kept(NamedTuple):
+    """Structures of one composition, with energy [n], eV, and fmax [n], eV/Å."""
+
+    structures: list[Atoms]
+    energy: np.ndarray
+    fmax: np.ndarray
+
+    def take(self, rows: np.ndarray) -> _Kept:
+        """Returns those in `rows`, a list of places or a mask."""
+        places = np.arange(len(self.structures))[rows]
+        return _Kept([self.structures[i] for i in places], self.energy[rows], self.fmax[rows])
+
+
+def failures(results: Iterable[Results]) -> str:
+    """What calculators said most often of the structures that they failed for; "" if nothing."""
+    said = Counter(m for result in results for m in result.message.tolist() if m)
+    return said.most_common(1)[0][0] if said else ""
+
+
+def select(
+    recipe: Recipe,
+    seed: int,
+    results: Mapping[str, Sequence[Results]],
+    rounds: Sequence[Mapping[str, int]],
+) -> Dataset:
+    """Filters the structures, counts what each filter takes, and makes the data set.
+
+    Args:
+        recipe: of the build.
+        seed: of the build.
+        results: formula -> what its tasks returned, in the order of the tasks.
+        rounds: what to say of each round.
+
+    Raises:
+        ValueError: if nothing is left; says which filter took how many.
+    """
+    counts: dict[str, int] = {"sampled": recipe.sample.count * len(results)}
+    if recipe.explore:
+        explored = recipe.explore.rounds * recipe.explore.count * len(results)
+        counts["explored"] = explored
+    if recipe.relax.snapshots:
+        shots = sum(len(r.snapshots) for parts in results.values() for r in parts)
+        counts["snapshots"] = shots
+    counts["not converged"] = 0
+    kept = [_filtered(recipe, formula, parts, counts) for formula, parts in results.items()]
+    if recipe.select.max_count is not None:
+        sizes = [len(k.energy) for k in kept]
+        chosen = _chosen(recipe, seed, kept)
+        kept = [k.take(rows) for k, rows in zip(kept, chosen, strict=True)]
+        counts["above the maximum count"] = sum(sizes) - sum(len(k.energy) for k in kept)
+    structures = [atoms for k in kept for atoms in k.structures]
+    counts["kept"] = len(structures)
+    if not structures:
+        taken = ", ".join(f"{n} {stage}" for stage, n in counts.items() if stage != "kept")
+        said = failures(r for parts in results.values() for r in parts)
+        raise ValueError(
+            f"recipe {recipe.name!r} leaves no structures: {taken}"
+            + (f"; most often: {said}" if said else "")
+        )
+    names = [ENERGY_PER_ATOM, *applicable(structures)]
+    properties = compute(structures, names, np.concatenate([k.energy for k in kept]))
+    units = {name: UNITS[name] for name in names}
+    if recipe.relax.snapshots:
+        properties[FMAX] = np.concatenate([k.fmax for k in kept])
+        units[FMAX] = "eV/Å"
+    fractions = recipe.split.train, recipe.split.validation, recipe.split.test
+    metadata = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "kind": "built",
+        "potential": recipe.relax.potential,
+        "recipe": recipe.text,
+        "seed": seed,
+        "counts": counts,
+        "thresholds": {
+            "bond_factor": BOND_FACTOR,
+            "duplicate_tolerance": recipe.select.duplicate_tolerance,
+        },
+        **provenance(),
+    }
+    if rounds:
+        metadata["rounds"] = [dict(turn) for turn in rounds]
+    return Dataset(
+        structures=structures,
+        properties=properties,
+        units=units,
+        split=assign_splits(len(structures), fractions, random_numbers(seed, "splitting")),
+        metadata=metadata,
+    )
+
+
+def _filtered(
+    recipe: Recipe, formula: str, parts: Sequence[Results], counts: dict[str, int]
+) -> _Kept:
+    """What is left of one composition, by energy; adds to `counts` what is not."""
+
+    def took(filter_: str, count: int) -> None:
+        counts[filter_] = counts.get(filter_, 0) + count
+
+    status = np.concatenate([r.status for r in parts])
+    for code, name in enumerate(STATUSES[1:], start=1):
+        if (status == code).any():
+            took(name, int((status == code).sum()))
+    converged = [r.status == 0 for r in parts]
+
+    def both(minima: str, snapshots: str) -> np.ndarray:
+        found = [getattr(r, minima)[rows] for r, rows in zip(parts, converged, strict=True)]
+        return np.concatenate([*found, *(getattr(r, snapshots) for r in parts)])
+
+    numbers = numbers_from_formula(formula)
+    found = _Kept(
+        [Atoms(numbers, positions=x) for x in both("positions", "snapshots")],
+        both("energy", "snapshot_energy"),
+        both("fmax", "snapshot_fmax"),
+    )
+    # Of equal ones the lowest stays.
+    found = found.take(np.argsort(found.energy, kind="stable"))
+    whole = connected(found.structures)
+    took("disconnected", int((~whole).sum()))
+    found = found.take(whole)
+    first = duplicates(found.structures, recipe.select.duplicate_tolerance)
+    unique = first == np.arange(len(first))
+    took("duplicates", int((~unique).sum()))
+    found = found.take(unique)
+    window = recipe.select.energy_window
+    if window is not None:
+        per_atom = found.energy / len(numbers)
+        inside = per_atom <= per_atom.min(initial=np.inf) + window
+        took("outside the energy window", int((~inside).sum()))
+        found = found.take(inside)
+    return found
+
+
+def _chosen(recipe: Recipe, seed: int, kept: Sequence[_Kept]) -> list[np.ndarray]:
+    """The rows of each composition that the recipe's maximum count leaves, in their order."""
+    sizes = np.array([len(k.energy) for k in kept])
+    most = recipe.select.max_count or 0
+    if recipe.select.method == "random":
+        rng = random_numbers(seed, "choosing")
+        drawn = np.sort(rng.permutation(sizes.sum())[:most])
+        ends = np.cumsum(sizes)
+        return [
+            drawn[(drawn >= end - size) & (drawn < end)] - (end - size)
+            for end, size in zip(ends, sizes, strict=True)
+        ]
+    return [
+        np.sort(farthest_points(_features(k), share)) if share else np.zeros(0, int)
+        for k, share in zip(kept, _shares(sizes, most), strict=True)
+    ]
+
+
+def _shares(sizes: np.ndarray, most: int) -> list[int]:
+    """Equal shares of `most`, but none above its size; the first ones get what is left over."""
+    shares = np.zeros(len(sizes), int)
+    while shares.sum() < min(most, sizes.sum()):
+        open_ = np.flatnonzero(shares < sizes)
+        spare = most - shares.sum()
+        each = spare // len(open_)
+        if each == 0:
+            shares[open_[:spare]] += 1
+        else:
+            shares[open_] += np.minimum(each, sizes[open_] - shares[open_])
+    return shares.tolist()
+
+
+def _features(kept: _Kept) -> np.ndarray:
+    """Sorted distances and energy, each with a total variance of 1: [n, f]."""
+    positions = np.array([s.positions for s in kept.structures])
+    distances = sorted_distances(kept.structures[0].numbers, positions)
+    parts = []
+    for values in (distances, kept.energy[:, None]):
+        centred = values - values.mean(axis=0)
+        spread = np.sqrt((centred**2).sum(axis=1).mean())
+        parts.append(centred / spread if spread > 0 else centred)
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,189 @@
+"""Places of atoms, for whole batches: keeping them apart, adding and removing them at surfaces."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.data import covalent_radii
+
+__all__ = ["CONTACT", "add_atom", "contacts", "rotations", "separate", "standardise"]
+
+CONTACT = 1.25
+"""Atoms touch up to this times the sum of their covalent radii: within the first shell."""
+
+# Sweeps of the push that separates atoms; what still overlaps then is scaled apart.
+_SWEEPS = 200
+# Share of an overlap that one sweep removes; below 1, as an atom has several neighbours.
+_DAMPING = 0.7
+# Places that are tried for an added atom: enough to find a hollow between three atoms.
+_TRIALS = 40
+# Pairs held at once by `separate`: few enough for a processor's cache.
+_CACHED = 100_000
+# Numbers held at once by `add_atom`: about 100 MB of temporaries.
+_CHUNK = 4_000_000
+
+
+def standardise(numbers: np.ndarray, count: int, min_distance: float) -> np.ndarray:
+    """Checks what all generators of positions are given; returns the atomic numbers as [N] int.
+
+    Raises:
+        ValueError: if there are no atoms, `count` is below 1 or `min_distance` no positive number.
+    """
+    numbers = np.asarray(numbers, int)
+    if numbers.ndim != 1 or len(numbers) == 0:
+        raise ValueError(f"numbers has shape {numbers.shape}; [N] with N >= 1 is needed")
+    if numbers.min() < 1 or numbers.max() >= len(covalent_radii):
+        raise ValueError(
+            f"numbers holds {[n for n in numbers.tolist() if not 0 < n < len(covalent_radii)]}; "
+            f"atomic numbers from 1 to {len(covalent_radii) - 1} are needed"
+        )
+    if count < 1:
+        raise ValueError(f"count is {count!r}; at least 1 is needed")
+    if not 0.0 < min_distance < np.inf:
+        raise ValueError(f"min_distance is {min_distance!r}; a number above 0 is needed")
+    return numbers
+
+
+def separate(positions: np.ndarray, numbers: np.ndarray, min_distance: float) -> np.ndarray:
+    """Pushes atoms apart until none overlap, and centres the structures.
+
+    Pairs that are too close push each other apart, in sweeps over all pairs; what overlaps after
+    the last sweep is scaled up as a whole.
+
+    Args:
+        positions: [n, N, 3], Å; left unmodified.
+        numbers: [N], atomic numbers.
+        min_distance: least distance of two atoms, in sums of their covalent radii.
+
+    Returns:
+        [n, N, 3], Å, centred on the origin.
+    """
+    positions = np.array(positions, np.float64)
+    positions -= positions.mean(axis=1, keepdims=True)
+    n_atoms = len(numbers)
+    i, j = np.triu_indices(n_atoms, 1)
+    if len(i) == 0:
+        return positions
+    radii = covalent_radii[numbers]
+    least = min_distance * (radii[:, None] + radii[None, :])
+    step = max(1, _CACHED // n_atoms**2)
+    for start in range(0, len(positions), step):
+        _push_apart(positions[start : start + step], least)
+    positions -= positions.mean(axis=1, keepdims=True)
+    distance = np.linalg.norm(positions[:, i] - positions[:, j], axis=2)
+    shortest = (distance / least[i, j]).min(axis=1)
+    # The guarantee; the factor is 1 but for the few that the sweeps did not separate.
+    factor = np.where(shortest < 1.0, (1.0 + 1e-12) / np.maximum(shortest, 1e-6), 1.0)
+    return positions * factor[:, None, None]
+
+
+def _push_apart(positions: np.ndarray, least: np.ndarray) -> None:
+    """Moves atoms of [n, N, 3] in place, in sweeps, until all distances are at least [N, N]."""
+    atoms = np.arange(len(least))
+    moving = np.arange(len(positions))
+    for _ in range(_SWEEPS):
+        x = positions[moving]
+        # Products of matrices are much cheaper than all the vectors between atoms.
+        squares = np.einsum("nai,nai->na", x, x)
+        squared = squares[:, :, None] + squares[:, None, :] - 2.0 * (x @ x.swapaxes(1, 2))
+        squared[:, atoms, atoms] = np.inf
+        distance = np.sqrt(np.maximum(squared, 1e-18))
+        # A little further than touching, or the last bits would take for ever.
+        push = np.where(distance < least, 0.5 * _DAMPING * (1.02 * least / distance - 1.0), 0.0)
+        total = push.sum(axis=2)
+        close = total.any(axis=1)
+        if not close.any():
+            return
+        moving, x, push, total = moving[close], x[close], push[close], total[close]
+        positions[moving] = x + total[:, :, None] * x - push @ x
+
+
+def contacts(positions: np.ndarray, radii: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Counts the atoms that each atom touches.
+
+    Args:
+        positions: [n, N, 3], Å.
+        radii: [n, N], covalent radii, Å.
+        present: [n, N] bool, the atoms that are there.
+
+    Returns:
+        [n, N] int; 0 for atoms that are not there.
+    """
+    squared = ((positions[:, :, None] - positions[:, None, :]) ** 2).sum(axis=3)
+    touching = squared <= (CONTACT * (radii[:, :, None] + radii[:, None, :])) ** 2
+    touching &= present[:, :, None] & present[:, None, :]
+    return touching.sum(axis=2) - present
+
+
+def add_atom(
+    positions: np.ndarray,
+    radii: np.ndarray,
+    present: np.ndarray,
+    place: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Puts one atom of each structure onto its surface, in place.
+
+    Many places beside random atoms are tried, at contact. Those that overlap are left out, then the
+    place with the most contacts is taken; in a random part of the structures contacts count less
+    than chance, so that adatoms on top and on bridges come out as well.
+
+    Args:
+        positions: [n, N, 3], Å; the atom at `place` gets its new position.
+        radii: [n, N], covalent radii, Å.
+        present: [n, N] bool, the atoms that are there, at least one other; that at `place` is set.
+        place: [n] int, the atom to put.
+        rng: the source of all randomness.
+    """
+    step = max(1, _CHUNK // (_TRIALS * positions.shape[1] * 3))
+    for start in range(0, len(positions), step):
+        part = slice(start, start + step)
+        _add_atom(positions[part], radii[part], present[part], place[part], rng)
+
+
+def _add_atom(
+    positions: np.ndarray,
+    radii: np.ndarray,
+    present: np.ndarray,
+    place: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    n = len(present)
+    rows = np.arange(n)
+    present[rows, place] = False
+    # Hosts: random atoms among those that are there.
+    weight = np.cumsum(present, axis=1)
+    draw = (rng.random([n, _TRIALS]) * weight[:, -1:]).astype(int)
+    host = (draw[:, :, None] >= weight[:, None, :]).sum(axis=2)
+    outward = rng.normal(size=[n, _TRIALS, 3])
+    outward /= np.linalg.norm(outward, axis=2, keepdims=True)
+    own = radii[rows, place]
+    touch = radii + own[:, None]
+    trial = positions[rows[:, None], host] + outward * touch[rows[:, None], host, None]
+    squared = ((trial[:, :, None] - positions[:, None, :]) ** 2).sum(axis=3)
+    relative = np.sqrt(squared) / touch[:, None, :]
+    relative[np.broadcast_to(~present[:, None, :], relative.shape)] = np.inf
+    # A penalty, not a ban: where everything overlaps, the least bad place is taken.
+    overlap = np.maximum(0.9 - relative, 0.0).max(axis=2)
+    touching = (relative <= CONTACT).sum(axis=2)
+    chance = rng.choice([0.5, 8.0], size=[n, 1], p=[0.7, 0.3])
+    score = touching + chance * rng.random([n, _TRIALS]) - 100.0 * overlap
+    best = score.argmax(axis=1)
+    positions[rows, place] = trial[rows, best]
+    present[rows, place] = True
+
+
+def rotations(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Rotation matrices, uniformly distributed: [count, 3, 3]."""
+    w, x, y, z = np.moveaxis(_unit(rng.normal(size=[count, 4])), 1, 0)
+    return np.stack(
+        [
+            np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)], axis=1),
+            np.stack([2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)], axis=1),
+            np.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], axis=1),
+        ],
+        axis=1,
+    )
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)

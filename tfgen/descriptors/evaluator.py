@@ -1,0 +1,67 @@
+"""Evaluates a map of batches over any number of structures: fast, and in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+from ase import Atoms
+
+from tfgen.structures import Group, StructureBatch, groups
+
+__all__ = ["Evaluator"]
+
+# Size of the largest tensors of a chunk: bounds its memory at some hundred MB.
+NUMBERS_PER_CHUNK = 8_000_000
+# XLA runs twice as fast as the graph as it is, but takes seconds to compile for each padded size:
+# it pays from about so many numbers on, and is fastest in chunks that stay in a core's cache.
+NUMBERS_TO_COMPILE = 500_000_000
+NUMBERS_IN_CACHE = 1_000_000
+
+
+class Evaluator:
+    """Evaluates a map of batches over structures of any sizes, in float64.
+
+    Args:
+        function: maps a batch to a tensor whose first axis is that of the batch.
+        r_cut: how far an atom sees, Å.
+    """
+
+    def __init__(self, function: Callable[[StructureBatch], tf.Tensor], r_cut: float) -> None:
+        self._r_cut = r_cut
+        self._graph = tf.function(function, reduce_retracing=True, autograph=False)
+        self._compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    def __call__(self, structures: Sequence[Atoms]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (indices into `structures`, values [structures, ...]), chunk by chunk."""
+        for group in groups(structures, self._r_cut):
+            work = len(group.members) * group.numbers
+            if group.periodic or work < NUMBERS_TO_COMPILE:
+                for members in group.chunks(NUMBERS_PER_CHUNK):
+                    batch = self._pack(structures, members, group.width)
+                    yield members, self._graph(batch).numpy()
+            else:
+                yield from self._in_cache(structures, group)
+
+    def _in_cache(
+        self, structures: Sequence[Atoms], group: Group
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        size = group.chunk_size(NUMBERS_IN_CACHE)
+
+        def run(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            # One shape only is compiled: repeats of the last structure fill up the last chunk.
+            full = np.pad(members, (0, size - len(members)), mode="edge")
+            batch = self._pack(structures, full, group.width)
+            function = self._compiled if batch.neighbours is None else self._graph
+            return members, function(batch).numpy()[: len(members)]
+
+        # TensorFlow's own threads gain little on such small chunks.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield from pool.map(run, group.chunks(NUMBERS_IN_CACHE))
+
+    def _pack(self, structures: Sequence[Atoms], members: np.ndarray, width: int) -> StructureBatch:
+        chunk = [structures[i] for i in members]
+        return StructureBatch.from_ase(chunk, r_cut=self._r_cut, atoms=width, sparse=True)
