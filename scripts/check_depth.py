@@ -134,10 +134,12 @@ def main(
             f"{formula:8} {len(own):4} {total:6} {seconds / total:6.2f} "
             f"{energy.min():10.4f} {hits:5}  "
         )
+        held = False
         for path, dataset in sets.items():
             same = [i for i, s in enumerate(dataset.structures) if _same(s, best)]
             if not same:
                 continue
+            held = True
             total_energy = dataset.properties["energy_per_atom"][same] * len(best)
             lowest = same[int(total_energy.argmin())]
             above = total_energy.min() - energy.min()
@@ -147,6 +149,7 @@ def main(
                 f"{row}{path.stem:16} {total_energy.min():10.4f} {above:10.4f} {apart:12.3f}"
             )
             row = " " * len(row)
+        missed |= bool(sets) and not held  # no set has the formula at all
         if row.strip():
             click.echo(row)
     sys.exit(1 if missed else 0)

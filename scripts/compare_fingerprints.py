@@ -60,7 +60,10 @@ class Candidate(NamedTuple):
 
         alloy = len(species) > 1
         if self.paper:
-            acsf = Fingerprint.preset("fung2022", species).descriptor
+            preset = Fingerprint.preset("fung2022", species)
+            if self.pooling == preset.pooling:
+                return preset
+            acsf = preset.descriptor
             return Fingerprint(acsf, self.pooling, alloy)
         reach = min(12.0, self.r_cut) + 0.01
         g2 = [[eta, float(r_s)] for eta, step in self.g2 for r_s in np.arange(1.0, reach, step)]

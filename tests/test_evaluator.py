@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -93,3 +96,11 @@ def test_memory_stays_bounded(fingerprint, monkeypatch):
     fingerprint.create(clusters([20] * 500))
     assert sum(sizes) == 500 * 20**2
     assert max(sizes) <= evaluator.NUMBERS_PER_CHUNK / 200
+
+
+def test_descriptors_that_were_used_can_be_copied_and_pickled(fingerprint):
+    structures = clusters([3, 4])
+    wanted = fingerprint.create(structures)
+    fingerprint.descriptor.create(structures)
+    for other in (copy.deepcopy(fingerprint), pickle.loads(pickle.dumps(fingerprint))):
+        np.testing.assert_array_equal(other.create(structures), wanted)

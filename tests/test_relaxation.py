@@ -102,7 +102,7 @@ class TestClusters:
     def test_do_not_depend_on_the_number_of_threads(self, result, monkeypatch):
         crowd = mixed() * 20
         for threads in (1, 3):
-            monkeypatch.setattr(relaxation, "_threads", lambda threads=threads: threads)
+            monkeypatch.setattr(relaxation, "threads", lambda threads=threads: threads)
             found = relax(crowd, fmax=0.005)
             np.testing.assert_array_equal(found.energy, np.tile(result.energy, 20))
             np.testing.assert_array_equal(found.steps, np.tile(result.steps, 20))
@@ -383,7 +383,12 @@ class TestOtherPotentials:
         ({"fmax": -0.1}, "fmax is -0.1"),
         ({"fmax": np.nan}, "fmax is nan"),
         ({"fmax": np.inf}, "fmax is inf"),
-        ({"max_steps": -1}, "max_steps is -1; it must be >= 0"),
+        ({"fmax": "a"}, "fmax is 'a'"),
+        ({"max_steps": -1}, "max_steps is -1; a whole number >= 0"),
+        ({"max_steps": 1.5}, "max_steps is 1.5"),
+        ({"potential": "emt"}, "potential is 'emt'; a potential like tfgen.EMT()"),
+        ({"potential": LennardJones}, "potential is <class"),
+        ({"structures": Atoms("Pt", constraint=FixAtoms([7]))}, r"FixAtoms of \[7\], but only 1"),
     ],
 )
 def test_refuses(arguments, message):

@@ -46,3 +46,16 @@ def test_benchmark_relaxation():
     assert table.count("changes at most") == 2
     for change in re.findall(r"changes at most ([\d.]+) meV", table):
         assert float(change) < 1
+
+
+def test_benchmark_fingerprint():
+    arguments = ("Pt10", "--count", 4, "--repeats", 1, "--dscribe-seconds", 0.1)
+    *_, row = run("benchmark_fingerprint.py", *arguments).splitlines()
+    assert row.split()[0] == "Pt10"
+    assert float(row.split()[-1]) < 1e-10  # largest difference from DScribe
+
+
+def test_compare_fingerprints():
+    arguments = ("Pt5", "--only", "default", "--targets", 2, "--starts", 2, "--steps", 3)
+    table = run("compare_fingerprints.py", *arguments, "--packings", 60)
+    assert re.search(r"^default +205 ", table, re.MULTILINE)

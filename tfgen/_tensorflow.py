@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["load_quietly"]
+__all__ = ["load_quietly", "threads"]
 
 
 def load_quietly() -> None:
@@ -29,3 +29,14 @@ def load_quietly() -> None:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+def threads() -> int:
+    """How many threads may compute: as TensorFlow was told, or one for each usable processor."""
+    import tensorflow as tf
+
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    if chosen:
+        return chosen
+    # Where it can be asked: the processors that this process may use, not all there are.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
-import os
 import threading
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from ase.optimize import BFGS
 from tqdm import tqdm
 
 from tfgen._lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
+from tfgen._tensorflow import threads
 from tfgen._warnings import TfgenWarning
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
@@ -87,16 +88,24 @@ def relax(
 
     Raises:
         ValueError: on bad structures, elements the potential does not know, constraints that it
-            does not (tfgen's potentials know `FixAtoms`), fmax <= 0, max_steps < 0.
+            does not (tfgen's potentials know `FixAtoms`), fmax <= 0, max_steps < 0,
+            or what is no potential.
 
     References:
         D. C. Liu, J. Nocedal, Math. Program. 45, 503 (1989). DOI 10.1007/BF01589116
     """
     structures = as_structures(structures)
-    if not (np.isfinite(fmax) and fmax > 0):
+    if potential is not None and (
+        isinstance(potential, type) or not isinstance(potential, BaseCalculator | Potential)
+    ):
+        raise ValueError(
+            f"potential is {potential!r}; a potential like tfgen.EMT() or an ASE calculator is "
+            "needed"
+        )
+    if not (isinstance(fmax, Real) and np.isfinite(fmax) and fmax > 0):
         raise ValueError(f"fmax is {fmax!r}; a positive number of eV/Å is needed")
-    if max_steps < 0:
-        raise ValueError(f"max_steps is {max_steps!r}; it must be >= 0")
+    if not isinstance(max_steps, Integral) or max_steps < 0:
+        raise ValueError(f"max_steps is {max_steps!r}; a whole number >= 0 is needed")
     bar = tqdm(total=len(structures), desc="relaxing", unit="", disable=not progress)
     with bar:
         if isinstance(potential, BaseCalculator):
@@ -168,7 +177,7 @@ def _relax_in_batches(
     for group in groups(structures):
         places = int(np.clip(PAIRS_PER_BATCH // group.width**2, *PLACES)) // 8 * 8
         # Interleaved, so that each thread has its share of whatever comes in a row.
-        shares = min(_threads(), -(-len(group.members) // places))
+        shares = min(threads(), -(-len(group.members) // places))
         for k in range(shares):
             part = group._replace(members=group.members[k::shares])
             reach = potential.r_cut + SKIN
@@ -183,7 +192,7 @@ def _relax_in_batches(
     if len(runs) == 1:
         work(runs[0])
     else:
-        with concurrent.futures.ThreadPoolExecutor(_threads()) as executor:
+        with concurrent.futures.ThreadPoolExecutor(threads()) as executor:
             try:
                 list(executor.map(work, runs))
             finally:
@@ -199,14 +208,6 @@ def _relax_in_batches(
     lost = np.flatnonzero(~np.isfinite(largest) | ~np.isfinite(energy))
     reasons = dict.fromkeys(lost.tolist(), "diverged: energy or forces are not finite")
     return _result(relaxed, energy, largest, steps, fmax, reasons)
-
-
-def _threads() -> int:
-    chosen = tf.config.threading.get_intra_op_parallelism_threads()
-    if chosen:
-        return chosen
-    # Where it can be asked: the processors that this process may use, not all there are.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Run:
@@ -332,6 +333,11 @@ def _free_atoms(place: int, structure: Atoms) -> np.ndarray:
             raise ValueError(
                 f"structures[{place}] has a {type(constraint).__name__} constraint; batched "
                 "relaxation knows FixAtoms only (an ASE calculator as potential knows them all)"
+            )
+        if not np.isin(constraint.index, np.arange(-len(structure), len(structure))).all():
+            raise ValueError(
+                f"structures[{place}] has FixAtoms of {constraint.index}, but only "
+                f"{len(structure)} atoms"
             )
         free[constraint.index] = False
     return free

@@ -322,7 +322,12 @@ def groups(structures: Sequence[Atoms], r_cut: float | None = None) -> list[Grou
 
 def _neighbours(structure: Atoms, r_cut: float) -> int:
     """Estimates how many atoms there are within `r_cut` (Å) of one, from the density."""
-    volume = structure.cell.complete().volume
+    cell = structure.cell.complete()
+    inverse = np.linalg.inv(cell.array)
+    heights = 1.0 / np.linalg.norm(inverse, axis=0)
+    # Of the part of the cell that holds atoms: slabs and wires come with much vacuum.
+    spans = np.ptp(structure.positions @ inverse, axis=0) * heights + 2.5
+    volume = cell.volume * np.minimum(spans / heights, 1.0).prod()
     return int(len(structure) / volume * 4.2 * r_cut**3) + 1
 
 

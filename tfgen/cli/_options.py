@@ -127,14 +127,19 @@ def imported(path: str) -> Any:
         ValueError: if there is no such thing, or the module fails.
     """
     module, _, name = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a file that lies here must not hide an installed module
+    _look_here()
     try:
         return functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except Exception as error:  # modules raise what they like
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path!r} cannot be imported: {reason}") from error
+
+
+def _look_here() -> None:
+    """Lets modules in the current folder be imported."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last: a file that lies here must not hide an installed module
 
 
 def fingerprint_from(name: str, species: list[str]) -> Any:
@@ -175,6 +180,7 @@ def potential_from(name: str) -> Any:
         raise click.BadParameter(
             f"{name!r} is none of auto, emt, none, MODULE:CLASS", param_hint="--potential"
         )
+    _look_here()
     return make_calculator(name)
 
 

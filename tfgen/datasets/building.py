@@ -111,7 +111,12 @@ def build(
             _remove(folder)  # nothing is lost with it
         raise
     failed = failures(r for parts in results.values() for r in parts)
-    dataset = select(recipe, seed, results, rounds if recipe.explore else [])
+    try:
+        dataset = select(recipe, seed, results, rounds if recipe.explore else [])
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; what was computed waits in {str(folder)!r}: remove it to compute it anew"
+        ) from error
     if failed:
         warnings.warn(f"the calculator failed for some, most often: {failed}", TfgenWarning, 2)
     whole = folder / "dataset.h5"

@@ -19,6 +19,9 @@ from tfgen.structures import StructureBatch, as_structures, atomic_numbers_of
 
 __all__ = ["ACSF"]
 
+# Beyond are slips: Å, and powers that are 0 for all but straight angles.
+FARTHEST, SHARPEST = 1e6, 1e6
+
 Parameters = Sequence[Sequence[float]] | np.ndarray | None
 
 
@@ -72,7 +75,7 @@ class ACSF:
         self._numbers = atomic_numbers_of(species)
         self.species = [chemical_symbols[z] for z in self._numbers]
         real = isinstance(r_cut, Real) and not isinstance(r_cut, bool)
-        if not real or not np.isfinite(r_cut) or r_cut <= 0:
+        if not real or not 0 < r_cut <= FARTHEST:
             raise ValueError(f"r_cut is {r_cut!r}; a positive number of Å is needed")
         self.r_cut = float(r_cut)
         self.g2_params = _parameters("g2_params", g2_params, ("eta", "r_s"))
@@ -131,14 +134,19 @@ class ACSF:
         """
         structures = as_structures(system, "system")
         check_structures(self, structures, "system")
+        sizes = {len(s) for s in structures}
+        if len(sizes) == 1:
+            (n_atoms,) = sizes
+            features = np.empty([len(structures), n_atoms, self.size])
+            for members, values in self._evaluator(structures):
+                features[members] = values[:, :n_atoms]
+            # DScribe makes no difference between one and a list of one.
+            return features[0] if len(structures) == 1 else features
         results: list[np.ndarray] = [np.empty(0)] * len(structures)
-        for members, features in self._evaluator(structures):
-            for i, values in zip(members, features, strict=True):
-                results[i] = values[: len(structures[i])]
-        if len(structures) == 1:
-            return results[0]  # DScribe makes no difference between one and a list of one
-        same = len({len(s) for s in structures}) == 1
-        return np.stack(results) if same else results
+        for members, values in self._evaluator(structures):
+            for i, of_structure in zip(members, values, strict=True):
+                results[i] = of_structure[: len(structures[i])].copy()
+        return results
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:
@@ -360,6 +368,10 @@ def _parameters(name: str, values: Any, columns: tuple[str, ...]) -> np.ndarray:
         raise ValueError(f"{name} holds eta = {array[:, 0].min()}; eta must be >= 0")
     if "zeta" in columns and (array[:, 1] < 1).any():
         raise ValueError(f"{name} holds zeta = {array[:, 1].min()}; zeta must be >= 1")
+    if "zeta" in columns and (array[:, 1] > SHARPEST).any():
+        raise ValueError(
+            f"{name} holds zeta = {array[:, 1].max()}; at most {SHARPEST:g} is allowed"
+        )
     if "lambda" in columns and (np.abs(array[:, 2]) > 1).any():
         raise ValueError(f"{name} holds lambda = {array[:, 2].tolist()}; lambda must be in [-1, 1]")
     return array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +9,13 @@ import numpy as np
 import tensorflow as tf
 from ase import Atoms
 
+from tfgen._tensorflow import threads
 from tfgen.structures import Group, StructureBatch, groups
 
 __all__ = ["Evaluator"]
 
-# Size of the largest tensors of a chunk: bounds its memory at some hundred MB.
+# Size of the largest tensors of a chunk: bounds its memory at some hundred MB, unless a single
+# structure needs more (0.4 GB for 147 atoms that all see each other, with the paper's functions).
 NUMBERS_PER_CHUNK = 8_000_000
 # XLA runs twice as fast as the graph as it is, but takes seconds to compile for each padded size:
 # it pays from about so many numbers on, and is fastest in chunks that stay in a core's cache.
@@ -31,9 +32,14 @@ class Evaluator:
     """
 
     def __init__(self, function: Callable[[StructureBatch], tf.Tensor], r_cut: float) -> None:
+        self._function = function
         self._r_cut = r_cut
         self._graph = tf.function(function, reduce_retracing=True, autograph=False)
         self._compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    def __reduce__(self) -> tuple:
+        # Graphs are not copied with descriptors; they are traced anew.
+        return Evaluator, (self._function, self._r_cut)
 
     def __call__(self, structures: Sequence[Atoms]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (indices into `structures`, values [structures, ...]), chunk by chunk."""
@@ -59,7 +65,7 @@ class Evaluator:
             return members, function(batch).numpy()[: len(members)]
 
         # TensorFlow's own threads gain little on such small chunks.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads()) as pool:
             yield from pool.map(run, group.chunks(NUMBERS_IN_CACHE))
 
     def _pack(self, structures: Sequence[Atoms], members: np.ndarray, width: int) -> StructureBatch:

@@ -20,6 +20,7 @@ from tfgen.structures import StructureBatch, as_structures, groups
 __all__ = ["EMT"]
 
 BETA = 1.809  # (16π/3)^(1/3) / √2, with ASE's historical rounding
+# Periodic ones have images, too.
 PAIRS_PER_CHUNK = 500_000
 # Distances are at least this, Å: atoms in one place exert forces without direction, not NaN.
 SHORTEST = 1e-12
@@ -141,7 +142,7 @@ class EMT:
         forces: list[np.ndarray] = [np.empty(0)] * len(structures)
         stress: list[np.ndarray | None] = [None] * len(structures)
         for group in groups(structures):
-            for members in group.chunks(PAIRS_PER_CHUNK):
+            for members in group.chunks(PAIRS_PER_CHUNK // (16 if group.periodic else 1)):
                 chunk = [structures[i] for i in members]
                 batch = StructureBatch.from_ase(chunk, r_cut=self.r_cut, atoms=group.width)
                 found = compiled(self, stress=batch.neighbours is not None)(batch)
