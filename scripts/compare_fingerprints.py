@@ -208,6 +208,9 @@ def main(
     if unknown:
         raise click.BadParameter(f"{unknown.pop()!r} is no candidate", param_hint="--only")
     load_quietly()
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")  # every candidate is traced anew, as it must be
     for formula in systems or SYSTEMS:
         structures, energies = minima(formula, packings)
         species = sorted({str(symbol) for symbol in structures[0].symbols})

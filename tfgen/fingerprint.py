@@ -234,11 +234,10 @@ def _fung2022(species: Sequence[str]) -> Fingerprint:
 def _default(species: Sequence[str]) -> Fingerprint:
     """The project's own: 205 features for one element.
 
-    On Pt13 nearly as many starts find their target as with the paper's 190 functions and the same
-    pooling, at half the cost. What matters is the grid of narrow G2: with fewer, broader ones
-    (eta 1 Å⁻², 1 Å apart) none did, with narrower ones (eta 8 or 16) few. The five statistics
-    matter as much: without the third moment less than half as many succeeded, with maximum and
-    minimum alone none.
+    Chosen among the candidates of `scripts/compare_fingerprints.py` (figures in
+    docs/fingerprints.md): on Pt13 as many starts find their target as with the paper's 190
+    functions and the same pooling, at half the cost. Much broader G2 find none there, narrower
+    ones none even on Pt10; without the third moment less than half as many succeed.
     """
     acsf = ACSF(
         species=species,
