@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip -qq
 UV_VERSION := 0.13.9
 DEMO_ARGS ?= --overwrite
+# Each file of tests in one process, as its tests share what is dear to make.
+PYTEST_PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 PYTEST_ARGS ?=
 
 # The interpreter .venv is made with. Without PYTHON=... the first of these that is a Python 3.10-3.13.
@@ -21,13 +23,13 @@ endif
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Options: PYTHON=python3.12 (which Python .venv is made with), DEMO_ARGS='-o DIR', PYTEST_ARGS='-k NAME'"
+	@echo "Options: PYTHON=python3.12 (which Python .venv is made with), DEMO_ARGS='-o DIR', PYTEST_ARGS='-k NAME', PYTEST_PARALLEL= (tests in one process)"
 
 demo: $(VENV)/.run ## Set up, then run the whole path on Pt13 (options: DEMO_ARGS)
 	$(BIN)/tfgen demo $(DEMO_ARGS)
 
 test: lint ## Set up, then lint, check types and run the tests (options: PYTEST_ARGS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_PARALLEL) $(PYTEST_ARGS)
 
 dev: $(VENV)/.dev ## Only set up .venv for development
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import numpy as np
+from _options import COUNT, POSITIVE
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
@@ -67,7 +68,7 @@ def cases(count: int, names: tuple[str, ...]) -> list[Case]:
         return found
 
     # Fewer of the large ones, so that DScribe's turn takes seconds, not minutes.
-    sizes = {10: 50_000, 13: 30_000, 20: 10_000, 38: 2_000, 55: 1_500, 147: 60}
+    sizes = {10: 30_000, 13: 20_000, 20: 10_000, 38: 2_000, 55: 1_500, 147: 60}
     makers: dict[str, Callable[[], Case]] = {
         f"Pt{n}": lambda n=n, most=most: Case(f"Pt{n}", clusters(f"Pt{n}", most), ["Pt"])
         for n, most in sizes.items()
@@ -157,9 +158,27 @@ def work(case: Case, functions: dict[str, list]) -> tuple[float, float]:
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--count", default=100_000, show_default=True, help="Most structures of a case.")
-@click.option("--dscribe-seconds", default=8.0, show_default=True, help="Time for DScribe's turn.")
-@click.option("--repeats", default=3, show_default=True, help="The best of so many timings.")
+@click.option(
+    "--count",
+    type=COUNT,
+    default=100_000,
+    show_default=True,
+    help="Most structures of a case.",
+)
+@click.option(
+    "--dscribe-seconds",
+    type=POSITIVE,
+    default=8.0,
+    show_default=True,
+    help="Time for DScribe's turn.",
+)
+@click.option(
+    "--repeats",
+    type=COUNT,
+    default=3,
+    show_default=True,
+    help="The best of so many timings.",
+)
 def main(names: tuple[str, ...], count: int, dscribe_seconds: float, repeats: int) -> None:
     """Measure how fast structures are fingerprinted: all cases, or those NAMED."""
     load_quietly()

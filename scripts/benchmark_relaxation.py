@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from _options import COUNT, POSITIVE, check_formulas
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -66,11 +67,23 @@ def report(name: str, optimizer: str, result: Measured, ours: Measured) -> None:
 
 @click.command()
 @click.argument("formulas", nargs=-1, default=FORMULAS)
-@click.option("--count", default=2000, show_default=True, help="Starts for tfgen.relax.")
-@click.option("--ase-count", default=10, show_default=True, help="How many of them ASE gets.")
-@click.option("--fmax", default=0.01, show_default=True, help="eV/Å.")
-@click.option("--max-steps", default=2000, show_default=True)
-@click.option("--seed", default=SEED, show_default=True)
+@click.option(
+    "--count",
+    type=COUNT,
+    default=2000,
+    show_default=True,
+    help="Starts for tfgen.relax.",
+)
+@click.option(
+    "--ase-count",
+    type=COUNT,
+    default=10,
+    show_default=True,
+    help="How many of them ASE gets.",
+)
+@click.option("--fmax", type=POSITIVE, default=0.01, show_default=True, help="eV/Å.")
+@click.option("--max-steps", type=COUNT, default=2000, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=SEED, show_default=True)
 def main(
     formulas: tuple[str, ...], count: int, ase_count: int, fmax: float, max_steps: int, seed: int
 ) -> None:
@@ -88,6 +101,7 @@ def main(
     from tfgen.relaxation import relax
     from tfgen.structures import numbers_from_formula
 
+    check_formulas(formulas)
     click.echo(
         f"{'cluster':8} {'optimiser':12} {'starts':>6} {'converged':>9} {'steps':>7} "
         f"{'ms/structure':>12} {'ratio':>8} {'lowest/eV':>10}"

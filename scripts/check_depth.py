@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from _options import COUNT, POSITIVE, check_formulas
 from ase import Atoms
 
 from tfgen._tensorflow import load_quietly
@@ -99,10 +100,28 @@ def searched(
 @click.argument("datasets", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option("--formula", "formulas", multiple=True, default=("Pt10", "Pt13", "Pt20"))
 @click.option("--searches", required=True, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--runs", default=4, show_default=True, help="Independent searches per formula.")
-@click.option("--hops", default=250, show_default=True, help="Relaxations in a search.")
-@click.option("--step", default=0.5, show_default=True, help="Half width of a hop's moves, Å.")
-@click.option("--temperature", default=0.3, show_default=True, help="Of the acceptance, eV.")
+@click.option(
+    "--runs",
+    type=COUNT,
+    default=4,
+    show_default=True,
+    help="Independent searches per formula.",
+)
+@click.option("--hops", type=COUNT, default=250, show_default=True, help="Relaxations in a search.")
+@click.option(
+    "--step",
+    type=POSITIVE,
+    default=0.5,
+    show_default=True,
+    help="Half width of a hop's moves, Å.",
+)
+@click.option(
+    "--temperature",
+    type=POSITIVE,
+    default=0.3,
+    show_default=True,
+    help="Of the acceptance, eV.",
+)
 def main(
     datasets: tuple[Path, ...],
     formulas: tuple[str, ...],
@@ -117,6 +136,7 @@ def main(
     from tfgen.datasets.storage import Dataset
     from tfgen.similarity import deviations
 
+    check_formulas(formulas)
     found = searched(searches, formulas, runs, hops, step, temperature)
     sets = {path: Dataset.load(path) for path in datasets}
     missed = False

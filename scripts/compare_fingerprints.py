@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import numpy as np
+from _options import COUNT, check_formulas
 from ase import Atoms
 from scipy.spatial.distance import cdist
 
@@ -191,10 +192,28 @@ def inversion(
 @click.command()
 @click.argument("systems", nargs=-1)
 @click.option("--only", multiple=True, metavar="NAME", help="Candidates; all if left out.")
-@click.option("--targets", default=16, show_default=True, help="Structures to find again.")
-@click.option("--starts", default=16, show_default=True, help="Descents of each kind for each.")
-@click.option("--steps", default=STEPS, show_default=True, help="Steps of a descent.")
-@click.option("--packings", default=1000, show_default=True, help="Packings that are relaxed.")
+@click.option(
+    "--targets",
+    type=COUNT,
+    default=16,
+    show_default=True,
+    help="Structures to find again.",
+)
+@click.option(
+    "--starts",
+    type=COUNT,
+    default=16,
+    show_default=True,
+    help="Descents of each kind for each.",
+)
+@click.option("--steps", type=COUNT, default=STEPS, show_default=True, help="Steps of a descent.")
+@click.option(
+    "--packings",
+    type=COUNT,
+    default=1000,
+    show_default=True,
+    help="Packings that are relaxed.",
+)
 def main(
     systems: tuple[str, ...],
     only: tuple[str, ...],
@@ -208,6 +227,7 @@ def main(
     if unknown:
         raise click.BadParameter(f"{unknown.pop()!r} is no candidate", param_hint="--only")
     load_quietly()
+    check_formulas(systems)
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")  # every candidate is traced anew, as it must be

@@ -75,7 +75,7 @@ class Table:
 
 def pictures(table: Table) -> str:
     """The lowest structures above typical ones, as SVG."""
-    from tfgen.plotting import element_gradients, picture
+    from tfgen.pictures import element_gradients, picture
 
     second = "median energy" if table.mixed else "10, 30, 50, 70, 90 % quantile"
     parts = []

@@ -5,6 +5,7 @@ python scripts/make_picture.py demo/generated.extxyz -o docs/generated.svg
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -16,9 +17,10 @@ import click
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
 @click.option("--columns", default=4, show_default=True, help="Structures of each target.")
 def main(file: Path, output: Path, columns: int) -> None:
-    """Draw the structures nearest to each target, with their energies."""
+    """Draw the structures nearest to each target, with their energies, and count the hits."""
     from tfgen._files import new_file
-    from tfgen.plotting import element_gradients, picture
+    from tfgen.evaluation import HIT_TOLERANCES
+    from tfgen.pictures import element_gradients, picture
     from tfgen.records import read_generated
 
     name, size, margin = "energy_per_atom", 150, 170
@@ -29,12 +31,16 @@ def main(file: Path, output: Path, columns: int) -> None:
     for row, (target, members) in enumerate(sorted(rows.items())):
 
         def miss(atoms: object, target: float = target) -> float:
-            return abs(atoms.info["relaxed"][name] - target)  # type: ignore[attr-defined]
+            value = atoms.info["relaxed"][name]  # type: ignore[attr-defined]
+            return math.inf if value is None else abs(value - target)
 
         top = row * (size + 30)
+        hits = sum(miss(atoms) <= HIT_TOLERANCES[name] for atoms in members)
         parts.append(
-            f'<text x="8" y="{top + 75}" class="t">asked for</text>'
-            f'<text x="8" y="{top + 97}" class="t b">{target:.3f} eV/atom</text>'
+            f'<text x="8" y="{top + 64}" class="t">asked for</text>'
+            f'<text x="8" y="{top + 86}" class="t b">{target:.3f} eV/atom</text>'
+            f'<text x="8" y="{top + 108}" class="t">{hits} of {len(members)} within '
+            f"{HIT_TOLERANCES[name]:g}</text>"
         )
         for column, atoms in enumerate(sorted(members, key=miss)[:columns]):
             left = margin + column * size
@@ -42,9 +48,9 @@ def main(file: Path, output: Path, columns: int) -> None:
             place = f'<svg x="{left}" y="{top}" width="{size - 8}" height="{size - 8}" '
             parts.append(re.sub(r"^<svg ", place, drawn))
             value = atoms.info["relaxed"][name]
+            shown = "-" if value is None else f"{value:.3f}"
             parts.append(
-                f'<text x="{left + size / 2 - 4}" y="{top + size + 10}" class="t c">'
-                f"{value:.3f}</text>"
+                f'<text x="{left + size / 2 - 4}" y="{top + size + 10}" class="t c">{shown}</text>'
             )
     width, height = margin + columns * size, len(rows) * (size + 30)
     style = (

@@ -8,6 +8,9 @@ from hypothesis import HealthCheck, settings
 
 # Before the first test imports TensorFlow: its greetings are not test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Workers of pytest-xdist share the processors: one thread each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 # No deadline, because the first example of a test may pay for a compilation; no stored examples,
 # because a run must not depend on those before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,11 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 
-from tfgen import reconstruction, saved_model
+from tfgen import saved_model, search
 from tfgen.datasets.sampling import pack
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprint import Fingerprint
-from tfgen.inversion import Inverter
 from tfgen.model import Model
 from tfgen.potentials.emt import EMT
 from tfgen.properties import UNITS, compute
@@ -26,9 +25,16 @@ from tfgen.structures import StructureBatch
 from tfgen.training import train
 
 PROPERTIES = ("energy_per_atom", "radius_of_gyration")
-TRAINING = {"epochs": 8, "batch_size": 16, "learning_rate": 5e-3, "latent": 3, "hidden": (16,)}
+TRAINING = {
+    "epochs": 8, "batch_size": 16, "learning_rate": 5e-3, "latent": 3, "hidden": (16,),
+    "potential": None,
+}  # fmt: skip
 # Constants of the search where its quality is not the point.
-QUICK = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
+QUICK = {
+    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PATIENCE": 100, "COMPILE": False,
+    "DESCENT": (20, 0.3), "WHOLE": (20, 0.1), "POLISH": (20, 0.05),
+}  # fmt: skip
+QUICK_EXPORTED = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
 
 
 class PairHistogram:
@@ -105,33 +111,16 @@ def model() -> Model:
     return train(dataset(), PROPERTIES, fingerprint=fingerprint(), seed=5, **TRAINING)
 
 
-@functools.cache
-def _without_xla(fingerprint: Fingerprint) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    inverter = Inverter(fingerprint)
-    first = functools.partial(
-        inverter.first,
-        candidates=QUICK["STARTS"],
-        survivors=QUICK["SURVIVORS"],
-        steps=QUICK["STEPS"],
-        rate=reconstruction.RATE,
-    )
-    improve = functools.partial(
-        inverter.improve,
-        candidates=QUICK["MOVES"],
-        steps=QUICK["MOVE_STEPS"],
-        rate=reconstruction.MOVE_RATE,
-    )
-    return tf.function(first, autograph=False), tf.function(improve, autograph=False)
-
-
 @contextlib.contextmanager
 def quick_search() -> Iterator[None]:
     """Makes searches short, and spares `reconstruct` the compilation by XLA."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconstruction, "_compiled", _without_xla)
         for name, value in QUICK.items():
-            patch.setattr(reconstruction, name, value)
+            patch.setattr(search, name, value)
+        for name, value in QUICK_EXPORTED.items():
             patch.setattr(saved_model, name, value)
+        # What was compiled by then is neither found now nor left to others.
+        patch.setattr(search, "_descents", functools.cache(search._Descents))
         yield
 
 

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from tfgen.cvae import CVAE, SCALE_FLOOR, SIGMA_FLOOR, KLWarmUp
 
 FEATURES, CONDITIONS, PROPERTIES, LATENT = 12, 3, 2, 2
-LOSSES = ("loss", "nll", "kl", "property_error")
+LOSSES = ("loss", "nll", "kl", "property_error", "active_units", "condition_error")
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,19 @@ class TestClosedForms:
             "nll": pytest.approx(nll.mean(), rel=1e-4),
             "kl": pytest.approx(kl.mean(), rel=1e-4),
             "property_error": pytest.approx(np.sqrt(error).mean(), rel=1e-4),
+            "active_units": (
+                (0.5 * (scale**2 + loc**2 - 1 - np.log(scale**2))).mean(axis=0) > 0.05
+            ).sum(),
+            "condition_error": pytest.approx(self.heeded(cvae, c, training), rel=1e-4),
         }
+
+    def heeded(self, cvae, c, training) -> float:
+        """How far properties of fingerprints decoded from the prior are from those asked for."""
+        c = c[:16] if training else c
+        z = tf.random.stateless_normal([len(c), LATENT], [cvae.seed, 0], alg="philox").numpy()
+        x = self.mlp(cvae.decoder, np.hstack([z, c]))
+        off = self.mlp(cvae.surrogate, x) - c[:, :PROPERTIES]
+        return np.sqrt((off**2).mean(axis=1)).mean()
 
     def test_training_draws_from_the_posterior(self, cvae, data):
         still = cvae(data)["fingerprint"]

@@ -38,7 +38,8 @@ def data(**extra) -> Dataset:
     structures = [tetrahedron(edge) for edge in (2.5, 2.6, 2.7, 2.8, 2.9)]
     properties = {"energy_per_atom": np.array([0.5, 0.6, 0.7, 0.8, 0.9]), **extra}
     units = dict.fromkeys(properties, "1") | {"energy_per_atom": "eV/atom"}
-    return Dataset(structures, properties, units, np.array([0, 0, 0, 0, 1]), {"name": "four"})
+    split = np.array([0, 0, 0, 0, 1], np.int8)
+    return Dataset(structures, properties, units, split, {"name": "four"})
 
 
 def record(target, relaxed: float, reconstructed: float | None = None, **more) -> dict:
@@ -92,6 +93,12 @@ def test_every_number_by_hand():
     assert mae["decoded"] == pytest.approx({LOW: 0.0, RANGE: 0.05})
     assert mae["reconstructed"] == {LOW: pytest.approx(0.05 / 2), RANGE: None}
     assert mae["relaxed"] == pytest.approx({LOW: 0.035 / 3, RANGE: 0.1 / 2})
+    bias = {
+        stage: {label: errors["energy_per_atom"] for label, errors in labels.items()}
+        for stage, labels in metrics["bias"].items()
+    }
+    assert bias["decoded"] == pytest.approx({LOW: 0.0, RANGE: -0.05})
+    assert bias["relaxed"] == pytest.approx({LOW: 0.015 / 3, RANGE: 0.1 / 2})
     assert metrics["baseline"]["hit_rate"] == {LOW: 0.25, RANGE: 0.25}
     assert metrics["baseline"]["mae"][LOW]["energy_per_atom"] == pytest.approx(0.4 / 4)
     assert metrics["baseline"]["mae"][RANGE]["energy_per_atom"] == pytest.approx(0.45 / 4)
@@ -104,16 +111,102 @@ def test_every_number_by_hand():
         "training_pass_rate": 1.0,
         "duplicate_tolerance": 0.05,
         "duplicate_tolerance_unit": "Å",
+        "basin_rmsd": 0.25,
+        "basin_rmsd_unit": "Å",
         "hit_tolerance": {"energy_per_atom": {"value": 0.01, "unit": "eV/atom"}},
     }
     rows = metrics["structures"]
     assert [row["valid"] for row in rows] == [True, True, True, False, True, False, True]
     assert [row["unique"] for row in rows] == [True, False, True, None, True, None, True]
     assert [row["novel"] for row in rows] == [False, False, True, None, True, None, False]
+    assert [row["hit"] for row in rows] == [True, False, True, False, True, False, False]
+    assert [row["verified"] for row in rows] == [False, False, True, False, True, False, False]
+    # Seven relaxations, two hits that are new.
+    verified = {"hits": 2, "share": 2 / 7, "relaxations": 7, "relaxations_per_hit": 3.5}
+    assert metrics["verified"] == verified
+    assert [t["verified"]["relaxations_per_hit"] for t in metrics["targets"]] == [4.0, 3.0]
+    assert [row["nearest"] and row["nearest"]["index"] for row in rows] == [
+        2,
+        2,
+        3,
+        None,
+        3,
+        None,
+        3,
+    ]
+    assert rows[2]["nearest"]["distance"] == pytest.approx(0.2)
+    # What was a heap before it was relaxed did not lie at any minimum, but that is no matter of Å.
+    assert metrics["basin"] == {"share": None, "count": 0, "median_rmsd": None}
+    assert metrics["coverage"] == {"share": None, "found": 0, "count": 0}
+    assert metrics["acceptance"] is None
     by_target = [
         (t["count"], t["validity"], t["uniqueness"], t["novelty"]) for t in metrics["targets"]
     ]
     assert by_target == [(4, 3 / 4, 2 / 3, 1 / 2), (3, 2 / 3, 1.0, 1 / 2)]
+
+
+def test_basins():
+    structures = [tetrahedron(2.7) for _ in range(4)]
+    reach = np.linalg.norm(2.7 * CORNERS[0])
+    # Growing by a factor moves each corner by the same length.
+    for atoms, length in zip(structures, (0.24, 0.26, 0.1), strict=False):  # the last has none
+        raw = tetrahedron(2.7 * (1 + length / reach))
+        raw.rotate(70, (1, 2, 3))
+        atoms.arrays["reconstructed_positions"] = raw.positions + 4.0
+    metrics = evaluate(structures, data())
+    found = [row["basin_rmsd"] for row in metrics["structures"]]
+    assert found[:3] == pytest.approx([0.24, 0.26, 0.1], abs=1e-3)
+    assert found[3] is None  # it was never relaxed
+    assert metrics["basin"] == {
+        "share": pytest.approx(2 / 3),
+        "count": 3,
+        "median_rmsd": pytest.approx(0.24, abs=1e-3),
+    }
+
+
+def test_coverage_is_of_the_test_split():
+    dataset = data()
+    dataset.split[:] = [0, 0, 2, 2, 1]
+    gold = Dataset(
+        [*dataset.structures, Atoms("Au4", positions=2.9 * CORNERS)],
+        {"energy_per_atom": np.arange(6.0)},
+        {"energy_per_atom": "eV/atom"},
+        np.array([*dataset.split, 2]),
+    )
+    structures = [tetrahedron(2.7), tetrahedron(2.71), tetrahedron(2.5), tetrahedron(9.0)]
+    for known in (dataset, gold):  # nobody asked for gold
+        metrics = evaluate(structures, known)
+        assert metrics["coverage"] == {"share": 0.5, "found": 1, "count": 2}
+    # 2.7 is in the test split, so it is new; its nearest in the training split is 2.6.
+    row = metrics["structures"][0]
+    assert row["novel"] is True
+    assert row["nearest"] == {"index": 1, "distance": pytest.approx(0.1)}
+
+
+def test_the_cost_of_hits():
+    structures = [
+        tetrahedron(3.0, **record(0.7, 0.7, candidates=4, relaxations=9)),
+        tetrahedron(3.1, **record(0.7, 0.9, candidates=10)),
+        tetrahedron(2.7, **record(0.7, 0.7, candidates=1)),  # a hit, but in the training set
+        tetrahedron(3.2, **record(0.7, 0.7)),
+    ]
+    metrics = evaluate(structures, data())
+    assert metrics["verified"] == {
+        "hits": 2, "share": 0.5, "relaxations": 21, "relaxations_per_hit": 10.5
+    }  # fmt: skip
+    assert metrics["acceptance"] == {"accepted": 2, "candidates": 15, "rate": 2 / 15}
+    nothing = evaluate(structures[1:2], data())
+    assert nothing["verified"]["relaxations_per_hit"] is None
+    assert nothing["acceptance"]["rate"] == 0.0
+
+
+def test_hits_without_relaxation():
+    raw = {"energy_per_atom": 0.7}
+    one = tetrahedron(3.0, target={"energy_per_atom": 0.7}, reconstructed=raw)
+    metrics = evaluate([one], data())
+    assert metrics["structures"][0]["hit"] is True
+    assert metrics["structures"][0]["verified"] is None
+    assert metrics["verified"] is None
 
 
 def test_metrics_are_json_and_repeat_themselves():
@@ -125,7 +218,12 @@ def test_metrics_are_json_and_repeat_themselves():
 def test_metrics_do_not_see_how_a_structure_lies(seed):
     rng = np.random.default_rng(seed)
     turned = [moved(atoms, rng) for atoms in generated()]
-    assert evaluate(turned, data()) == evaluate(generated(), data())
+    one, two = evaluate(turned, data()), evaluate(generated(), data())
+    for row, same in zip(one["structures"], two["structures"], strict=True):
+        if row["nearest"]:
+            distance = same["nearest"].pop("distance")
+            assert row["nearest"].pop("distance") == pytest.approx(distance, abs=1e-9)
+    assert one == two
 
 
 @given(seed=st.integers(0, 10_000))

@@ -14,7 +14,7 @@ import small
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from tfgen import generation
+from tfgen import candidates, generation
 from tfgen._warnings import TfgenWarning
 from tfgen.generation import generate, write
 from tfgen.model import Condition, Model
@@ -33,7 +33,9 @@ def quick():
 
 
 def run(targets=MIDDLE, formula="Pt6", count=4, *, model=None, **options) -> list[Atoms]:
-    options = {"potential": small.potential(), "max_rounds": 0, "relax": False, **options}
+    options = {
+        "potential": small.potential(), "max_rounds": 0, "relax": False, "candidates": 1, **options
+    }  # fmt: skip
     return generate(model or small.model(), formula, targets, count, **options)
 
 
@@ -62,15 +64,17 @@ class TestRecord:
         for i, atoms in enumerate(relaxed):
             info = atoms.info
             assert set(info) == {
-                "target", "decoded", "reconstructed", "relaxed", "evaluated_by",
-                "fingerprint_loss", "tolerance", "status", "seed", "request", "seconds",
+                "target", "decoded", "predicted", "reconstructed", "relaxed", "evaluated_by",
+                "fingerprint_loss", "tolerance", "status", "seed", "request", "candidates",
+                "verified", "seconds",
             }  # fmt: skip
             assert info["target"] == {ENERGY: [1.4, 1.8]}
             for name in ("decoded", "reconstructed", "relaxed"):
                 assert list(info[name]) == [ENERGY, SIZE]
                 assert all(type(value) is float for value in info[name].values())
             assert info["evaluated_by"] == {ENERGY: "emt", SIZE: "geometry"}
-            assert (info["seed"], info["request"]) == (3, i)
+            assert (info["seed"], info["request"], info["candidates"]) == (3, i, 1)
+            assert info["predicted"] == {}
             assert info["seconds"] > 0
             assert info["tolerance"] == small.model().tolerance
             assert info["status"] in ("converged", "overlapping atoms")
@@ -329,7 +333,7 @@ class TestWarnings:
 class TestBadInput:
     @pytest.fixture(autouse=True)
     def no_work(self, monkeypatch):
-        monkeypatch.setattr(generation, "reconstruct", lambda *_, **__: pytest.fail("begun"))
+        monkeypatch.setattr(candidates, "reconstruct", lambda *_, **__: pytest.fail("begun"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

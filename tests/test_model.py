@@ -42,11 +42,15 @@ class TestFolder:
         again = Model.load(folder)
         assert config_of(again) == config_of(model)
         for field in dataclasses.fields(Model):
-            if field.name not in ("fingerprint", "cvae"):
+            if field.name not in ("fingerprint", "cvae", "landscape", "library"):
                 ours, theirs = getattr(model, field.name), getattr(again, field.name)
                 np.testing.assert_array_equal(theirs, ours)
         for a, b in zip(again.cvae.weights, model.cvae.weights, strict=True):
             np.testing.assert_array_equal(a, b)
+        assert len(again.library) == len(model.library) == 40
+        for a, b in zip(again.library, model.library, strict=True):
+            np.testing.assert_array_equal(a.numbers, b.numbers)
+            np.testing.assert_allclose(a.positions, b.positions, atol=1e-5)
         fingerprints = model.fingerprint.create(small.structures())
         np.testing.assert_array_equal(again.fingerprint.create(small.structures()), fingerprints)
         np.testing.assert_array_equal(
@@ -60,10 +64,10 @@ class TestFolder:
             again.cvae.decode(z, conditions), model.cvae.decode(z, conditions)
         )
 
-    def test_holds_only_json_and_hdf5(self, folder):
+    def test_holds_only_json_hdf5_and_plain_arrays(self, folder):
         assert {path.name for path in folder.iterdir()} == set(MODEL_FILES)
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        assert (config["schema"], config["schema_version"]) == ("tfgen-model", 1)
+        assert (config["schema"], config["schema_version"]) == ("tfgen-model", 2)
         assert config["conditions"][0]["unit"] == "eV/atom"
         with h5py.File(folder / "weights.weights.h5") as file:
             assert len(file) > 0
@@ -124,7 +128,10 @@ class TestDamage:
         ("changes", "message"),
         [
             ({"schema": "tfgen-dataset"}, "config.json is not a tfgen model's"),
-            ({"schema_version": 2}, "schema version 2; this version of tfgen reads 1"),
+            (
+                {"schema_version": 1},
+                "schema version 1; this version of tfgen reads 2, so train it anew",
+            ),
             ({"schema_version": None}, "schema version None"),
             ({"tolerance": None}, "'tolerance' is missing"),
             ({"cvae": None}, "'cvae' is missing"),
@@ -158,9 +165,10 @@ class TestDamage:
         with pytest.raises(ValueError, match="network takes 12 features, its fingerprint has 6"):
             Model.load(folder)
 
-    def test_weights_that_are_truncated(self, folder):
-        path = folder / "weights.weights.h5"
-        path.write_bytes(path.read_bytes()[:5000])
+    @pytest.mark.parametrize("name", ["weights.weights.h5", "library.npz"])
+    def test_arrays_that_are_truncated(self, folder, name):
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:3000])
         with pytest.raises(ValueError, match="model' is damaged: "):
             Model.load(folder)
         path.write_bytes(b"hello")

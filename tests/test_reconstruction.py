@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import small
 from ase import Atoms
-from ase.cluster import Octahedron
+from ase.cluster import Decahedron, Icosahedron, Octahedron
 
-from tfgen import reconstruction
+from tfgen import reconstruction, search
+from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprint import Fingerprint
 from tfgen.reconstruction import CONVERGED, TOLERANCE, reconstruct, status_of
+from tfgen.search import Found
 from tfgen.similarity import deviations
 
 SAME = 0.05  # Å, of every sorted distance
@@ -33,7 +37,39 @@ def pentagonal_bipyramid(edge: float = 2.7) -> Atoms:
     return Atoms("Pt7", positions=[*ring, [0, 0, height], [0, 0, -height]])
 
 
+def planar_hexagon() -> Atoms:
+    """With an atom in its middle."""
+    angle = 2 * np.pi * np.arange(6) / 6
+    return Atoms(
+        "Pt7", positions=[*(2.65 * np.c_[np.cos(angle), np.sin(angle), 0 * angle]), [0] * 3]
+    )
+
+
+def helix() -> Atoms:
+    """Has a mirror image that is another structure."""
+    turn = 1.7 * np.arange(6)
+    return Atoms("Pt6", positions=np.c_[1.9 * np.cos(turn), 1.9 * np.sin(turn), 0.9 * np.arange(6)])
+
+
+def chain() -> Atoms:
+    return Atoms("Pt5", positions=np.c_[2.6 * np.arange(5), np.zeros([5, 2])])
+
+
+@functools.cache
+def of_crystals() -> Fingerprint:
+    acsf = ACSF(
+        ["Pt"],
+        4.0,
+        g2_params=[[2.0, r_s] for r_s in (2.0, 2.5, 3.0, 3.5)],
+        g5_params=[[0.05, 2, 1], [0.05, 2, -1]],
+        periodic=True,
+        g1=False,
+    )
+    return Fingerprint(acsf, ("mean", "std", "moment3"))
+
+
 SOLIDS = (octahedron(), tetrahedron(), pentagonal_bipyramid())
+START = {"starts": [octahedron()]}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +117,150 @@ class TestDefaultPreset:
         result = reconstruct(fingerprint, fingerprint.create([alloy]), "Au4Cu2")
         assert result.status == [CONVERGED]
         assert deviations(result.structures, [alloy])[0] < SAME
+
+
+class TestKnownShapes:
+    """By the real search; a structure and its mirror image count as one."""
+
+    def find(self, shapes: list[Atoms], **options) -> None:
+        fingerprint = Fingerprint.preset("default")
+        formulas = [atoms.get_chemical_formula() for atoms in shapes]
+        result = reconstruct(fingerprint, fingerprint.create(shapes), formulas, **options)
+        assert result.status == [CONVERGED] * len(shapes)
+        assert deviations(result.structures, shapes).max() < SAME
+
+    def test_six_and_seven_atoms(self):
+        """A ring with nothing in it, one filled, and a helix of either hand."""
+        mirrored = helix()
+        mirrored.positions[:, 2] *= -1
+        assert deviations([helix()], [mirrored])[0] < 1e-9
+        ring = planar_hexagon()[:6]
+        self.find([ring, planar_hexagon(), helix(), mirrored])
+
+    def test_a_chain(self, monkeypatch):
+        monkeypatch.setattr(search, "COMPILE", False)  # takes longer than the search
+        monkeypatch.setattr(search, "_descents", functools.cache(search._Descents))
+        self.find([chain()])
+
+    @pytest.mark.slow
+    def test_thirteen_atoms(self):
+        solids = [Icosahedron("Pt", 2), Octahedron("Pt", 3, 1), Decahedron("Pt", 2, 2, 0)]
+        self.find([Atoms(s.numbers, positions=s.positions) for s in solids])
+
+
+@pytest.fixture(scope="module")
+def uncompiled():
+    """The real search, where compilation would take longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "COMPILE", False)
+        patch.setattr(search, "_descents", functools.cache(search._Descents))
+        yield
+
+
+def gold_and_copper() -> Atoms:
+    """An octahedron of atoms in no order of elements."""
+    atoms = octahedron()
+    atoms.symbols[:] = ["Au", "Cu", "Au", "Au", "Cu", "Au"]
+    return atoms
+
+
+@functools.cache
+def of_alloys() -> Fingerprint:
+    acsf = ACSF(
+        ["Cu", "Au"],
+        7.0,
+        g2_params=[[2.0, r_s] for r_s in (2.0, 2.5, 3.0, 3.5, 4.0)],
+        g5_params=[[0.05, 2, 1], [0.05, 2, -1]],
+        g1=False,
+    )
+    return Fingerprint(acsf, ("mean", "std", "moment3"), per_species=True)
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestStarts:
+    def test_a_start_that_is_near_leads_there(self):
+        """And gives its order of atoms to the result."""
+        atoms = gold_and_copper()
+        target = of_alloys().create([atoms])
+        start = atoms.copy()
+        start.positions += 0.1 * np.random.default_rng(0).normal(size=[6, 3])
+        result = reconstruct(of_alloys(), target, "Au4Cu2", starts=[start], max_rounds=0)
+        assert result.status == [CONVERGED]
+        np.testing.assert_array_equal(result.rounds, 0)
+        (found,) = result.structures
+        assert found.get_chemical_symbols() == atoms.get_chemical_symbols()
+        assert deviations([found], [atoms])[0] < SAME
+        for other in result.candidates[0]:
+            assert other.get_chemical_symbols() == atoms.get_chemical_symbols()
+        # Atom by atom, not only as a whole: the start was near.
+        near = np.abs(found.get_all_distances() - atoms.get_all_distances()).max()
+        assert near < SAME
+
+    def test_a_start_that_fits_is_found_at_once(self, monkeypatch):
+        """However long the first steps are; one structure needs no list."""
+        monkeypatch.setattr(search, "DESCENT", (3, 0.5))
+        monkeypatch.setattr(search, "WHOLE", (3, 0.5))
+        monkeypatch.setattr(search, "STARTS", 2)
+        atoms = small.structures()[0]
+        target = small.fingerprint().create([atoms])
+        result = reconstruct(small.fingerprint(), target, "Pt5", starts=atoms, max_rounds=0)
+        assert result.status == [CONVERGED]
+        assert deviations(result.structures, [atoms])[0] < 1e-3
+
+    def test_fixed_atoms_stay_where_they_are(self):
+        atoms = gold_and_copper()
+        atoms.positions += [1 / 3, -10.0, 7.1]
+        target = of_alloys().create([atoms])
+        start = atoms.copy()
+        fixed, free = [0, 1, 2], [3, 4, 5]
+        start.positions[free] = atoms.positions.mean(axis=0) + 5.0 * np.eye(3)
+        result = reconstruct(of_alloys(), target, "Au4Cu2", starts=[start], fixed=fixed)
+        assert result.status == [CONVERGED]
+        (found,) = result.structures
+        assert found.get_chemical_symbols() == atoms.get_chemical_symbols()
+        np.testing.assert_array_equal(found.positions[fixed], atoms.positions[fixed])
+        assert deviations([found], [atoms])[0] < SAME
+        loss = np.abs(of_alloys().create([found]) - target).mean()
+        assert loss < 0.01
+
+
+@pytest.mark.usefixtures("uncompiled")
+class TestPeriodic:
+    @pytest.mark.parametrize("open_", [False, True], ids=["crystal", "slab"])
+    def test_finds_what_has_the_fingerprint(self, open_):
+        cell = [[4.1, 0.0, 0.0], [0.3, 3.9, 0.0], [0.0, 0.2, 4.2]]
+        fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+        shifts = 0.05 * np.random.default_rng(3).normal(size=[4, 3])
+        pbc = [True, True, not open_]
+        atoms = Atoms("Pt4", positions=(fcc + shifts) @ cell, cell=cell, pbc=pbc)
+        target = of_crystals().create([atoms])
+        result = reconstruct(of_crystals(), target, "Pt4", cell=cell, pbc=pbc)
+        assert result.status[0] == CONVERGED
+        assert result.loss[0] <= TOLERANCE
+        for found in result.candidates[0]:
+            np.testing.assert_array_equal(found.cell.array, cell)
+            np.testing.assert_array_equal(found.pbc, pbc)
+            inside = found.get_scaled_positions(wrap=False)[:, np.array(pbc)]
+            assert (inside > -1e-6).all()
+            assert (inside < 1 + 1e-6).all()
+        scale = reconstruction._packing_scale(of_crystals(), atoms.numbers, atoms, 0)
+        error = np.abs(of_crystals().create(result.structures) - target) / scale
+        np.testing.assert_allclose(result.loss, error.mean(axis=1), rtol=1e-9)
+
+    def test_images_are_not_different_structures(self, monkeypatch):
+        """Two atoms in a cell, the second once in its place, once in the next cell."""
+        cell = np.diag([4.0, 4.0, 5.0])
+        one = np.array([[0, 0, 0], [2.0, 1.9, 2.2]])
+        other = one + np.array([[0, 0, 0], [4.0, 0, 5.0]])
+        atoms = Atoms("Pt2", positions=one, cell=cell, pbc=True)
+
+        def found(*_):
+            return [Found(np.array([one, other]), np.zeros(2), 1, 1, 0, False, 0.1)]
+
+        monkeypatch.setattr(reconstruction, "_everywhere", found)
+        result = reconstruct(of_crystals(), of_crystals().create([atoms]), "Pt2", cell=cell)
+        assert result.status == [CONVERGED]
+        assert len(result.candidates[0]) == 1
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +336,7 @@ class TestResult:
         )
         np.testing.assert_array_equal(result.rounds, np.where(reached < between * 0.9, 0, 1))
 
-    def test_more_targets_than_fit_in_a_batch(self, targets, monkeypatch):
-        monkeypatch.setattr(reconstruction, "TARGETS_PER_BATCH", 2)
+    def test_more_targets_than_are_searched_at_once(self):
         targets = small.fingerprint().create(small.structures()[:5])
         result = reconstruct(small.fingerprint(), targets, "Pt5", max_rounds=2, tolerance=1e-9)
         np.testing.assert_array_equal(result.rounds, 2)
@@ -171,7 +350,8 @@ class TestResult:
 
     def test_targets_out_of_reach_are_said_to_be(self, targets):
         result = reconstruct(small.fingerprint(), 10 * targets, FORMULAS, max_rounds=1)
-        assert result.status == ["not converged: loss above tolerance"] * 4
+        for status, loss in zip(result.status, result.loss, strict=True):
+            assert status == f"unreachable: the best structure, far off, has loss {loss:.2g}"
         assert np.isfinite(result.loss).all()
         assert all(np.isfinite(s.positions).all() for s in result.structures)
 
@@ -185,8 +365,8 @@ class TestResult:
 
     def test_a_descriptor_of_ones_own(self, monkeypatch):
         """Twenty lines of a user's are all it takes."""
-        monkeypatch.setitem(small.QUICK, "STARTS", 12)
-        monkeypatch.setitem(small.QUICK, "STEPS", 150)
+        monkeypatch.setattr(search, "STARTS", 12)
+        monkeypatch.setattr(search, "POLISH", (150, 0.05))
         fingerprint = Fingerprint(small.PairHistogram(["Pt"], 5.0, 1.0), ("mean", "std"))
         target = fingerprint.create([tetrahedron()])
         result = reconstruct(fingerprint, target, "Pt4", max_rounds=2, tolerance=0.01)
@@ -224,7 +404,7 @@ class TestBadInput:
     @pytest.fixture(autouse=True)
     def no_work(self, monkeypatch):
         monkeypatch.setattr(
-            reconstruction, "_search", lambda *_: pytest.fail("the search has begun")
+            reconstruction, "_everywhere", lambda *_: pytest.fail("the search has begun")
         )
 
     @pytest.mark.parametrize("shape", [(12,), (2, 11), (0, 12), (1, 2, 12), ()], ids=str)
@@ -249,6 +429,11 @@ class TestBadInput:
             ("Pt5Au", "formula 'Pt5Au' holds Au; the fingerprint's species are Pt"),
             (["Pt5"], "1 formulas were given for 2 targets"),
             (["Pt5", "Pt"], "formula 'Pt' has a single atom"),
+            ([], "0 formulas were given for 2 targets"),
+            (None, "formula is None; one like 'Pt13', or a list"),
+            (13, "formula is 13; one like 'Pt13', or a list"),
+            ([["Pt5"], ["Pt5"]], r"formula is \[\['Pt5'\], \['Pt5'\]\]; one like 'Pt13'"),
+            ("Pt1001", "formula 'Pt1001' has more than 1000 atoms"),
         ],
     )
     def test_formulas(self, formula, message):
@@ -258,9 +443,23 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"max_rounds": -1}, "max_rounds and tolerance are -1"),
-            ({"tolerance": 0.0}, "max_rounds and tolerance are 12, 0.0"),
-            ({"tolerance": np.nan}, "max_rounds and tolerance are 12, nan"),
+            ({"max_rounds": -1}, "max_rounds is -1; a whole number >= 0 is needed"),
+            ({"max_rounds": 2.5}, "max_rounds is 2.5; a whole number"),
+            ({"max_rounds": np.nan}, "max_rounds is nan; a whole number"),
+            ({"max_rounds": "3"}, "max_rounds is '3'; a whole number"),
+            ({"seed": -1}, "seed is -1; a whole number >= 0 is needed"),
+            ({"seed": None}, "seed is None; a whole number"),
+            ({"tolerance": 0.0}, "tolerance is 0.0; a number above 0 is needed"),
+            ({"tolerance": np.nan}, "tolerance is nan; a number above 0"),
+            ({"tolerance": "x"}, "tolerance is 'x'; a number above 0"),
+            ({"time_limit": 0}, "time_limit is 0; a number of seconds above 0 is needed"),
+            ({"time_limit": -1.0}, "time_limit is -1.0; a number of seconds"),
+            ({"time_limit": np.nan}, "time_limit is nan; a number of seconds"),
+            ({"time_limit": "1"}, "time_limit is '1'; a number of seconds"),
+            ({"executor": 4}, "executor is 4; a concurrent.futures.Executor is needed"),
+            ({"scale": "abc"}, "scale must be an array of real numbers, not str"),
+            ({"scale": np.full(12, 1e-300)}, "scale must be 12 finite positive numbers"),
+            ({"scale": 1.0}, "scale must be 12 finite positive numbers"),
             ({"scale": np.ones(11)}, "scale must be 12 finite positive numbers"),
             ({"scale": np.zeros(12)}, "scale must be 12 finite positive numbers"),
             ({"scale": np.full(12, np.nan)}, "scale must be 12 finite positive numbers"),
@@ -271,3 +470,92 @@ class TestBadInput:
     def test_options(self, options, message):
         with pytest.raises(ValueError, match=message):
             reconstruct(small.fingerprint(), np.zeros([1, 12]), "Pt5", **options)
+
+    @pytest.mark.parametrize(
+        "targets",
+        ["abc", [[1.0], [1.0, 2.0]], np.zeros([1, 12], complex), octahedron()],
+        ids=["text", "ragged", "complex", "structure"],
+    )
+    def test_targets_that_are_no_numbers(self, targets):
+        with pytest.raises(ValueError, match="targets must be an array of real numbers, not "):
+            reconstruct(small.fingerprint(), targets, "Pt5")
+
+    @pytest.mark.parametrize("value", [1e38, -1e300])
+    def test_targets_out_of_range(self, value):
+        targets = np.zeros([3, 12])
+        targets[2, 1] = value
+        with pytest.raises(ValueError, match=r"targets\[2\] holds values beyond 1e\+30"):
+            reconstruct(small.fingerprint(), targets, "Pt5")
+
+    def test_a_descriptor_is_no_fingerprint(self):
+        with pytest.raises(ValueError, match=r"fingerprint is <.*ACSF.*>; a tfgen\.Fingerprint"):
+            reconstruct(small.fingerprint().descriptor, np.zeros([1, 12]), "Pt5")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"starts": None}, "starts is a NoneType; an ase.Atoms or a list"),
+            ({"starts": "Pt6"}, "starts is a str; an ase.Atoms or a list"),
+            ({"starts": [1]}, r"starts\[0\] is a int, not an ase.Atoms"),
+            ({"starts": SOLIDS}, r"starts\[1\] is Pt4; wanted is Pt6"),
+            ({"starts": [Atoms("Au6")]}, r"starts\[0\] is Au6; wanted is Pt6"),
+            (
+                {"starts": [Atoms("Pt6", positions=np.full([6, 3], np.nan))]},
+                r"starts\[0\] has positions that are not finite",
+            ),
+            (
+                {"starts": [Atoms("Pt6", positions=np.eye(6, 3), cell=[9] * 3, pbc=True)]},
+                r"starts\[0\] is periodic in another cell than the one given",
+            ),
+            ({"fixed": [0]}, "fixed needs starts"),
+            ({"fixed": [6], **START}, r"fixed is \[6\]; places 0 to 5 are there"),
+            ({"fixed": [-1], **START}, r"fixed is \[-1\]; places 0 to 5 are there"),
+            ({"fixed": range(6), **START}, "fixed holds all atoms; nothing is left to find"),
+            ({"fixed": [True, False], **START}, r"fixed is \[True, False\]; a list of places"),
+            ({"fixed": [0.5], **START}, r"fixed is \[0.5\]; a list of places"),
+            ({"fixed": 1, **START}, "fixed is 1; a list of places"),
+            ({"fixed": None, **START}, "fixed is None; a list of places"),
+            ({"cell": [9, 9, 9]}, "cell: a structure in it is periodic; the descriptor was made"),
+        ],
+        ids=lambda x: repr(x)[:30],
+    )
+    def test_starts_fixed_and_cell(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            reconstruct(small.fingerprint(), np.zeros([1, 12]), "Pt6", **options)
+
+    def test_fixed_atoms_of_two_compositions(self):
+        with pytest.raises(ValueError, match="fixed needs targets of one composition"):
+            reconstruct(
+                small.fingerprint(),
+                np.zeros([2, 12]),
+                ["Pt6", "Pt5"],
+                starts=[octahedron()],
+                fixed=[0],
+            )
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"cell": "abc"}, "cell is 'abc', pbc is True: "),
+            ({"cell": [1, 2]}, r"cell is \[1, 2\], pbc is True: "),
+            ({"cell": [4, 4, 4], "pbc": [True, True]}, r"pbc is \[True, True\]: "),
+            ({"cell": [4, 4, 0]}, "cell: a structure in it is periodic along an axis without"),
+            ({"cell": [1e-2] * 3}, "cell: a structure in it is periodic in a cell of volume 1e-06"),
+            (
+                {"cell": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]},
+                "cell: a structure in it is periodic in a cell of volume 0",
+            ),
+            (
+                {
+                    "cell": [4, 4, 4],
+                    "starts": [Atoms("Pt4", positions=np.eye(4, 3), cell=[5, 4, 4], pbc=True)],
+                },
+                r"starts\[0\] is periodic in another cell",
+            ),
+        ],
+        ids=lambda x: repr(x)[:30],
+    )
+    def test_cells(self, options, message):
+        fingerprint = of_crystals()
+        with pytest.raises(ValueError, match=message):
+            reconstruct(fingerprint, np.zeros([1, fingerprint.size]), "Pt4", **options)

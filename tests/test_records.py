@@ -30,7 +30,14 @@ def test_a_record_survives_the_file(tmp_path):
     write(tmp_path / "out.extxyz", [atoms, dimer()])
     back = read_generated(tmp_path / "out.extxyz")
     record = record_of(back[0], "structure 0")
-    assert record == {"formula": "Pt2", **{k: v for k, v in FULL.items() if k != "seed"}}
+    expected = {k: v for k, v in FULL.items() if k != "seed"}
+    assert record == {
+        "formula": "Pt2",
+        **expected,
+        "predicted": {},
+        "candidates": None,
+        "relaxations": 0,
+    }
     np.testing.assert_allclose(raw_structures(back)[0].positions, atoms.positions + 0.25)
     assert raw_structures(back)[1] is back[1]
 
@@ -39,13 +46,25 @@ def test_a_structure_without_a_record():
     assert record_of(dimer(energy=3.0, other="x"), "structure 0") == {
         "formula": "Pt2",
         "target": None,
+        "predicted": {},
         "decoded": {},
         "reconstructed": {},
         "relaxed": {},
         "fingerprint_loss": None,
         "seconds": None,
         "status": None,
+        "candidates": None,
+        "relaxations": 0,
     }
+
+
+def test_candidates_and_relaxations_are_counted():
+    record = record_of(dimer(candidates=np.int64(3), relaxations=0, relaxed={"a": 1.0}), "x")
+    assert (record["candidates"], record["relaxations"]) == (3, 0)
+    # One that was relaxed took at least one.
+    assert record_of(dimer(relaxed={"a": 1.0}), "x")["relaxations"] == 1
+    assert record_of(dimer(relaxed={"a": 1.0}, candidates=7), "x")["relaxations"] == 7
+    assert record_of(dimer(candidates=7), "x")["relaxations"] == 0
 
 
 def test_values_that_are_no_numbers_are_missing():
@@ -75,9 +94,15 @@ def test_values_that_are_no_numbers_are_missing():
         ({"target": {"e": [0.1, 0.2, 0.3]}}, "target e is .*, not a number"),
         ({"target": {1: 0.5}}, "target is .*, not a mapping of property names"),
         ({"relaxed": [1.0]}, "structure 7: relaxed is .*, not a mapping"),
+        ({"predicted": 1.0}, "structure 7: predicted is 1.0, not a mapping"),
         ({"decoded": {"e": [1.0]}}, "structure 7: decoded e is .*, not a number"),
         ({"fingerprint_loss": "small"}, "fingerprint_loss is 'small', not a number"),
         ({"seconds": {}}, "seconds is {}, not a number"),
+        ({"candidates": 0}, "structure 7: candidates is 0; a whole number from 1 on is needed"),
+        ({"candidates": 1.5}, "candidates is 1.5; a whole number"),
+        ({"relaxations": -1}, "relaxations is -1; a whole number from 0 on is needed"),
+        ({"relaxations": float("inf")}, "relaxations is inf; a whole number"),
+        ({"relaxations": True}, "relaxations is True, not a number"),
     ],
 )
 def test_malformed_records(info, message):

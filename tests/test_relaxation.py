@@ -269,6 +269,17 @@ class TestStatus:
         found = relax(good, LennardJones(), fmax=1e-6, max_steps=2)
         assert found.status == ["not converged after 2 steps"]
 
+    @pytest.mark.parametrize("name", ["energy", "forces"])
+    @pytest.mark.parametrize("calls", [0, 2])
+    def test_of_what_an_ase_calculator_gives_that_is_not_finite(self, name, calls):
+        atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]])
+        with pytest.warns(TfgenWarning, match="failed for 1 of 2 .* energy or forces are not fini"):
+            found = relax([atoms, Atoms("Ar2", [[0, 0, 0], [0, 0, 1.3]])], Spoilt(name, calls))
+        assert found.status == ["diverged: energy or forces are not finite", "converged"]
+        assert found.converged.tolist() == [False, True]
+        assert found.steps[0] == calls
+        assert np.isfinite(found.structures[0].positions).all()
+
 
 @given(
     st.lists(st.sampled_from(["Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"]), min_size=1, max_size=3),
@@ -414,6 +425,20 @@ class Moody(LennardJones):
         super().calculate(*arguments, **options)
         if len(self.atoms) > 2:
             raise RuntimeError("did not converge")
+
+
+class Spoilt(LennardJones):
+    """A calculator one of whose results is NaN, once, after so many calls."""
+
+    def __init__(self, name, calls):
+        super().__init__()
+        self.spoilt, self.calls = name, calls
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        if self.calls == 0:
+            self.results[self.spoilt] = self.results[self.spoilt] * np.nan
+        self.calls -= 1
 
 
 def test_a_calculator_that_fails_is_counted():

@@ -1,24 +1,52 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import itertools
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
+import ase.io
 import numpy as np
 import pytest
+import small
 from ase import Atoms
 from ase.build import bulk
+from click.testing import CliRunner
+from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.transform import Rotation
 
-from tfgen import plotting, report
+from tfgen import _report_map, plotting, report
+from tfgen._report_map import _latents, principal_axes
+from tfgen.cli import main
 from tfgen.datasets.storage import Dataset
+from tfgen.descriptors.acsf import ACSF
 from tfgen.evaluation import evaluate
+from tfgen.fingerprint import Fingerprint
+from tfgen.records import STAGES
 from tfgen.report import summary, write_report
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&$\\frac{'
-VOID = {"meta", "br", "img", "stop", "line", "circle", "path", "use", "rect", "image"}
+VOID = {"meta", "br", "input", "img", "stop", "line", "circle", "path", "use", "rect", "image"}
+
+
+@functools.lru_cache
+def few_functions(*symbols: str) -> Fingerprint:
+    return Fingerprint(ACSF(symbols, 6.0, g2_params=[[1.0, 2.7]]))
+
+
+@pytest.fixture(autouse=True)
+def quick_maps(request, monkeypatch):
+    """The preset's many functions take seconds to trace; one test has the real ones."""
+    if request.node.name != "test_the_map_of_fingerprints":
+        monkeypatch.setattr(_report_map, "_default", few_functions)
 
 
 def tetrahedron(edge: float, symbol: str = "Pt", **info) -> Atoms:
@@ -129,7 +157,9 @@ def test_nothing_comes_from_elsewhere(tmp_path):
     assert "@import" not in style
     policy = next(m["content"] for m in page.all("meta") if "http-equiv" in m)
     assert policy.startswith("default-src 'none'")
-    scripts = [text for text, tag in page.text if tag == "script"]
+    # The other one is data, and is not run.
+    assert [attrs.get("type") for attrs in page.all("script")] == ["application/json", None]
+    scripts = [text for text, tag in page.text if tag == "script"][1:]
     digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
     assert len(scripts) == 1
     assert f"'sha256-{digests[0]}'" in policy
@@ -151,7 +181,8 @@ def test_words_from_a_file_stay_words(tmp_path):
         atoms.info["reconstructed"] = {EVIL: 1.0}
     data = dataset(name=EVIL, recipe=EVIL, **{EVIL: EVIL})
     page, metrics = written(tmp_path / "report", structures, data, hit_tolerance={EVIL: 0.1})
-    assert len(page.all("script")) == 1
+    assert len(page.all("script")) == 2
+    assert "<" not in next(text for text, tag in page.text if tag == "script")
     assert page.all("img") == []
     assert not any(name.startswith("on") for _, attrs, _ in page.tags for name in attrs)
     assert page.words().count("<script>alert(1)</script>") >= 5
@@ -200,6 +231,219 @@ def test_reports_on_odd_structures(tmp_path, name):
     assert f"structure {len(CASES[name]) - 1}" in str(page.tags)
     assert "nan" not in str([attrs for tag, attrs, _ in page.tags if tag in {"path", "circle"}])
     assert summary(metrics).startswith(f"structures: {len(CASES[name])}")
+
+
+def scene(page):
+    return json.loads(next(text for text, tag in page.text if tag == "script"))
+
+
+def test_what_the_script_draws_are_the_structures(tmp_path):
+    structures = generated(4)
+    # The fourth has a nearest neighbour in training that lies, and lists its atoms, otherwise.
+    turn = Rotation.from_euler("xyz", [0.3, 1.0, 2.0]).as_matrix()
+    for name in ("positions", "reconstructed_positions"):
+        structures[3].arrays[name] = structures[3].arrays[name][::-1] @ turn
+    page, metrics = written(tmp_path / "report", structures, dataset())
+    drawn = scene(page)
+    assert drawn["elements"] == {"78": ["Pt", "#d0d0e0", pytest.approx(1.36)]}
+    assert len(drawn["structures"]) == 4
+    known = dataset().structures
+    for k, (atoms, found) in enumerate(zip(structures, drawn["structures"], strict=True)):
+        assert found["numbers"] == [78] * 4
+        titles = [title for title, _ in found["views"]]
+        assert [t.split(":")[0].split(",")[0] for t in titles] == [
+            "reconstructed", "relaxed", "nearest in training"
+        ]  # fmt: skip
+        assert found["shown"] == 1
+        row = metrics["structures"][k]
+        assert f"number {row['nearest']['index']}" in titles[2]
+        energy = row["relaxed"]["energy_per_atom"]
+        assert f"energy per atom {energy:.5g} eV/atom"[:21] in titles[1]
+        nearest = known[row["nearest"]["index"]]
+        expected = (atoms.arrays["reconstructed_positions"], atoms.positions, nearest.positions)
+        seen = [np.reshape(flat, (-1, 3)) / 100 for _, flat in found["views"]]
+        for positions, view in zip(expected, seen, strict=True):
+            distances = [sorted(pdist(p)) for p in (positions, view)]
+            np.testing.assert_allclose(*distances, atol=0.02)
+            assert np.linalg.norm(view, axis=1).max() < found["reach"]
+        # All views lie alike, so that one sees what differs; atoms may be listed in any order.
+        for one, other in itertools.pairwise(seen):
+            assert cdist(one, other).min(axis=1).max() < 0.3
+
+
+def test_a_row_joins_everything(tmp_path):
+    page, metrics = written(tmp_path / "report", generated(), dataset())
+    heads = [attrs for attrs in page.all("button") if "data-column" in attrs]
+    assert [h["data-column"] for h in heads] == [str(k) for k in range(16)]
+    cells, rows = [], []
+    for tag, attrs, inside in page.tags:
+        if tag == "tr" and inside[-1] == "tbody":
+            cells = []
+            rows.append(cells)
+        elif tag == "td" and "data-v" in attrs:
+            cells.append(attrs["data-v"])
+    rows = [cells for cells in rows if cells]
+    word = {True: "yes", False: "no", None: ""}
+    assert len(rows) == 20
+    for k, (found, row) in enumerate(zip(rows, metrics["structures"], strict=True)):
+        target = row["target"]["energy_per_atom"]
+        assert found == [
+            str(k), "Pt4", repr(0.8 if isinstance(target, list) else target),
+            *(repr(row[stage]["energy_per_atom"]) for stage in STAGES),
+            word[row["hit"]], repr(row["fingerprint_loss"]), repr(row["basin_rmsd"]),
+            *(word[row[key]] for key in ("valid", "unique", "novel")),
+            str(row["nearest"]["index"]), repr(row["nearest"]["distance"]), row["status"], "0.5",
+        ]  # fmt: skip
+
+
+def test_predictions_have_a_column_where_there_are_any(tmp_path):
+    structures = generated(3)
+    structures[1].info["predicted"] = {"energy_per_atom": 0.4321}
+    page, _ = written(tmp_path / "report", structures, dataset())
+    heads = [attrs for attrs in page.all("button") if "data-column" in attrs]
+    assert len(heads) == 17
+    assert "predicted" in page.words()
+    assert [a["data-v"] for a in page.all("td") if a.get("data-v") == "0.4321"] == ["0.4321"]
+
+
+def test_what_hits_cost_is_told(tmp_path):
+    structures = generated()
+    for atoms in structures:
+        atoms.info |= {"candidates": 5, "relaxations": 3}
+    structures[0].info["relaxed"] = {"energy_per_atom": 0.6}  # as asked for, and new
+    page, metrics = written(tmp_path / "report", structures, dataset())
+    rate = metrics["acceptance"]["rate"]
+    assert f"{100 * rate:.1f} % of 100 candidates accepted" in summary(metrics)
+    hits = metrics["verified"]["hits"]
+    assert f"{hits} verified hits, {60 / hits:.3g} relaxations each" in summary(metrics)
+    words = page.words()
+    for card in ("relaxations per verified hit", "of 100 candidates", "kept their basin"):
+        assert card in words
+    # The test split has one structure.
+    assert f"{metrics['coverage']['found']} of 1 structures held out" in words
+
+
+def test_the_map_of_fingerprints(tmp_path):
+    page, _ = written(tmp_path / "report", generated(), dataset())
+    labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
+    assert labels.count("Map of structures, coloured by energy per atom (eV/atom)") == 1
+    assert "With --model MODEL" in page.words()
+
+
+def test_the_map_of_a_model(tmp_path):
+    data, model = small.dataset(), small.model()
+    structures = [atoms.copy() for atoms in data.structures[:6]]
+    for atoms in structures[1:]:  # the first one has no record
+        atoms.info["relaxed"] = {"energy_per_atom": 1.0}
+    metrics = evaluate(structures, data)
+    write_report(structures, data, metrics, tmp_path / "report", model=model)
+    page = Page((tmp_path / "report" / "index.html").read_text("utf-8"))
+    labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
+    assert sum(label.startswith("Map of structures") for label in labels) == 2
+    assert "Latent space of the model" in page.words()
+
+
+def test_latent_vectors_are_those_of_the_encoder():
+    data, model = small.dataset(), small.model()
+    some = [data.structures[k] for k in (0, 40, 3)]  # of two sizes
+    table = np.column_stack([data.properties[name][[0, 40, 3]] for name in small.PROPERTIES])
+    vectors = model.fingerprint.create(some)
+    found = _latents(model, some, vectors, table)
+    conditions = np.column_stack([table, [len(atoms) for atoms in some]])
+    for k in range(3):
+        alone = model.cvae.posterior(vectors[k : k + 1], conditions[k : k + 1]).mean()
+        np.testing.assert_allclose(found[k], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_of_other_data_is_refused(tmp_path):
+    structures, data = generated(2), dataset()
+    metrics = evaluate(structures, data)
+    with pytest.raises(ValueError, match="conditioned on radius_of_gyration, which the data set"):
+        write_report(structures, data, metrics, tmp_path / "report", model=small.model())
+    gold = [*structures, tetrahedron(2.9, "Au")]
+    with pytest.raises(ValueError, match="the model's fingerprint knows Pt, not Au"):
+        report.check_model(small.model(), gold, small.dataset())
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_command_takes_a_model(tmp_path):
+    ase.io.write(tmp_path / "out.extxyz", small.structures()[:4])
+    small.dataset().save(tmp_path / "data.h5")
+    small.model().save(tmp_path / "model")
+    arguments = ["evaluate", "out.extxyz", "--dataset", "data.h5", "-o", "report", "--model"]
+    arguments = [str(tmp_path / a) if "." in a or a == "report" else a for a in arguments]
+    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "model")])
+    assert done.exit_code == 0, done.output
+    assert "Latent space of the model" in (tmp_path / "report" / "index.html").read_text("utf-8")
+    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "none"), "--overwrite"])
+    assert done.exit_code == 1
+    assert "none' does not exist" in done.output
+
+
+def test_principal_axes_are_those_of_scaled_training():
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(50, 1)) * [1.0, 2.0, 3.0] + 0.1 * rng.normal(size=(50, 3))
+    known = np.hstack([known, np.full((50, 1), 5.0)])  # never varies
+    made = known[:3] + np.array([0, 0, 0, 9.0])
+    points, others, shares = principal_axes(known, made)
+    scaled = (known - known.mean(axis=0))[:, :3] / known.std(axis=0)[:3]
+    values = np.sort(np.linalg.eigvalsh(np.cov(scaled.T)))[::-1]
+    np.testing.assert_allclose(shares, values[:2] / values.sum(), rtol=1e-6)
+    np.testing.assert_allclose(points.var(axis=0, ddof=1), values[:2], rtol=1e-6)
+    np.testing.assert_allclose(others, points[:3], atol=1e-9)
+    for few in (known[:2], known[:, :1]):  # fewer axes than two
+        points, others, shares = principal_axes(few, few[:1])
+        assert points.shape == (len(few), 2)
+        assert np.isfinite([*points.ravel(), *others.ravel(), *shares]).all()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_page_in_a_browser(tmp_path):
+    """Sorts, opens a row, turns a structure; says in the title what came of it."""
+    written(tmp_path / "report", generated(), dataset())
+    text = (tmp_path / "report" / "index.html").read_text("utf-8")
+    assert text.count("</body>") == 1
+    # Only here, and only for this: the page's own policy would not let it in.
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    probe = """<script>
+    const heads = [...document.querySelectorAll("thead button")];
+    const head = heads.find((b) => b.textContent === "loss");
+    const losses = () => [...document.querySelectorAll("table.sortable tbody tr")]
+      .filter((row) => row.className !== "detail")
+      .map((row) => Number(row.cells[head.dataset.column].dataset.v));
+    const result = {};
+    head.click();
+    result.up = losses();
+    const first = document.querySelector("table.sortable tbody tr");
+    first.click();
+    head.click();
+    result.down = losses();
+    result.follows = first.nextElementSibling.className;
+    const canvases = [...first.nextElementSibling.querySelectorAll("canvas")];
+    setTimeout(() => {
+      const before = canvases.map((c) => c.toDataURL());
+      result.blank = before.map((image) => image.length < 2000);
+      canvases[0].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+      result.turned = canvases.map((c, i) => c.toDataURL() !== before[i]);
+      first.click();
+      result.closed = first.nextElementSibling?.className !== "detail";
+      document.body.innerHTML = "<pre>" + JSON.stringify(result) + "</pre>";
+    }, 300);
+    </script></body>"""
+    (tmp_path / "page.html").write_text(text.replace("</body>", probe), "utf-8")
+    done = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path}/page.html"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    result = json.loads(re.search(r"<pre>(.*)</pre>", done.stdout)[1])
+    assert result["up"] == sorted(result["up"])
+    assert result["down"] == result["up"][::-1]
+    assert len(set(result["up"])) == 20
+    assert result["follows"] == "detail"
+    assert result["blank"] == [False] * 3
+    assert result["turned"] == [True] * 3
+    assert result["closed"]
 
 
 def test_a_report_repeats_itself(tmp_path):
@@ -276,25 +520,3 @@ def test_pair_distances_by_hand():
     np.testing.assert_array_equal(counts, [0, 2 + 4, 2, 1])
     cubic = Atoms("Pt", cell=[2, 9, 9], pbc=True)  # at 2 and 4 Å in each direction: half of four
     np.testing.assert_array_equal(plotting.pair_distances([cubic], edges), [0, 1, 0, 1])
-
-
-def test_pictures_keep_the_shape():
-    atoms = Atoms("Pt2Au", positions=[[0, 0, 0], [0, 0, 4], [0, 3, 0]])
-    circles = [
-        attrs
-        for tag, attrs, _ in Page(plotting.picture(atoms, "three <atoms>")).tags
-        if tag == "circle" and attrs["class"] == "atom"
-    ]
-    assert sorted(c["fill"] for c in circles) == ["url(#el-Au)", "url(#el-Pt)", "url(#el-Pt)"]
-    # A projection: no distance is longer than in space, none vanishes in this flat structure.
-    seen = np.array([[float(c["cx"]), float(c["cy"])] for c in circles])
-    longest = max(np.linalg.norm(p - q) for p in seen for q in seen)
-    assert 4.5 < longest <= 5.0 + 1e-3
-
-
-def test_pictures_are_no_mirror_images():
-    for seed in range(20):
-        positions = np.random.default_rng(seed).normal(size=(5, 3))
-        view = plotting._view(positions - positions.mean(axis=0))
-        np.testing.assert_allclose(view.T @ view, np.eye(3), atol=1e-12)
-        assert np.linalg.det(view) == pytest.approx(1.0)

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("benchmark_fingerprint.py Pt11", "'Pt11'; the cases are Pt10"),
+        ("benchmark_fingerprint.py --count 0", "0 is not in the range x>=1"),
+        ("benchmark_relaxation.py Pt2x", "formula 'Pt2x' makes no sense"),
+        ("benchmark_relaxation.py --fmax 0", "0.0 is not in the range x>0"),
+        ("check_depth.py --searches none.xyz --formula Fe3", "Fe3 holds Fe; EMT knows Al, Cu"),
+        ("compare_fingerprints.py Pt5 Fe13", "Fe13 holds Fe; EMT knows Al, Cu"),
+        ("compare_fingerprints.py --only best", "'best' is no candidate"),
+    ],
+)
+def test_wrong_usage_is_one_line(command, message):
+    """In this process, as loading TensorFlow takes seconds."""
+    name, *arguments = command.split()
+    main = runpy.run_path(str(SCRIPTS / name))["main"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
 
 
 def run(name: str, *arguments: object) -> str:

@@ -11,9 +11,19 @@ from ase.build import bulk, molecule
 from ase.cluster import Decahedron, Icosahedron, Octahedron
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-from tfgen.similarity import duplicates, match, nearest, rmsd, sorted_distances
+from tfgen.similarity import (
+    aligned,
+    displacements,
+    duplicates,
+    match,
+    nearest,
+    rmsd,
+    sorted_distances,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 formulas = st.sampled_from(["Pt2", "Pt5", "Pt13", "Cu3Au4", "Pt2Cu2Au2", "PtCu", "Au"])
@@ -306,6 +316,54 @@ def test_rmsd_is_minimal_over_all_permutations_of_a_tiny_cluster():
         left, _, right = np.linalg.svd(x.T @ z)
         best = min(best, np.sqrt(((x @ left @ right - z) ** 2).sum(axis=1).mean()))
     assert rmsd(a, b) == pytest.approx(best, rel=1e-9)
+
+
+@settings(max_examples=15)
+@given(seeds)
+def test_aligned_structures_lie_on_their_reference(seed):
+    rng = np.random.default_rng(seed)
+    a, b = random_cluster("Cu3Au4", rng), random_cluster("Cu3Au4", rng)
+    before = a.positions.copy()
+    laid = aligned(a, b)
+    np.testing.assert_array_equal(a.positions, before)
+    # It is moved as a whole, and as far from its reference as rmsd says, atom by atom.
+    assert cdist(laid.positions, laid.positions) == pytest.approx(cdist(before, before))
+    squared = cdist(laid.positions, b.positions) ** 2 + 1e6 * (a.numbers[:, None] != b.numbers)
+    rows, columns = linear_sum_assignment(squared)
+    assert np.sqrt(squared[rows, columns].mean()) == pytest.approx(rmsd(a, b), abs=1e-6)
+    copy = aligned(disguised(b, rng), b)
+    assert cdist(copy.positions, b.positions).min(axis=1) == pytest.approx(np.zeros(7), abs=1e-5)
+
+
+def test_displacements_are_those_of_scipy():
+    rng = np.random.default_rng(4)
+    before = [random_cluster(f, rng) for f in ("Pt6", "Cu3Au4", "Pt6")]
+    after = [a.copy() for a in before]
+    for atoms in after:
+        turn = Rotation.from_quat(rng.normal(size=4))
+        atoms.positions = turn.apply(atoms.positions + 0.2 * rng.normal(size=(len(atoms), 3))) + 5
+    found = displacements(before, after)
+    for value, one, other in zip(found, before, after, strict=True):
+        x, y = (a.positions - a.positions.mean(axis=0) for a in (one, other))
+        expected = Rotation.align_vectors(x, y)[1] / np.sqrt(len(one))
+        assert value == pytest.approx(expected, abs=1e-7)
+    np.testing.assert_allclose(displacements(before, before), 0.0, atol=1e-6)
+    # Atoms that hardly move keep their places, and rmsd finds the same.
+    assert rmsd(before[0], after[0]) <= found[0] + 1e-9
+    mirror = before[1].copy()
+    mirror.positions[:, 0] *= -1
+    assert displacements([before[1]], [mirror])[0] > 0.3  # no motion makes a mirror image
+    assert len(displacements([], [])) == 0
+
+
+def test_displacements_refuse_what_has_other_atoms():
+    pair = Atoms("PtAu", [[0, 0, 0], [0, 0, 2]])
+    with pytest.raises(ValueError, match=r"after\[0\] does not have the atoms of before\[0\]"):
+        displacements([pair], [pair[::-1]])
+    with pytest.raises(ValueError, match="0 structures after for 1 before"):
+        displacements([pair], [])
+    with pytest.raises(ValueError, match="is periodic"):
+        displacements([bulk("Pt")], [bulk("Pt")])
 
 
 def test_rmsd_refuses_what_it_cannot_compare():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +14,7 @@ from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfgen import structures as structures_module
 from tfgen.structures import (
     BUCKETS,
     StructureBatch,
@@ -63,15 +66,22 @@ class TestBatch:
     def test_clusters_have_no_neighbour_lists(self):
         assert StructureBatch.from_ase(mixed()[:2], r_cut=3.0).neighbours is None
 
-    @given(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), seeds)
-    @settings(max_examples=20)
-    def test_neighbour_lists_are_those_of_ase(self, pbc, seed):
+    @given(
+        st.lists(st.booleans(), min_size=3, max_size=3).filter(any),
+        seeds,
+        st.sampled_from([0, structures_module.MOST_IMAGES]),
+    )
+    @settings(max_examples=30)
+    def test_neighbour_lists_are_those_of_ase(self, pbc, seed, most_images):
         rng = np.random.default_rng(seed)
         cell = np.eye(3) * 2.5 + rng.uniform(-0.6, 0.6, size=(3, 3))
+        cell[:, seed % 3] *= 1 + seed % 2  # also left-handed ones, and some less cubic
+        cell = cell[:: 1 - 2 * (seed % 2)]
         structures = [
-            Atoms(f"Cu{n}", rng.uniform(0, 3, size=(n, 3)), cell=cell, pbc=pbc) for n in (3, 1)
+            Atoms(f"Cu{n}", rng.uniform(-5, 5, size=(n, 3)), cell=cell, pbc=pbc) for n in (3, 1)
         ] + [Atoms("Cu2", [[0, 0, 0], [0, 0, 2]])]
-        batch = StructureBatch.from_ase(structures, r_cut=3.0)
+        with mock.patch.object(structures_module, "MOST_IMAGES", most_images):
+            batch = StructureBatch.from_ase(structures, r_cut=3.0)
         index, shift = (x.numpy() for x in batch.neighbours)
         assert index.shape[-1] % 8 == 0
         for row, structure in enumerate(structures):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import ase.calculators.emt
 import keras
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ import tensorflow as tf
 from ase import Atoms
 from scipy.spatial.distance import cdist
 
-from tfgen import training
+from tfgen import landscape, training
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprint import Fingerprint
 from tfgen.geometry import neighbourhood
+from tfgen.relaxation import relax
 from tfgen.training import _tolerance, train
 
 
@@ -50,7 +52,8 @@ def loss_of(model, dataset) -> float:
     """The loss of validation, by Keras."""
     model.cvae.compile()
     inputs = inputs_of(model, dataset)
-    return model.cvae.evaluate(inputs, batch_size=16, verbose=0, return_dict=True)["loss"]
+    whole = len(dataset)  # Keras weighs batches alike, whatever their size
+    return model.cvae.evaluate(inputs, batch_size=whole, verbose=0, return_dict=True)["loss"]
 
 
 def inputs_of(model, dataset):
@@ -153,7 +156,7 @@ class TestModel:
 
 def test_keeps_the_best_weights():
     """At a rate so high that the last epoch is not the best."""
-    model = trained(learning_rate=0.3, epochs=8)
+    model = trained(learning_rate=0.15, epochs=8)
     record = model.provenance
     assert record["history"]["val_loss"] > record["best_val_loss"]
     assert record["best_epoch"] < 8
@@ -286,6 +289,51 @@ def test_of_an_alloy_counts_its_elements():
     np.testing.assert_allclose(model.cvae.condition_scale, [1.0, 1.0, 1.0])
     assert (model.potential, model.formulas) == (None, {"AuCu3": 4, "Au3Cu": 4})
     assert np.isfinite(model.provenance["best_val_loss"])
+
+
+class TestLandscape:
+    @pytest.fixture(autouse=True)
+    def brief(self, monkeypatch):
+        monkeypatch.setattr(landscape, "LEAST", 1)
+        monkeypatch.setattr(landscape, "EPOCHS", 3)
+
+    def test_is_learned_from_what_made_the_energies(self):
+        """By name, or any potential or calculator; the set's structures are no minima."""
+        by_name = trained(potential="auto")
+        record = by_name.provenance["landscape"]
+        assert record["single_points"] == 4 * 40  # the training split, and three copies of each
+        assert record["minima"] < 0.8
+        assert not by_name.minima
+        assert trained(potential=small.potential()).provenance["landscape"] == record
+        with_ase = trained(potential=ase.calculators.emt.EMT())
+        for a, b in zip(with_ase.landscape.weights, by_name.landscape.weights, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-3)
+
+    def test_of_minima(self):
+        found = relax(small.structures(), small.potential(), fmax=0.01)
+        assert found.converged.all()
+        dataset = dataclasses.replace(small.dataset(), structures=found.structures)
+        assert trained(dataset, potential="auto").minima
+
+    def test_there_is_none_without_a_potential(self):
+        model = trained(potential=None)
+        assert model.landscape is None
+        assert model.provenance["landscape"] is None
+        assert model.minima
+        imported = dataclasses.replace(small.dataset(), metadata={"kind": "imported"})
+        assert trained(imported, potential="auto").landscape is None
+        with pytest.raises(ValueError, match="potential is 'emt'; 'auto', None, a potential"):
+            trained(potential="emt")
+
+    def test_a_calculator_that_fails_at_times_is_endured(self):
+        class Fails(ase.calculators.emt.EMT):
+            def calculate(self, *arguments, **options):
+                super().calculate(*arguments, **options)
+                if self.results["energy"] > 10.0:
+                    raise RuntimeError("SCF not converged")
+
+        record = trained(potential=Fails()).provenance["landscape"]
+        assert 20 <= record["usable"] < record["single_points"]
 
 
 def test_takes_the_default_preset_for_the_elements_of_the_data_set(monkeypatch):

@@ -10,18 +10,24 @@ import numpy as np
 from ase import Atoms
 
 from tfgen import plotting
-from tfgen._report_text import asked, axis, percent, statuses, unit, value_text, wanted_text
+from tfgen._report_map import map_section
+from tfgen._report_structures import figure, gallery, properties, scene, structure_table
+from tfgen._report_text import asked, axis, narrow, percent, statuses, unit, value_text
 from tfgen.records import STAGES, raw_structures
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
+    from tfgen.model import Model
 
 __all__ = ["body"]
 
-_PICTURES = 12
 
-
-def body(generated: Sequence[Atoms], dataset: Dataset, metrics: Mapping[str, Any]) -> str:
+def body(
+    generated: Sequence[Atoms],
+    dataset: Dataset,
+    metrics: Mapping[str, Any],
+    model: Model | None = None,
+) -> str:
     """Returns the body of the page: see `tfgen.report.write_report`."""
     train = dataset.select("train")
     return "\n".join(
@@ -30,25 +36,15 @@ def body(generated: Sequence[Atoms], dataset: Dataset, metrics: Mapping[str, Any
             "<main>",
             _target_section(metrics),
             _chart_section(generated, train, metrics),
-            _gallery(generated, metrics),
-            _structure_table(metrics),
+            map_section(generated, train, metrics, model),
+            gallery(generated, metrics),
+            structure_table(metrics),
             _method(metrics),
             "</main>",
             _provenance(dataset),
+            scene(generated, dataset, metrics),
         ]
     )
-
-
-def _final(row: Mapping[str, Any]) -> dict[str, float | None]:
-    """Returns the properties of the structure as it stands in the file."""
-    stage: dict[str, float | None] = row["relaxed"] or row["reconstructed"]
-    return stage
-
-
-def _properties(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns the properties to show: those asked for, or else all that were recorded."""
-    asked = {name: None for entry in metrics["targets"] for name in entry["target"]}
-    return list(asked or metrics["units"])
 
 
 def _header(metrics: Mapping[str, Any], dataset: Dataset) -> str:
@@ -73,6 +69,38 @@ def _header(metrics: Mapping[str, Any], dataset: Dataset) -> str:
                 note = f"draws from training: {percent(float(np.mean(draws)))}"
             cards.append(card(f"on target, {stage}", percent(rate), note))
             break
+    verified = metrics["verified"]
+    if verified:
+        cost = verified["relaxations_per_hit"]
+        cards.append(
+            card(
+                "relaxations per verified hit",
+                "-" if cost is None else f"{cost:.3g}",
+                f"{verified['hits']} hits that are valid, unique and new",
+            )
+        )
+    if metrics["acceptance"]:
+        tried = metrics["acceptance"]["candidates"]
+        cards.append(
+            card("accepted", percent(metrics["acceptance"]["rate"]), f"of {tried} candidates")
+        )
+    if metrics["basin"]["count"]:
+        cards.append(
+            card(
+                "kept their basin",
+                percent(metrics["basin"]["share"]),
+                f"moved {metrics['basin']['median_rmsd']:.2f} Å by relaxing (median)",
+            )
+        )
+    if metrics["coverage"]["count"]:
+        covered = metrics["coverage"]
+        cards.append(
+            card(
+                "test split found",
+                percent(covered["share"]),
+                f"{covered['found']} of {covered['count']} structures held out",
+            )
+        )
     if metrics["seconds_per_structure"] is not None:
         cards.append(card("seconds a structure", f"{metrics['seconds_per_structure']:.2g}"))
     name = escape(str(dataset.metadata.get("name") or "the data set"))
@@ -84,13 +112,17 @@ def _header(metrics: Mapping[str, Any], dataset: Dataset) -> str:
     )
 
 
+def _columns() -> tuple[str, ...]:
+    return (*STAGES, "draws", *STAGES, "draws", *STAGES[1:])
+
+
 def _target_section(metrics: Mapping[str, Any]) -> str:
     if not metrics["targets"]:
         return (
             "<section><h2>Targets</h2><p>No structure carries a record of what was asked for, so "
             "there are no hit rates.</p></section>"
         )
-    columns = "".join(f"<th>{name}</th>" for name in (*STAGES, "draws") * 2)
+    columns = "".join(f"<th>{narrow(name)}</th>" for name in _columns())
     rows = []
     for entry in metrics["targets"]:
         rates = [entry["hit_rate"][stage] for stage in STAGES] + [entry["baseline"]["hit_rate"]]
@@ -103,6 +135,10 @@ def _target_section(metrics: Mapping[str, Any]) -> str:
                 f'<tr><th class="text">{escape(asked(name, wanted, metrics))}</th>'
                 + ("".join(f"<td{span}>{cell}</td>" for cell in shared) if k == 0 else "")
                 + "".join(f"<td>{value_text(error, 3)}</td>" for error in errors)
+                + "".join(
+                    f"<td>{value_text(entry['bias'][stage][name], 2, sign=True)}</td>"
+                    for stage in STAGES[1:]
+                )
                 + "</tr>"
             )
     return f"""<section><h2>Targets</h2>
@@ -112,13 +148,13 @@ composition, taken blindly: what a method has to beat.</p>
 <div class="wide"><table>
 <thead><tr><th class="text" rowspan="2">target</th><th rowspan="2">count</th>
 <th class="group" colspan="4">hit rate</th><th class="group" colspan="4">mean distance to the target
-</th></tr><tr>{columns}</tr></thead>
+</th><th class="group" colspan="2">mean deviation</th></tr><tr>{columns}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table></div></section>"""
 
 
 def _chart_section(generated: Sequence[Atoms], train: Dataset, metrics: Mapping[str, Any]) -> str:
-    charts = [_target_chart(name, train, metrics) for name in _properties(metrics)]
-    pairs = [_histogram(name, train, metrics) for name in _properties(metrics)]
+    charts = [_target_chart(name, train, metrics) for name in properties(metrics)]
+    pairs = [_histogram(name, train, metrics) for name in properties(metrics)]
     pairs.append(_distances(generated, train, metrics))
     losses: dict[str, list[float]] = {name: [] for name in statuses(metrics, 5)}
     for row in metrics["structures"]:
@@ -128,7 +164,7 @@ def _chart_section(generated: Sequence[Atoms], train: Dataset, metrics: Mapping[
     if any(losses.values()):
         chart = plotting.loss_chart({k: np.maximum(v, 0.0) for k, v in losses.items() if v})
         pairs.append(
-            _figure(chart, "How far the fingerprint of each structure is from the one decoded.")
+            figure(chart, "How far the fingerprint of each structure is from the one decoded.")
         )
     wide = "".join(filter(None, charts))
     heading = "<h2>Target against property</h2>" if wide else ""
@@ -136,10 +172,6 @@ def _chart_section(generated: Sequence[Atoms], train: Dataset, metrics: Mapping[
         f"<section>{heading}{wide}</section><section><h2>Distributions</h2>"
         f'<div class="pair">{"".join(filter(None, pairs))}</div></section>'
     )
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{caption}</figcaption></figure>"
 
 
 def _training_values(name: str, train: Dataset, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -182,7 +214,7 @@ def _target_chart(name: str, train: Dataset, metrics: Mapping[str, Any]) -> str:
     tolerance = metrics["thresholds"]["hit_tolerance"].get(name, {}).get("value")
     training = _training_values(name, train, [row for group in groups for row in group])
     chart = plotting.target_chart(wanted, values, training, axis(name, metrics), tolerance)
-    return _figure(
+    return figure(
         chart,
         f"Every structure: {escape(axis(name, metrics))} over its target. Crosses are structures "
         "that are not valid; arrow heads lie beyond the axis.",
@@ -202,7 +234,7 @@ def _histogram(name: str, train: Dataset, metrics: Mapping[str, Any]) -> str:
     wanted = [t["target"][name] for t in metrics["targets"] if name in t["target"]]
     marks = {end for value in wanted for end in (value if isinstance(value, list) else [value])}
     chart = plotting.property_chart(series, training, axis(name, metrics), sorted(marks))
-    return _figure(
+    return figure(
         chart,
         f"Generated next to training: {escape(axis(name, metrics))}. The outermost bars hold "
         "everything beyond them.",
@@ -231,93 +263,12 @@ def _distances(generated: Sequence[Atoms], train: Dataset, metrics: Mapping[str,
         return ""
     start = max(0, used[0] - 3)
     series = {k: (counts[start:], n) for k, (counts, n) in series.items()}
-    return _figure(
+    return figure(
         plotting.distance_chart(series, edges[start:]),
         "Interatomic distances of valid structures, generated next to training of the same "
         "composition"
         + (" (in brackets: structures)." if same.any() else ": there is none, so all."),
     )
-
-
-def _gallery(generated: Sequence[Atoms], metrics: Mapping[str, Any]) -> str:
-    rows = metrics["structures"]
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(_PICTURES, len(rows))).round().astype(int))
-    figures = []
-    for k in chosen:
-        row = rows[k]
-        facts = [f"<strong>{escape(row['formula'] or 'no atoms')}</strong> #{k}"]
-        for name, wanted in (row["target"] or {}).items():
-            got = value_text(_final(row).get(name), 4)
-            facts.append(f"{escape(name.replace('_', ' '))}: {got} for {wanted_text(wanted, 4)}")
-        if not row["valid"]:
-            facts.append('<span class="no">not valid</span>')
-        picture = plotting.picture(generated[k], f"structure {k}, {row['formula']}")
-        figures.append(_figure(picture, "<br>".join(facts)))
-    numbers = {int(n) for k in chosen for n in generated[k].numbers}
-    which = f"{len(chosen)} of {len(rows)}, evenly spaced through the file, none picked by hand"
-    which = "All of them" if len(chosen) == len(rows) else which
-    return (
-        f"<section><h2>Structures</h2><p>{which}. Below each: what it has for what was asked.</p>"
-        f'{plotting.element_gradients(numbers)}<div class="gallery">{"".join(figures)}</div>'
-        "</section>"
-    )
-
-
-def _structure_table(metrics: Mapping[str, Any]) -> str:
-    names = _properties(metrics)
-    heads: list[tuple[str, str]] = [("#", "number"), ("formula", "text")]
-    heads += [(key, "number") for _ in names for key in ("target", *STAGES)]
-    heads += [("loss", "number"), ("seconds", "number")]
-    heads += [(key, "text") for key in ("valid", "unique", "novel", "status")]
-    groups = '<th colspan="2"></th>'
-    groups += "".join(
-        f'<th class="group" colspan="4">{escape(axis(n, metrics))}</th>' for n in names
-    )
-    groups += '<th colspan="6"></th>'
-    buttons = "".join(
-        f'<th{_text_class(kind)}><button type="button" data-column="{k}" data-kind="{kind}">'
-        f"{name}</button></th>"
-        for k, (name, kind) in enumerate(heads)
-    )
-    body = "".join(_structure_row(k, row, names) for k, row in enumerate(metrics["structures"]))
-    return f"""<section><h2>Every structure</h2>
-<p class="soft">Click a column's title to sort by it.</p>
-<div class="wide tall"><table class="sortable">
-<thead><tr>{groups}</tr><tr>{buttons}</tr></thead>
-<tbody>{body}</tbody></table></div></section>"""
-
-
-def _text_class(kind: str) -> str:
-    return ' class="text"' if kind == "text" else ""
-
-
-def _structure_row(index: int, row: Mapping[str, Any], names: list[str]) -> str:
-    def number(value: float | None, digits: int = 5) -> str:
-        key = "" if value is None else repr(value)
-        return f'<td data-v="{key}">{value_text(value, digits)}</td>'
-
-    def flag(value: bool | None) -> str:
-        if value is None:
-            return '<td class="text" data-v="">-</td>'
-        word = "yes" if value else "no"
-        return f'<td class="text {word}" data-v="{word}">{word}</td>'
-
-    formula = escape(row["formula"])
-    cells = [
-        f'<td data-v="{index}">{index}</td>',
-        f'<td class="text" data-v="{formula}">{formula}</td>',
-    ]
-    for name in names:
-        wanted = (row["target"] or {}).get(name)
-        middle = sum(wanted) / 2 if isinstance(wanted, list) else wanted
-        shown = "-" if wanted is None else wanted_text(wanted)
-        cells.append(f'<td data-v="{"" if middle is None else repr(middle)}">{shown}</td>')
-        cells += [number(row[stage].get(name)) for stage in STAGES]
-    cells += [number(row["fingerprint_loss"], 3), number(row["seconds"], 3)]
-    cells += [flag(row[key]) for key in ("valid", "unique", "novel")]
-    status = escape(row["status"] or "")
-    cells.append(f'<td class="text status" data-v="{status}">{status or "-"}</td>')
-    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _method(metrics: Mapping[str, Any]) -> str:
@@ -329,6 +280,8 @@ def _method(metrics: Mapping[str, Any]) -> str:
         ("training structures that pass", percent(limits["training_pass_rate"])),
         ("equal", f"{equal} (so up to rotation, reflection and permutation)"),
     ]
+    basin = f"moved by relaxing by at most {limits['basin_rmsd']:g} Å (RMSD, atoms matched)"
+    entries.append(("kept its basin", basin))
     for name, tolerance in limits["hit_tolerance"].items():
         width = f"{tolerance['value']:.3g} {unit(name, metrics)}".rstrip()
         entries.append((f"hit, {name}", f"within {width} of the target"))
@@ -343,7 +296,9 @@ def _method(metrics: Mapping[str, Any]) -> str:
         "<section><h2>How it was measured</h2>"
         + _definitions(entries)
         + "<p>Relaxed structures are judged by their relaxed positions. Shares of valid structures "
-        "count all structures, those of unique ones the valid, those of new ones the unique.</p>"
+        "count all structures, those of unique ones the valid, those of new ones the unique. A "
+        "verified hit is valid, unique and new, and on target when relaxed; the relaxations of all "
+        "structures count, and every candidate's where records tell.</p>"
         "</section>"
     )
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["asked", "axis", "percent", "plain", "statuses", "unit", "value_text", "wanted_text"]
+__all__ = [
+    "asked",
+    "axis",
+    "narrow",
+    "percent",
+    "plain",
+    "statuses",
+    "unit",
+    "value_text",
+    "wanted_text",
+]
 
 
 def plain(text: str, limit: int = 60) -> str:
@@ -23,14 +33,28 @@ def statuses(metrics: Mapping[str, Any], limit: int) -> dict[str, int]:
     return result
 
 
+def narrow(stage: str) -> str:
+    """Returns the title of a column, HTML; the longest one shortened, for tables of many."""
+    return '<abbr title="reconstructed">recon.</abbr>' if stage == "reconstructed" else stage
+
+
 def percent(share: float | None) -> str:
     """Returns a share (0 to 1) in per cent; a dash where there is none."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def value_text(value: float | None, digits: int = 5) -> str:
-    """Returns a number with all its digits, so that columns line up; a dash where there is none."""
-    return "-" if value is None else f"{value:#.{digits}g}".rstrip(".")
+def value_text(value: float | None, digits: int = 5, *, sign: bool = False) -> str:
+    """Returns a number with all its digits, so that columns line up; a dash where there is none.
+
+    Args:
+        value: the number.
+        digits: that count.
+        sign: write + too.
+    """
+    if value is None:
+        return "-"
+    text = f"{value:+#.{digits}g}" if sign else f"{value:#.{digits}g}"
+    return text.rstrip(".")
 
 
 def wanted_text(target: float | list[float], digits: int = 5) -> str:

@@ -17,6 +17,10 @@ Distribution: TypeAlias = Any  # tfd.Distribution; TFP brings no types
 
 # Features that hardly vary are not blown up: no scale is below this share of the largest.
 SCALE_FLOOR = 1e-3
+# KL divergence, nats, above which an entry of the latent vector carries something.
+ACTIVE = 0.05
+# Structures of a training batch on which it is watched whether the decoder heeds the condition.
+WATCHED = 16
 # Smallest standard deviation of the posterior and of the likelihood, in scaled units.
 SIGMA_FLOOR = 1e-3
 
@@ -98,8 +102,11 @@ class CVAE(keras.Model):
         self.surrogate = stack("surrogate", self.hidden, properties)
         self.noise = keras.random.SeedGenerator(int(next(seeds) // 2))
         self._trackers = [
-            keras.metrics.Mean(name=name) for name in ("loss", "nll", "kl", "property_error")
-        ]
+            keras.metrics.Mean(name=name)
+            for name in (
+                "loss", "nll", "kl", "property_error", "active_units", "condition_error"
+            )
+        ]  # fmt: skip
 
     def build(self, input_shape: Any = None) -> None:
         """Creates all weights, those of the scaling included."""
@@ -202,7 +209,7 @@ class CVAE(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """The loss of the class docstring; updates the metrics loss, nll, kl, property_error."""
+        """The loss of the class docstring; updates the metrics."""
         if x is None or y_pred is None:
             raise ValueError("compute_loss needs the inputs x and the outputs y_pred")
         posterior = tfd.MultivariateNormalDiag(y_pred["latent_loc"], y_pred["latent_scale"])
@@ -218,15 +225,43 @@ class CVAE(keras.Model):
         if sample_weight is not None:
             each *= tf.cast(sample_weight, each.dtype)
         loss = tf.reduce_mean(each)
-        values = (loss, nll, kl * float(self.features), tf.sqrt(error))
+        each_unit = 0.5 * tf.reduce_mean(
+            y_pred["latent_scale"] ** 2
+            + y_pred["latent_loc"] ** 2
+            - 1.0
+            - 2.0 * tf.math.log(y_pred["latent_scale"]),
+            axis=0,
+        )
+        active = tf.reduce_sum(tf.cast(each_unit > ACTIVE, tf.float32))
+        heeded = self._condition_error(x["condition"][: WATCHED if training else None])
+        values = (loss, nll, kl * float(self.features), tf.sqrt(error), active, heeded)
         for tracker, value in zip(self._trackers, values, strict=True):
             tracker.update_state(value)
-        return loss
+        # Gradients are summed over replicas, where there are several.
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """loss; nll per feature; kl in nats; property_error in standard deviations."""
+        """What `fit` shows, besides the loss.
+
+        - nll: per feature; kl: nats.
+        - property_error: of the surrogate, in standard deviations of the properties.
+        - active_units: entries of z with a KL divergence above 0.05 nats. None left means that the
+          posterior has collapsed: the decoder does without z.
+        - condition_error: difference between the surrogate's properties of fingerprints decoded
+          from the prior and those they were to have, in standard deviations. Near 1 or above, the
+          decoder ignores the condition.
+        """
         return self._trackers
+
+    def _condition_error(self, conditions: tf.Tensor) -> tf.Tensor:
+        shape = [tf.shape(conditions)[0], self.latent]
+        # The generator is named, as XLA would take another.
+        z = tf.random.stateless_normal(shape, [self.seed % 2**31, 0], alg="philox")
+        scale = self.condition_scale[: self.properties]
+        found = self.predict_properties(self.decode(z, conditions))
+        wanted = tf.cast(conditions[:, : self.properties], tf.float32)
+        return tf.sqrt(tf.reduce_mean(((found - wanted) / scale) ** 2, axis=-1))
 
     def _normal(self, loc: tf.Tensor, raw_scale: tf.Tensor) -> Distribution:
         return tfd.MultivariateNormalDiag(loc, tf.nn.softplus(raw_scale) + SIGMA_FLOOR)

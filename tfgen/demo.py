@@ -84,7 +84,7 @@ def run(
         write(generated, work / "generated.extxyz")
         stage(4, "verifying them")
         metrics = evaluate(generated, dataset)
-        write_report(generated, dataset, metrics, work / "report")
+        write_report(generated, dataset, metrics, work / "report", model=model)
         stage(5, "exporting a SavedModel")
         export(model, work / "saved_model")
         stage(6, "done")

@@ -1,4 +1,4 @@
-"""Metrics of generated structures: valid, unique, new, and on target, next to plain draws."""
+"""Metrics of generated structures: valid, unique, new, on target, and at what cost."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from ase import Atoms
 from tqdm import tqdm
 
 from tfgen import similarity
+from tfgen._rates import Rates, rates_of
 from tfgen.records import STAGES, raw_structures, record_of
 from tfgen.validity import Thresholds, thresholds_from, valid
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
 
-__all__ = ["HIT_TOLERANCES", "evaluate"]
+__all__ = ["BASIN_RMSD", "HIT_TOLERANCES", "evaluate"]
 
 # property -> half width of a hit where none is asked for; see `evaluate` for all others.
 HIT_TOLERANCES = {"energy_per_atom": 0.01}  # eV/atom
+# Å; a structure this near to a minimum is nearer to it than to any other: nearest minima of Pt13
+# are 0.56 Å apart and more.
+BASIN_RMSD = 0.25
 
 
 def evaluate(
@@ -44,10 +48,19 @@ def evaluate(
           |value - target| <= tolerance
 
       A decoded property belongs to no structure yet, so validity does not enter there.
-    - mae, per stage and target: mean distance of each property to the target, or to the nearer
-      end of its range (0 inside); over the structures that are valid and have the value.
-    - baseline: the same two for plain draws from the training structures of the compositions
-      made for the target, which needs no model at all.
+    - mae and bias, per stage and target: mean distance of each property to the target, and mean of
+      value minus target, or to the nearer end of its range (0 inside); over the structures that
+      are valid and have the value.
+    - baseline: the same for plain draws from the training structures of the compositions made for
+      the target, which needs no model at all.
+    - coverage: share of the test split's structures of the compositions made that are found again
+      among the valid ones; of course it grows with the number generated.
+    - basin: share of relaxed structures that the relaxation moved by at most `BASIN_RMSD`, root
+      mean square; they lay at the minimum that they were relaxed to.
+    - verified: structures that are valid, unique, novel and, relaxed, on target, and how many
+      relaxations each took: the cost that counts where a relaxation is expensive.
+    - acceptance: share of the candidates tried that were on target in the end; where records say
+      how many `candidates` a structure was chosen from.
 
     "Equal" is up to rotation, reflection and permutation. Final positions are judged: relaxed
     where the structure was relaxed; `raw` has the three shares for the reconstructed positions.
@@ -65,7 +78,9 @@ def evaluate(
 
     Returns:
         Metrics as plain JSON types; None where a share of nothing would be needed. `structures`
-        has one row per structure, in order.
+        has one row per structure, in order: its record, valid, unique, novel, hit, verified,
+        `nearest` (place of the most similar training structure in the data set and the largest
+        difference of any sorted distance, Å) and `basin_rmsd`, Å.
 
     Raises:
         ValueError: if there are no structures, the data set has no training structures, a record
@@ -81,24 +96,33 @@ def evaluate(
         raise ValueError("dataset has no training structures to compare with")
     tolerance = _tolerances(rows, train, hit_tolerance or {})
 
-    with tqdm(total=4, desc="evaluating", disable=not progress, leave=False) as bar:
+    with tqdm(total=5, desc="evaluating", disable=not progress, leave=False) as bar:
         limits = thresholds_from(train.structures)
         bar.update()
         final = _judge(generated, train.structures, limits, duplicate_tolerance)
         bar.update()
         raw, raw_valid = None, final["valid"]
+        raw_of = raw_structures(generated)
         if any("reconstructed_positions" in atoms.arrays for atoms in generated):
-            judged = _judge(
-                raw_structures(generated), train.structures, limits, duplicate_tolerance
-            )
+            judged = _judge(raw_of, train.structures, limits, duplicate_tolerance)
             raw, raw_valid = _shares(judged), judged["valid"]
         bar.update()
+        moved = _moved(generated, raw_of, final["valid"] & raw_valid)
+        bar.update()
+        places = np.flatnonzero(dataset.split == 0)
         for k, row in enumerate(rows):
             row["valid_reconstructed"] = bool(raw_valid[k])
-            for key, flags in final.items():
+            row["valid"] = bool(final["valid"][k])
+            for key in ("unique", "novel"):
                 # A structure that is not valid is neither unique nor novel, nor the opposite.
-                row[key] = bool(flags[k]) if key == "valid" or final["valid"][k] else None
+                row[key] = bool(final[key][k]) if row["valid"] else None
+            found = int(final["nearest"][k])
+            row["nearest"] = None if found < 0 else {
+                "index": int(places[found]), "distance": float(final["distance"][k])
+            }  # fmt: skip
+            row["basin_rmsd"] = None if np.isnan(moved[k]) else float(moved[k])
         targets = _targets(rows, final, raw_valid, train, tolerance)
+        covered = _coverage(generated, final["valid"], dataset, duplicate_tolerance)
         bar.update()
 
     seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
@@ -111,6 +135,11 @@ def evaluate(
             stage: {t["label"]: t["hit_rate"][stage] for t in targets} for stage in STAGES
         },
         "mae": {stage: {t["label"]: t["mae"][stage] for t in targets} for stage in STAGES},
+        "bias": {stage: {t["label"]: t["bias"][stage] for t in targets} for stage in STAGES},
+        "coverage": covered,
+        "basin": _basin(rows),
+        "verified": _verified(rows),
+        "acceptance": _acceptance(rows),
         "baseline": {
             "description": "plain draws from the training structures of the same compositions",
             "hit_rate": {t["label"]: t["baseline"]["hit_rate"] for t in targets},
@@ -122,6 +151,8 @@ def evaluate(
             "training_pass_rate": limits.pass_rate,
             "duplicate_tolerance": float(duplicate_tolerance),
             "duplicate_tolerance_unit": "Å",
+            "basin_rmsd": BASIN_RMSD,
+            "basin_rmsd_unit": "Å",
             "hit_tolerance": {
                 name: {"value": value, "unit": dataset.units.get(name, "")}
                 for name, value in tolerance.items()
@@ -159,16 +190,84 @@ def _names(rows: list[dict[str, Any]]) -> list[str]:
 def _judge(
     structures: Sequence[Atoms], training: list[Atoms], limits: Thresholds, tolerance: float
 ) -> dict[str, np.ndarray]:
-    """Returns valid, unique and novel, [n] bool each; what is not valid is none of them."""
+    """Returns valid, unique and novel, [n] bool each; nearest, [n] int, and its distance, [n] Å.
+
+    What is not valid is not unique or novel either, and has no nearest (-1, infinitely far).
+    """
     is_valid = valid(structures, limits.overlap_factor, limits.bond_factor)
-    unique, novel = np.zeros_like(is_valid), np.zeros_like(is_valid)
+    unique = np.zeros_like(is_valid)
+    nearest, distance = np.full(len(is_valid), -1), np.full(len(is_valid), np.inf)
     members = np.flatnonzero(is_valid)
     if len(members):
         kept = [structures[m] for m in members.tolist()]
         first = similarity.duplicates(kept, tolerance=tolerance)
         unique[members] = first == np.arange(len(members))
-        novel[members] = similarity.match(kept, training, tolerance=tolerance) < 0
-    return {"valid": is_valid, "unique": unique, "novel": novel}
+        nearest[members], distance[members] = similarity.nearest(kept, training)
+    novel = is_valid & (distance > tolerance)
+    return {
+        "valid": is_valid,
+        "unique": unique,
+        "novel": novel,
+        "nearest": nearest,
+        "distance": distance,
+    }
+
+
+def _moved(generated: Sequence[Atoms], raw: Sequence[Atoms], both_valid: np.ndarray) -> np.ndarray:
+    """Returns how far relaxing moved each structure, [n] Å; NaN where that cannot be said."""
+    result = np.full(len(generated), np.nan)
+    relaxed = ["reconstructed_positions" in a.arrays and not a.pbc.any() for a in generated]
+    members = np.flatnonzero(both_valid & relaxed)
+    result[members] = similarity.displacements(
+        [raw[m] for m in members.tolist()], [generated[m] for m in members.tolist()]
+    )
+    return result
+
+
+def _coverage(
+    generated: Sequence[Atoms], is_valid: np.ndarray, dataset: Dataset, tolerance: float
+) -> dict[str, Any]:
+    made = {atoms.get_chemical_formula("metal") for atoms in generated}
+    test = [
+        atoms
+        for atoms in dataset.select("test").structures
+        if atoms.get_chemical_formula("metal") in made
+    ]
+    good = [generated[k] for k in np.flatnonzero(is_valid).tolist()]
+    found = int((similarity.match(test, good, tolerance=tolerance) >= 0).sum()) if good else 0
+    return {"share": found / len(test) if test else None, "found": found, "count": len(test)}
+
+
+def _basin(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    moved = np.array([row["basin_rmsd"] for row in rows if row["basin_rmsd"] is not None], float)
+    return {
+        "share": float((moved <= BASIN_RMSD).mean()) if len(moved) else None,
+        "count": len(moved),
+        "median_rmsd": float(np.median(moved)) if len(moved) else None,
+    }
+
+
+def _verified(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the cost of verified hits; None where nothing was asked for or relaxed."""
+    judged = [row for row in rows if row["verified"] is not None]
+    if not judged:
+        return None
+    hits = sum(row["verified"] for row in judged)
+    spent = sum(row["relaxations"] for row in judged)
+    return {
+        "hits": hits,
+        "share": hits / len(judged),
+        "relaxations": spent,
+        "relaxations_per_hit": spent / hits if hits else None,
+    }
+
+
+def _acceptance(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    judged = [row for row in rows if row["candidates"] is not None and row["hit"] is not None]
+    if not judged:
+        return None
+    accepted, tried = sum(row["hit"] for row in judged), sum(row["candidates"] for row in judged)
+    return {"accepted": accepted, "candidates": tried, "rate": accepted / tried}
 
 
 def _shares(judged: Mapping[str, np.ndarray], member: np.ndarray | None = None) -> dict[str, Any]:
@@ -225,66 +324,60 @@ def _targets(
     everywhere = np.ones(len(rows), bool)
     eligible = dict(zip(STAGES, (everywhere, raw_valid, final["valid"]), strict=True))
     formulas = np.array([atoms.get_chemical_formula("metal") for atoms in train.structures])
+    for row in rows:
+        row["hit"] = row["verified"] = None
     result = []
     for label, members in groups.items():
         target = rows[members[0]]["target"]
-        entry: dict[str, Any] = {
-            "label": label,
-            "target": target,
-            "count": len(members),
-            **_shares(final, np.array(members)),
-            "hit_rate": {},
-            "mae": {},
-        }
+        found: dict[str, Rates] = {}
         for stage in STAGES:
             values = {name: _column(rows, members, stage, name) for name in target}
-            entry["hit_rate"][stage], entry["mae"][stage] = _rates(
-                target, values, eligible[stage][members], tolerance
-            )
+            found[stage] = rates_of(target, values, eligible[stage][members], tolerance)
         same = np.isin(formulas, [rows[k]["formula"] for k in members])
         nothing = np.full(len(train), np.nan)
         draws = {name: train.properties.get(name, nothing)[same] for name in target}
-        hit_rate, mae = _rates(target, draws, np.ones(int(same.sum()), bool), tolerance)
-        entry["baseline"] = {"count": int(same.sum()), "hit_rate": hit_rate, "mae": mae}
-        result.append(entry)
+        drawn = rates_of(target, draws, np.ones(int(same.sum()), bool), tolerance)
+        _mark(rows, members, found)
+        group = [rows[k] for k in members]
+        result.append(
+            {
+                "label": label,
+                "target": target,
+                "count": len(members),
+                **_shares(final, np.array(members)),
+                "hit_rate": {stage: rates.hit_rate for stage, rates in found.items()},
+                "mae": {stage: rates.mae for stage, rates in found.items()},
+                "bias": {stage: rates.bias for stage, rates in found.items()},
+                "basin": _basin(group),
+                "verified": _verified(group),
+                "acceptance": _acceptance(group),
+                "baseline": {
+                    "count": int(same.sum()),
+                    "hit_rate": drawn.hit_rate,
+                    "mae": drawn.mae,
+                    "bias": drawn.bias,
+                },
+            }
+        )
     return result
+
+
+def _mark(rows: list[dict[str, Any]], members: list[int], found: Mapping[str, Rates]) -> None:
+    """Writes into the rows of one target which structures are hits in the end, and new ones."""
+    for stage in ("relaxed", "reconstructed"):
+        hits = found[stage].hits
+        if hits is None:
+            continue
+        for k, hit in zip(members, hits.tolist(), strict=True):
+            rows[k]["hit"] = hit
+            if stage == "relaxed":
+                rows[k]["verified"] = bool(hit and rows[k]["unique"] and rows[k]["novel"])
+        return
 
 
 def _column(rows: list[dict[str, Any]], members: list[int], stage: str, name: str) -> np.ndarray:
     found = [rows[k][stage].get(name) for k in members]
     return np.array([np.nan if value is None else value for value in found], float)
-
-
-def _rates(
-    target: Mapping[str, float | list[float]],
-    values: Mapping[str, np.ndarray],
-    eligible: np.ndarray,
-    tolerance: Mapping[str, float],
-) -> tuple[float | None, dict[str, float | None]]:
-    """Returns the joint hit rate, and each property's mean absolute error.
-
-    Args:
-        target: property -> value or [lo, hi].
-        values: property -> [n]; NaN where there is none.
-        eligible: [n] bool, which structures can be hits.
-        tolerance: property -> half width of a hit.
-    """
-    hits = eligible.copy()
-    mae: dict[str, float | None] = {}
-    missing = False
-    for name, wanted in target.items():
-        value = values[name]
-        low, high = wanted if isinstance(wanted, list) else (wanted, wanted)
-        distance = np.maximum(np.maximum(low - value, value - high), 0.0)
-        known = np.isfinite(value)
-        missing = missing or not known.any()
-        # The small allowance keeps 0.76 a hit for 0.75 +- 0.01 in spite of rounding.
-        reach = 0.0 if isinstance(wanted, list) else tolerance[name]
-        hits &= known & (np.nan_to_num(distance, nan=np.inf) <= reach * (1 + 1e-9))
-        judged = known & eligible
-        error = float(distance[judged].mean()) if judged.any() else np.nan
-        mae[name] = error if np.isfinite(error) else None
-    return (None if missing else float(hits.mean())), mae
 
 
 def _label(target: Mapping[str, float | list[float]]) -> str:

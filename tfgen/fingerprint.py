@@ -128,6 +128,33 @@ class Fingerprint:
         groups = len(self._numbers) if self.per_species else 1
         return groups * len(self.pooling) * self.descriptor.size
 
+    @property
+    def triples(self) -> bool:
+        """Whether the triples of atoms decide what it costs: if the descriptor does not deny it."""
+        return getattr(self.descriptor, "triples", True)
+
+    @property
+    def smooth(self) -> np.ndarray:
+        """[size] bool, features without kinks: not the largest or smallest value over atoms."""
+        pooled = np.repeat(
+            [name not in ("max", "min") for name in self.pooling], self.descriptor.size
+        )
+        return np.tile(pooled, self.size // len(pooled))
+
+    @functools.cached_property
+    def coarse(self) -> tuple[Fingerprint, np.ndarray] | None:
+        """The part of it that is much cheaper than the whole, if the descriptor has one.
+
+        Returns:
+            A fingerprint and the places [size] of its features in this one; None without.
+        """
+        descriptor = getattr(self.descriptor, "coarse", lambda: None)()
+        if descriptor is None:
+            return None
+        blocks = self.size // self.descriptor.size
+        places = np.arange(blocks)[:, None] * self.descriptor.size + np.arange(descriptor.size)
+        return Fingerprint(descriptor, self.pooling, self.per_species), places.ravel()
+
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs to make the same fingerprint, JSON-able."""
         return {
@@ -242,7 +269,7 @@ def _default(species: Sequence[str]) -> Fingerprint:
     acsf = ACSF(
         species=species,
         r_cut=20.0,
-        g2_params=[[4.0, 1.0 + 0.5 * i] for i in range(23)],
+        g2_params=[[2.0, 1.0 + 0.5 * i] for i in range(23)],
         g5_params=[
             [eta, zeta, lambda_]
             for zeta in (1, 4, 16)

@@ -6,29 +6,40 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
+from tfgen import similarity
 from tfgen._files import new_file
 from tfgen._warnings import TfgenWarning
+from tfgen.candidates import Candidate, Candidates, miss
 from tfgen.model import Model, Target, check_targets
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
-from tfgen.reconstruction import CONVERGED, reconstruct, status_of
+from tfgen.reconstruction import CONVERGED
 from tfgen.relaxation import relax as relax_structures
 from tfgen.structures import formula_of, numbers_from_formula
+from tfgen.validity import valid
 
 __all__ = ["generate", "write"]
 
 RELAXATION_FAILED = "relaxation not converged"
 
-# Spreads the seeds of the stages apart; any constants do.
-_PROPERTIES, _LATENTS, _SEARCH = 1, 2, 3
+# Relaxations at most for one structure asked for, where something can verify them.
+CANDIDATES = 10
+# Half width of what counts as on target when candidates are chosen: of the energy per atom, eV,
+# and for all other properties as a share of their training range.
+ENERGY_TOLERANCE, SHARE = 0.01, 0.05
+# Two structures are the same if all sorted distances agree within this, Å.
+SAME = 0.05
+# Spreads the seeds of the stages apart; any constant does.
+_DRAWS = 2
 
 
 def generate(
@@ -41,20 +52,28 @@ def generate(
     potential: Potential | BaseCalculator | str | None = "auto",
     relax: bool | Potential | BaseCalculator = True,
     fmax: float = 0.01,
+    candidates: int | None = None,
     max_rounds: int = 3,
     progress: bool = False,
 ) -> list[Atoms]:
     """Generates structures with wanted property values and verifies each.
 
-    Fingerprints are drawn from the CVAE, inverted to structures, evaluated, relaxed and evaluated
-    again. Every structure asked for comes back, failed ones too, with the record of each stage:
+    Fingerprints are drawn from the CVAE and inverted to structures. If the model has a learned
+    landscape, several are inverted roughly for each structure asked for, slide down the landscape
+    to its minima, and those go on whose properties are then expected to be on target, that equal
+    none of the training structures and none of each other (see `tfgen.candidates`); this takes no
+    calculation. They are evaluated, relaxed and evaluated again; a structure that is off target is
+    replaced by the next candidate, up to `candidates` times. Every structure asked for comes back,
+    failed ones too, with the record of each stage:
 
     `atoms.info` holds `target`, `decoded` (the surrogate's values for the drawn fingerprint),
-    `reconstructed`, `relaxed` (property -> value), `evaluated_by` (property -> what computed it:
-    "emt", a calculator, "geometry", or "surrogate" where nothing better is at hand),
-    `fingerprint_loss`, the `tolerance` under which it counts as converged, `status`, `seed`,
-    `seconds`; `atoms.arrays["reconstructed_positions"]`
-    keeps the positions before relaxation.
+    `predicted` (the landscape's, if there is one), `reconstructed`, `relaxed` (property -> value),
+    `evaluated_by` (property -> what computed it: "emt", a calculator, "geometry", or "surrogate"
+    where nothing better is at hand), `fingerprint_loss` (distance to the drawn fingerprint, from
+    which a landscape may lead away), the `tolerance` under which it counts as converged where
+    there is no landscape, `status`, `seed`, `candidates` (how many were relaxed for this one),
+    `verified` (on target, valid, converged, new, or None where nothing can tell), `seconds`;
+    `atoms.arrays["reconstructed_positions"]` keeps the positions before relaxation.
 
     Args:
         model: a trained model.
@@ -67,7 +86,9 @@ def generate(
             has to do), or "auto": EMT if the training energies were EMT's, else None.
         relax: whether to relax, with `potential`; or what to relax with instead.
         fmax: of the relaxation, eV/Å.
-        max_rounds: rounds of the inversion's search, see `reconstruct`.
+        candidates: how many may be relaxed for each structure asked for: 1 takes the first, come
+            what may; None means 10 where something computes the properties asked for, else 1.
+        max_rounds: rounds of the inversion's search without a landscape, see `reconstruct`.
         progress: show progress bars.
 
     Returns:
@@ -78,15 +99,17 @@ def generate(
             the model was trained on.
 
     Raises:
-        ValueError: on an unknown property, low > high, count < 1, a formula that makes no sense
-            or has elements the model or a potential does not know, or a relaxation without a
-            potential; all before the work begins.
+        ValueError: on an unknown property, low > high, count < 1, candidates < 1 or several with
+            nothing to choose by, a formula that makes no sense or has elements the model or a
+            potential does not know, a relaxation without a potential; all before work begins.
     """
     numbers = numbers_from_formula(formula)
     if len(numbers) < 2:
         raise ValueError(f"formula {formula!r} has a single atom; at least two are needed")
     if count < 1:
         raise ValueError(f"count is {count}; at least 1 is needed")
+    if candidates is not None and candidates < 1:
+        raise ValueError(f"candidates is {candidates}; at least 1 is needed")
     unseen = sorted(set(Atoms(numbers).symbols) - set(model.fingerprint.species))
     if unseen:
         raise ValueError(
@@ -109,62 +132,75 @@ def generate(
                     f"formula {formula!r} {reason}; without relaxation (--relax none) and with "
                     "another potential it can be generated"
                 ) from None
+    evaluator = _Evaluator(model, judge)
+    blind = [name for name in targets if evaluator.sources[name] == "surrogate"]
+    if candidates is None:
+        candidates = 1 if blind or (not relax and judge is None) else CANDIDATES
+    elif candidates > 1 and blind:
+        raise ValueError(
+            f"candidates is {candidates}, but nothing computes {', '.join(blind)} to choose by; "
+            "candidates=1, or a potential, is needed"
+        )
     _warn(model, formula, targets)
 
     began = time.perf_counter()
-    rng = np.random.default_rng([seed, _PROPERTIES])
-    wanted = model.draw_properties(targets, count, rng)
-    conditions = model.condition_vectors(wanted, numbers)
-    fingerprints = model.sample(conditions, _derived(seed, _LATENTS))
-    names = [c.name for c in model.conditions]
-    decoded = dict(zip(names, model.predict_properties(fingerprints).T, strict=True))
-    found = reconstruct(
-        model.fingerprint,
-        fingerprints,
-        formula,
-        seed=_derived(seed, _SEARCH),
-        scale=model.scale,
+    tolerance = _tolerances(model, targets)
+    pool = Candidates(
+        model,
+        numbers,
+        targets,
+        tolerance,
+        count,
+        _derived(seed, _DRAWS),
+        slide=bool(relax) or model.minima,
         max_rounds=max_rounds,
         progress=progress,
     )
-    structures = found.structures
-    status = [
-        status_of(atoms, loss, model.tolerance)
-        for atoms, loss in zip(structures, found.loss, strict=True)
-    ]
-    evaluator = _Evaluator(model, judge)
-    reconstructed = evaluator.values(structures)
-    relaxed: dict[str, np.ndarray] = {}
-    if relax:
-        result = relax_structures(structures, mover, fmax=fmax, progress=progress)
-        # Energies of another method are not those the model was trained on.
-        relaxed = evaluator.values(result.structures, result.energy if mover == judge else None)
-        for i, converged in enumerate(result.converged):
-            if not converged and status[i] == CONVERGED:
-                status[i] = RELAXATION_FAILED
-        if ENERGY_PER_ATOM in relaxed:
-            _mark_failures(status, relaxed[ENERGY_PER_ATOM])
-    if ENERGY_PER_ATOM in reconstructed:
-        _mark_failures(status, reconstructed[ENERGY_PER_ATOM])
+    best: list[_Trial | None] = [None] * count
+    spent = [0] * count
+    for _ in range(candidates):
+        open_ = [i for i, trial in enumerate(best) if trial is None or not trial.accepted]
+        # Whoever has a structure on target, though not a new one, waits for a promising candidate.
+        served = [i for i in open_ if (held := best[i]) is not None and held.on_target]
+        unserved = [i for i in open_ if i not in served]
+        taken = pool.take(len(unserved)) if unserved else []
+        taken += pool.take_promising(len(served))
+        if not taken:
+            break
+        trials = _try(taken, evaluator, judge, mover if relax else None, fmax, progress)
+        accepted = [t.structure for t in best if t is not None and t.accepted]
+        _judge_trials(trials, accepted, pool)
+        for place, trial in zip([*unserved, *served], trials, strict=False):
+            spent[place] += 1
+            held = best[place]
+            if held is None or trial.rank < held.rank:
+                best[place] = trial
     seconds = (time.perf_counter() - began) / count
 
     generated = []
-    for i, raw in enumerate(structures):
+    names = [c.name for c in model.conditions]
+    chosen = [cast(_Trial, trial) for trial in best]
+    decoded = model.predict_properties(np.array([t.candidate.drawn for t in chosen]))
+    for i, trial in enumerate(chosen):
+        raw = trial.candidate.structure
         atoms = raw.copy()
         if relax:
-            atoms.positions = result.structures[i].positions
+            atoms.positions = trial.structure.positions
             atoms.set_array("reconstructed_positions", raw.positions.copy())
         atoms.info.update(
             target={k: list(v) if isinstance(v, tuple) else v for k, v in targets.items()},
-            decoded=_row(decoded, i),
-            reconstructed=_row(reconstructed, i),
-            relaxed=_row(relaxed, i),
+            decoded=_finite(dict(zip(names, decoded[i].tolist(), strict=True))),
+            predicted=_finite(trial.candidate.predicted),
+            reconstructed=_finite(trial.reconstructed),
+            relaxed=_finite(trial.relaxed),
             evaluated_by=evaluator.sources,
-            fingerprint_loss=float(found.loss[i]),
+            fingerprint_loss=trial.candidate.loss,
             tolerance=model.tolerance,
-            status=status[i],
+            status=trial.status,
             seed=seed,
             request=i,
+            candidates=spent[i],
+            verified=trial.accepted if not blind else None,
             seconds=seconds,
         )
         generated.append(atoms)
@@ -231,6 +267,16 @@ class _Evaluator:
             )
         return {name: result[name] for name in self._names}
 
+    def rows(
+        self, structures: Sequence[Atoms], energies: np.ndarray | None = None
+    ) -> list[dict[str, float]]:
+        """Returns property -> value of each structure."""
+        values = self.values(structures, energies)
+        return [
+            {name: float(column[i]) for name, column in values.items()}
+            for i in range(len(structures))
+        ]
+
 
 def _energies(structures: Sequence[Atoms], potential: Any) -> np.ndarray:
     if not isinstance(potential, BaseCalculator):
@@ -264,15 +310,90 @@ def _warn(model: Model, formula: str, targets: Mapping[str, Target]) -> None:
         )
 
 
-def _mark_failures(status: list[str], energies: np.ndarray) -> None:
-    for i in np.flatnonzero(~np.isfinite(energies)).tolist():
-        if status[i] in (CONVERGED, RELAXATION_FAILED):
-            status[i] = "no energy: the calculator failed"
+@dataclass
+class _Trial:
+    """What came of a candidate.
+
+    Attributes:
+        candidate: the candidate.
+        structure: as it comes back: relaxed if that was asked for.
+        reconstructed, relaxed: property -> value; relaxed is empty if that was not asked for.
+        status: "converged", or the reason it is not.
+        accepted: on target, valid, converged and new.
+        on_target: valid and converged, too, but perhaps not new.
+        rank: the lower the better, among trials for one place.
+    """
+
+    candidate: Candidate
+    structure: Atoms
+    reconstructed: dict[str, float]
+    relaxed: dict[str, float]
+    status: str
+    accepted: bool = False
+    on_target: bool = False
+    rank: tuple[bool, bool, bool, float] = (True, True, True, np.inf)
 
 
-def _row(values: Mapping[str, np.ndarray], i: int) -> dict[str, float | None]:
-    """One structure's values; None (JSON's null) where a value is not finite."""
-    return {k: float(v[i]) if np.isfinite(v[i]) else None for k, v in values.items()}
+def _try(
+    candidates: Sequence[Candidate],
+    evaluator: _Evaluator,
+    judge: Any,
+    mover: Any,
+    fmax: float,
+    progress: bool,
+) -> list[_Trial]:
+    """Evaluates candidates, and relaxes and evaluates them again if there is a mover."""
+    structures = [c.structure for c in candidates]
+    trials = [
+        _Trial(c, c.structure, values, {}, c.status)
+        for c, values in zip(candidates, evaluator.rows(structures), strict=True)
+    ]
+    if mover is not None:
+        result = relax_structures(structures, mover, fmax=fmax, progress=progress)
+        # Energies of another method are not those the model was trained on.
+        energy = result.energy if mover == judge else None
+        for i, values in enumerate(evaluator.rows(result.structures, energy)):
+            trials[i].structure, trials[i].relaxed = result.structures[i], values
+            if not result.converged[i] and trials[i].status == CONVERGED:
+                trials[i].status = RELAXATION_FAILED
+    for trial in trials:
+        energies = [v.get(ENERGY_PER_ATOM, 0.0) for v in (trial.reconstructed, trial.relaxed)]
+        if trial.status in (CONVERGED, RELAXATION_FAILED) and not np.isfinite(energies).all():
+            trial.status = "no energy: the calculator failed"
+    return trials
+
+
+def _judge_trials(trials: Sequence[_Trial], accepted: list[Atoms], pool: Candidates) -> None:
+    """Says which trials are accepted, next to those accepted before, and how good the rest is."""
+    structures = [t.structure for t in trials]
+    sound = valid(structures)
+    finite = [s if np.isfinite(s.positions).all() else Atoms("X") for s in structures]
+    known = similarity.match(finite, pool.library, SAME) >= 0
+    first = similarity.duplicates([*accepted, *finite], SAME)[len(accepted) :]
+    fresh = first == np.arange(len(accepted), len(accepted) + len(trials))
+    for i, trial in enumerate(trials):
+        off = miss(pool.targets, trial.relaxed or trial.reconstructed, pool.tolerance)
+        good = bool(sound[i]) and trial.status == CONVERGED
+        new = bool(fresh[i]) and not known[i]
+        trial.on_target = good and off <= 1.0
+        trial.accepted = trial.on_target and new
+        # On target comes first, then new, then near the target.
+        trial.rank = (not good, off > 1.0, not new, off)
+
+
+def _tolerances(model: Model, targets: Mapping[str, Target]) -> dict[str, float]:
+    return {
+        c.name: ENERGY_TOLERANCE
+        if c.name == ENERGY_PER_ATOM
+        else max(SHARE * (c.high - c.low), 1e-9)
+        for c in model.conditions
+        if c.name in targets
+    }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """None (JSON's null) where a value is not finite."""
+    return {k: float(v) if np.isfinite(v) else None for k, v in values.items()}
 
 
 def _derived(seed: int, stage: int) -> int:

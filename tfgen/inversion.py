@@ -1,7 +1,7 @@
-"""The search that turns fingerprints back into positions, as TensorFlow graph code throughout.
+"""Losses, descents and a simple search that turn fingerprints back into positions.
 
-Every function here traces, so that the same search runs under `tfgen.reconstruct` and, whole,
-inside an exported SavedModel.
+TensorFlow graph code throughout: an exported SavedModel holds the whole search of this module.
+`tfgen.search`, which `tfgen.reconstruct` runs, takes the losses and descents from here.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import tensorflow as tf
 from ase.data import covalent_radii
 
 from tfgen.fingerprint import Fingerprint
-from tfgen.structures import StructureBatch
+from tfgen.structures import Neighbours, StructureBatch
 
-__all__ = ["Inverter", "Pool", "Problem", "packing_radius"]
+__all__ = ["Inverter", "Lattice", "Moments", "Pool", "Problem", "packing_radius"]
 
+# A search as the exported model does it: starts and Adam steps of the first descent, then moves and
+# steps of each round, and how many distinct candidates live on.
+STARTS, STEPS, RATE = 24, 300, 0.5
+MOVES, MOVE_STEPS, MOVE_RATE, SURVIVORS = 24, 150, 0.3, 8
 # Adam's constants (Kingma & Ba, arXiv:1412.6980).
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 # Share of space that touching spheres of covalent radius fill in a random start; a bit loose.
@@ -51,6 +55,26 @@ class Pool(NamedTuple):
     loss: tf.Tensor
 
 
+class Lattice(NamedTuple):
+    """Surroundings of periodic structures: as the attributes of `StructureBatch` of these names."""
+
+    cell: tf.Tensor
+    pbc: tf.Tensor
+    neighbours: Neighbours | None
+
+
+class Moments(NamedTuple):
+    """Adam's running averages of the gradient and its square, of the positions' shape."""
+
+    first: tf.Tensor
+    second: tf.Tensor
+
+    @classmethod
+    def at_start(cls, positions: tf.Tensor) -> Moments:
+        """Nothing averaged yet."""
+        return cls(tf.zeros_like(positions), tf.zeros_like(positions))
+
+
 def packing_radius(numbers: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """Radius (Å) of the sphere that random starts fill, [targets], from covalent radii."""
     radii = tf.gather(tf.constant(covalent_radii, dtype), numbers)
@@ -73,9 +97,13 @@ class Inverter:
     def __init__(self, fingerprint: Fingerprint) -> None:
         self.fingerprint = fingerprint
 
-    def loss(self, positions: tf.Tensor, problem: Problem) -> tf.Tensor:
+    def loss(
+        self, positions: tf.Tensor, problem: Problem, lattice: Lattice | None = None
+    ) -> tf.Tensor:
         """Loss of one structure per target: positions [targets, atoms, 3], Å -> [targets]."""
         batch = StructureBatch.of_clusters(positions, problem.numbers)
+        if lattice is not None:
+            batch = batch._replace(**lattice._asdict())
         error = tf.abs(self.fingerprint(batch) - problem.targets)
         return tf.reduce_mean(error / problem.scale, axis=-1)
 
@@ -122,12 +150,54 @@ class Inverter:
             targets=tf.repeat(problem.targets, count, axis=0),
         )
         total = tf.cast(steps, tf.float32)
+        schedule = tf.stack([tf.zeros([]), total, total, rate])
+        x, _ = self._adam(x, each, Moments.at_start(x), schedule, tf.ones([]), None)
+        loss = _finite(x, self.loss(x, each))
+        return Pool(tf.reshape(x, shape), tf.reshape(loss, shape[:2]))
+
+    def follow(
+        self,
+        positions: tf.Tensor,
+        problem: Problem,
+        moments: Moments,
+        schedule: tf.Tensor,
+        free: tf.Tensor,
+        lattice: Lattice | None = None,
+    ) -> tuple[tf.Tensor, Moments, tf.Tensor]:
+        """Part of a descent of many structures towards one target.
+
+        Args:
+            positions: [n, atoms, 3], Å.
+            problem: with one target.
+            moments: as the part before has left them.
+            schedule: [4]: first step, step to stop before, steps of the whole descent, and its
+                first step length, Å.
+            free: [atoms, 1], 1 for atoms that move, 0 for those that stay.
+            lattice: of periodic structures.
+
+        Returns:
+            Positions and moments after that part, and the losses [n] there.
+        """
+        each = _spread(problem, positions)
+        positions, moments = self._adam(positions, each, moments, schedule, free, lattice)
+        return positions, moments, _finite(positions, self.loss(positions, each, lattice))
+
+    def _adam(
+        self,
+        x: tf.Tensor,
+        problem: Problem,
+        moments: Moments,
+        schedule: tf.Tensor,
+        free: tf.Tensor,
+        lattice: Lattice | None,
+    ) -> tuple[tf.Tensor, Moments]:
+        first, stop, total, rate = tf.unstack(schedule)
 
         def body(t: tf.Tensor, x: tf.Tensor, m: tf.Tensor, v: tf.Tensor) -> tuple:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)
-                loss = self.loss(x, each)
-            gradient = tape.gradient(loss, x)
+                loss = self.loss(x, problem, lattice)
+            gradient = tape.gradient(loss, x) * free
             m = BETA1 * m + (1.0 - BETA1) * gradient
             v = BETA2 * v + (1.0 - BETA2) * gradient**2
             m_hat, v_hat = m / (1.0 - BETA1 ** (t + 1.0)), v / (1.0 - BETA2 ** (t + 1.0))
@@ -135,13 +205,8 @@ class Inverter:
             step = rate * (1.0 - t / total) ** 2
             return t + 1.0, x - step * m_hat / (tf.sqrt(v_hat) + EPSILON), m, v
 
-        zero = tf.zeros_like(x)
-        _, x, _, _ = tf.while_loop(lambda t, *_: t < total, body, (tf.constant(0.0), x, zero, zero))
-        loss = self.loss(x, each)
-        # An atom that is nowhere (NaN) is nobody's neighbour: its loss alone would not show it.
-        whole = tf.math.is_finite(loss) & tf.reduce_all(tf.math.is_finite(x), axis=[1, 2])
-        loss = tf.where(whole, loss, tf.constant(math.inf))
-        return Pool(tf.reshape(x, shape), tf.reshape(loss, shape[:2]))
+        _, x, m, v = tf.while_loop(lambda t, *_: t < stop, body, (first, x, *moments))
+        return x, Moments(m, v)
 
     def first(
         self,
@@ -172,6 +237,24 @@ class Inverter:
         found = self.descend(moved, problem, steps, rate)
         union = Pool(*(tf.concat(pair, axis=1) for pair in zip(pool, found, strict=True)))
         return select(union, tf.shape(pool.loss)[1])
+
+
+def _spread(problem: Problem, positions: tf.Tensor) -> Problem:
+    """The problem of one target, once for each structure."""
+    count = tf.shape(positions)[0]
+    return problem._replace(
+        numbers=tf.repeat(problem.numbers, count, axis=0),
+        targets=tf.repeat(problem.targets, count, axis=0),
+    )
+
+
+def _finite(positions: tf.Tensor, loss: tf.Tensor) -> tf.Tensor:
+    """Losses, infinite where a structure is not whole.
+
+    An atom that is nowhere (NaN) is nobody's neighbour: its loss alone would not show it.
+    """
+    whole = tf.math.is_finite(loss) & tf.reduce_all(tf.math.is_finite(positions), axis=[1, 2])
+    return tf.where(whole, loss, tf.constant(math.inf))
 
 
 def select(pool: Pool, survivors: int | tf.Tensor) -> Pool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,17 +13,21 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from ase import Atoms
 from ase.data import atomic_numbers
 
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.cvae import CVAE
 from tfgen.fingerprint import Fingerprint
+from tfgen.landscape import Landscape
 
-__all__ = ["MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model", "Target"]
+__all__ = ["CONTENTS", "MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model", "Target"]
 
 SCHEMA = "tfgen-model"
-SCHEMA_VERSION = 1
-MODEL_FILES = ("config.json", "weights.weights.h5")
+SCHEMA_VERSION = 2
+MODEL_FILES = ("config.json", "weights.weights.h5", "library.npz")
+LANDSCAPE_FILE = "landscape.weights.h5"  # only where there is one
+CONTENTS = (*MODEL_FILES, LANDSCAPE_FILE)
 
 # Targets beyond this would overflow in the network's float32.
 MAX_TARGET = 1e9
@@ -64,6 +70,10 @@ class Model:
             fingerprint asked for: the median distance between nearest neighbours of the training
             split.
         potential: "emt" if the energies are EMT's, else None.
+        landscape: energies around the training structures; None if nothing could compute them.
+        minima: whether the training structures are minima; if not, what is generated for them is no
+            minimum either, unless it is relaxed.
+        library: the training structures, so that what comes out can be told from them.
         provenance: of data set and training; JSON-able.
     """
 
@@ -75,6 +85,9 @@ class Model:
     formulas: dict[str, int]
     tolerance: float
     potential: str | None = None
+    landscape: Landscape | None = None
+    minima: bool = True
+    library: tuple[Atoms, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -157,20 +170,25 @@ class Model:
             "formulas": self.formulas,
             "tolerance": self.tolerance,
             "potential": self.potential,
+            "landscape": None if self.landscape is None else self.landscape.get_config(),
+            "minima": self.minima,
             "provenance": self.provenance,
         }
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
-        """Writes `config.json` and `weights.weights.h5` (Keras) into a new folder.
+        """Writes a new folder: config.json, weights (Keras' HDF5), library.npz (NumPy).
 
         Raises:
             FileExistsError: if the folder exists and `overwrite` is false, or is no model.
         """
-        require_folder_replaceable(folder, overwrite, MODEL_FILES)
+        require_folder_replaceable(folder, overwrite, CONTENTS)
         with new_folder(folder, overwrite) as temporary:
             text = json.dumps(self.config(), indent=1, ensure_ascii=False, allow_nan=False)
             (temporary / MODEL_FILES[0]).write_text(text + "\n", encoding="utf-8")
             self.cvae.save_weights(temporary / MODEL_FILES[1])
+            _save_library(temporary / MODEL_FILES[2], self.library)
+            if self.landscape is not None:
+                self.landscape.save_weights(temporary / LANDSCAPE_FILE)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], descriptors: Sequence[type[Any]] = ()) -> Model:
@@ -198,7 +216,7 @@ class Model:
             if config.get("schema_version") != SCHEMA_VERSION:
                 raise ValueError(
                     f"it has schema version {config.get('schema_version')}; this version of "
-                    f"tfgen reads {SCHEMA_VERSION}"
+                    f"tfgen reads {SCHEMA_VERSION}, so train it anew"
                 )
             own = ("features", "conditions", "properties", "latent", "hidden", "kl_weight",
                    "surrogate_weight", "seed")  # fmt: skip
@@ -211,6 +229,12 @@ class Model:
                     f"its network takes {cvae.features} features, its fingerprint has "
                     f"{fingerprint.size}"
                 )
+            landscape = None
+            if config.get("landscape") is not None:
+                names = ("features", "elements", "hidden", "seed")
+                landscape = Landscape(**{name: config["landscape"][name] for name in names})
+                landscape.build()
+                landscape.load_weights(folder / LANDSCAPE_FILE)
             model = cls(
                 fingerprint=fingerprint,
                 cvae=cvae,
@@ -223,6 +247,9 @@ class Model:
                 formulas={str(k): int(v) for k, v in dict(config["formulas"]).items()},
                 tolerance=float(config["tolerance"]),
                 potential=config["potential"],
+                landscape=landscape,
+                minima=bool(config["minima"]),
+                library=_load_library(folder / MODEL_FILES[2]),
                 provenance=dict(config["provenance"]),
             )
             model._check()
@@ -245,8 +272,41 @@ class Model:
             raise ValueError("mean or covariance is not finite")
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):
             raise ValueError(f"its tolerance is {self.tolerance}; it must be above 0")
+        if self.landscape is not None and (
+            self.landscape.features != self.fingerprint.descriptor.size
+            or self.landscape.elements != elements
+        ):
+            raise ValueError("its landscape is not of its fingerprint's descriptor")
         if self.potential not in (None, "emt"):
             raise ValueError(f"its potential is {self.potential!r}; 'emt' or null is allowed")
+
+
+def _save_library(path: Path, structures: Sequence[Atoms]) -> None:
+    np.savez_compressed(
+        path,
+        sizes=np.array([len(s) for s in structures], np.int32),
+        numbers=np.concatenate([np.zeros(0, np.int16), *(s.numbers for s in structures)]).astype(
+            np.int16
+        ),
+        positions=np.concatenate([np.zeros([0, 3]), *(s.positions for s in structures)]).astype(
+            np.float32
+        ),
+    )
+
+
+def _load_library(path: Path) -> tuple[Atoms, ...]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            sizes, numbers, positions = (file[k] for k in ("sizes", "numbers", "positions"))
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if sizes.sum() != len(numbers) or positions.shape != (len(numbers), 3) or (sizes < 0).any():
+        raise ValueError(f"{path.name}: its arrays do not fit together")
+    ends = np.cumsum(sizes)
+    return tuple(
+        Atoms(numbers[end - size : end], positions=positions[end - size : end])
+        for size, end in zip(sizes, ends, strict=True)
+    )
 
 
 def check_targets(targets: Mapping[str, Target], known: Sequence[str]) -> dict[str, Target]:

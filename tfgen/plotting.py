@@ -1,4 +1,4 @@
-"""Charts and pictures of structures, as SVG text that stands inside a page.
+"""Charts, as SVG text that stands inside a page.
 
 Everything that is ink (axes, text) takes the page's text colour, so that one drawing serves light
 and dark pages. Text stays text: it can be read aloud, searched and copied.
@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols, covalent_radii
-from ase.data.colors import jmol_colors
 from ase.neighborlist import neighbor_list
 
 from tfgen._report_text import plain
@@ -28,10 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "distance_chart",
-    "element_gradients",
     "loss_chart",
+    "map_chart",
     "pair_distances",
-    "picture",
     "property_chart",
     "target_chart",
 ]
@@ -218,6 +215,53 @@ def loss_chart(losses: dict[str, np.ndarray]) -> str:
     return _svg(draw, (4.4, 3.3), "Histogram of the fingerprint loss")
 
 
+def map_chart(
+    training: np.ndarray,
+    training_values: np.ndarray,
+    generated: np.ndarray,
+    generated_values: np.ndarray,
+    axis: str,
+) -> str:
+    """Draws structures as points in a plane, coloured by a property.
+
+    Args:
+        training: [n, 2].
+        training_values: [n], the property.
+        generated: [m, 2]. What lies far outside most training points is drawn at the edge.
+        generated_values: [m]; NaN where the property is not known.
+        axis: name of the property with its unit.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    low, high = np.quantile(training_values, [0.01, 0.99])
+    # Some training structures lie far out; they would squeeze all others into a corner.
+    frame = [np.quantile(training[:, k], [0.01, 0.99]) for k in range(2)]
+    corners = [_window(frame[k], generated[:, k], 0.12) for k in range(2)]
+    many = len(training) > _MANY / 4
+
+    def draw(figure: Figure) -> None:
+        ax = figure.subplots()
+        scale = {"cmap": "viridis", "vmin": low, "vmax": high if high > low else low + 1.0}
+        x, y = (np.clip(training[:, k], *corners[k]) for k in range(2))
+        ax.scatter(x, y, c=training_values, s=9, alpha=0.55, lw=0, rasterized=many, **scale)
+        inside = [np.clip(generated[:, k], *corners[k]) for k in range(2)]
+        known = np.isfinite(generated_values)
+        for some, colour in ((known, generated_values[known]), (~known, "none")):
+            if some.any():
+                ax.scatter(
+                    inside[0][some], inside[1][some], c=colour, s=34, lw=1.1, edgecolors=_INK,
+                    rasterized=int(some.sum()) > _MANY, **(scale if some is known else {}),
+                )  # fmt: skip
+        ax.set(xlim=corners[0], ylim=corners[1], xticks=[], yticks=[])
+        ax.set(xlabel="first axis", ylabel="second axis")
+        colours = ScalarMappable(Normalize(scale["vmin"], scale["vmax"]), scale["cmap"])
+        bar = figure.colorbar(colours, ax=ax, label=axis, fraction=0.05, pad=0.02)
+        bar.outline.set_visible(False)
+
+    return _svg(draw, (4.6, 3.7), f"Map of structures, coloured by {axis}")
+
+
 def pair_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarray:
     """Returns the histogram of all interatomic distances, [bins]; images count where periodic.
 
@@ -241,98 +285,10 @@ def pair_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarray
     return counts
 
 
-# --- Structures ---------------------------------------------------------------------------------
-
-
-def element_gradients(numbers: Iterable[int]) -> str:
-    """Returns the hidden SVG with the shadings of elements that `picture` refers to."""
-    gradients = []
-    for number in sorted({int(n) for n in numbers}):
-        colour = jmol_colors[number]
-        light, dark = colour + 0.75 * (1 - colour), colour * 0.42
-        stops = zip((0, 45, 100), (light, colour, dark), strict=True)
-        gradients.append(
-            f'<radialGradient id="el-{chemical_symbols[number]}" cx="36%" cy="32%" r="72%">'
-            + "".join(f'<stop offset="{at}%" stop-color="{_hex(c)}"/>' for at, c in stops)
-            + "</radialGradient>"
-        )
-    return (
-        '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
-        + "".join(gradients)
-        + "</defs></svg>"
-    )
-
-
-def picture(atoms: Atoms, label: str) -> str:
-    """Draws a structure as shaded spheres, seen along its shortest axis, far atoms faded.
-
-    Args:
-        atoms: the structure; its cell is drawn where it is periodic.
-        label: says what is seen, for those who cannot see it.
-    """
-    label = html.escape(label)
-    if len(atoms) == 0 or not (np.abs(atoms.positions) < 1e6).all():
-        return (
-            f'<svg viewBox="-1 -1 2 2" role="img" aria-label="{label}"><text y="0.1" '
-            'text-anchor="middle" font-size="0.2" fill="currentColor">cannot be drawn</text></svg>'
-        )
-    middle = atoms.positions.mean(axis=0)
-    view = _view(atoms.positions - middle)
-    seen = (atoms.positions - middle) @ view
-    radii = 0.95 * covalent_radii[atoms.numbers]
-    lines = ""
-    edge = np.zeros([0, 2, 3])
-    if atoms.pbc.any():
-        edge = (_cell_edges(atoms.cell.array) - middle) @ view
-        lines = "".join(
-            f'<line x1="{p[0]:.3f}" y1="{-p[1]:.3f}" x2="{q[0]:.3f}" y2="{-q[1]:.3f}"/>'
-            for p, q in edge
-        )
-        lines = f'<g stroke="currentColor" stroke-opacity="0.45" stroke-width="0.05">{lines}</g>'
-    reach = np.concatenate(
-        [np.abs(seen[:, :2]) + radii[:, None], np.abs(edge[..., :2]).reshape(-1, 2)]
-    )
-    half = reach.max() * 1.04
-    depth = seen[:, 2].max() - seen[:, 2]
-    fade = 0.5 * depth / max(depth.max(), 2.0)
-    spheres = []
-    for k in np.argsort(seen[:, 2], kind="stable"):
-        at = f'cx="{seen[k, 0]:.3f}" cy="{-seen[k, 1]:.3f}" r="{radii[k]:.3f}"'
-        symbol = chemical_symbols[atoms.numbers[k]]
-        spheres.append(f'<circle {at} fill="url(#el-{symbol})" class="atom"/>')
-        if fade[k] > 0.01:
-            spheres.append(f'<circle {at} fill-opacity="{fade[k]:.2f}" class="fog"/>')
-    return (
-        f'<svg viewBox="{-half:.3f} {-half:.3f} {2 * half:.3f} {2 * half:.3f}" role="img" '
-        f'aria-label="{label}"><title>{label}</title>{lines}{"".join(spheres)}</svg>'
-    )
-
-
-def _view(positions: np.ndarray) -> np.ndarray:
-    """Returns the rotation [3, 3] that shows centred positions [n, 3] from their flat side."""
-    axes = np.linalg.eigh(positions.T @ positions)[1][:, ::-1]
-    axes[:, 2] *= np.linalg.det(axes)  # no mirror images
-    # A little off the axis, or symmetric structures hide their own back.
-    a, b = np.deg2rad(14.0), np.deg2rad(-18.0)
-    turn = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
-    tilt = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
-    return axes @ turn.T @ tilt.T
-
-
-def _cell_edges(cell: np.ndarray) -> np.ndarray:
-    corner = np.array(list(np.ndindex(2, 2, 2)))
-    p, q = np.nonzero(np.triu(np.abs(corner[:, None] - corner[None]).sum(-1) == 1))
-    return np.stack([corner[p] @ cell, corner[q] @ cell], axis=1)
-
-
-def _hex(colour: np.ndarray) -> str:
-    return "#" + "".join(f"{round(255 * float(c)):02x}" for c in colour)
-
-
 # --- Charts -------------------------------------------------------------------------------------
 
 
-def _window(frame: np.ndarray, extra: np.ndarray) -> tuple[float, float]:
+def _window(frame: np.ndarray, extra: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
     """Returns limits that show all of `frame`, and of `extra` what is not far outside."""
     frame, extra = frame[np.isfinite(frame)], extra[np.isfinite(extra)]
     base = frame if len(frame) else extra
@@ -343,7 +299,7 @@ def _window(frame: np.ndarray, extra: np.ndarray) -> tuple[float, float]:
     if len(extra):
         low = min(low, max(float(extra.min()), low - 0.6 * span))
         high = max(high, min(float(extra.max()), high + 0.6 * span))
-    return low - 0.05 * span, high + 0.05 * span
+    return low - margin * span, high + margin * span
 
 
 def _points(

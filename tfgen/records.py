@@ -71,9 +71,11 @@ def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
         where: names the structure in messages.
 
     Returns:
-        formula; target: property -> value or [lo, hi], or None; each of `STAGES`: property ->
-        value, or None where it is not a finite number; fingerprint_loss, seconds and status, or
-        None.
+        formula; target: property -> value or [lo, hi], or None; each of `STAGES`, and predicted
+        (what was expected of the relaxed structure before relaxing): property -> value, or None
+        where it is not a finite number; fingerprint_loss, seconds and status, or
+        None; candidates (how many the structure was chosen from), or None; relaxations (how many
+        were spent on it; if that is not recorded, one for each candidate of a relaxed structure).
 
     Raises:
         ValueError: if a part of the record is not what it should be.
@@ -82,6 +84,10 @@ def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
     if raw is not None and (raw.shape != (len(atoms), 3) or raw.dtype.kind not in "fi"):
         raise ValueError(f"{where}: reconstructed_positions are not three numbers per atom")
     status = atoms.info.get("status")
+    candidates = _count(atoms.info.get("candidates"), 1, f"{where}: candidates")
+    relaxations = _count(atoms.info.get("relaxations"), 0, f"{where}: relaxations")
+    if relaxations is None:
+        relaxations = (candidates or 1) if _mapping(atoms, "relaxed", where) else 0
     target = {
         name: _target_value(value, f"{where}: target {name}")
         for name, value in _mapping(atoms, "target", where).items()
@@ -94,12 +100,14 @@ def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
                 name: _finite(value, f"{where}: {stage} {name}")
                 for name, value in _mapping(atoms, stage, where).items()
             }
-            for stage in STAGES
+            for stage in ("predicted", *STAGES)
         },
         **{
             key: _finite(atoms.info.get(key), f"{where}: {key}")
             for key in ("fingerprint_loss", "seconds")
         },
+        "candidates": candidates,
+        "relaxations": relaxations,
         "status": None if status is None else str(status),
     }
 
@@ -135,6 +143,16 @@ def _finite(value: Any, what: str) -> float | None:
         return None
     number = _number(value, what)
     return number if math.isfinite(number) else None
+
+
+def _count(value: Any, least: int, what: str) -> int | None:
+    """Returns a whole number; None for one that is missing."""
+    if value is None:
+        return None
+    number = _number(value, what)
+    if not (least <= number < math.inf and number == int(number)):
+        raise ValueError(f"{what} is {_shown(value)}; a whole number from {least} on is needed")
+    return int(number)
 
 
 def _target_value(value: Any, what: str) -> float | list[float]:

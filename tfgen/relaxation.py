@@ -34,6 +34,7 @@ PAIRS_PER_BATCH = 48_000
 PLACES = (8, 64)
 # Share of the places that may stand empty before the next structures move in.
 EMPTY = 0.25
+NOT_FINITE = "diverged: energy or forces are not finite"
 
 
 @dataclass(frozen=True)
@@ -123,24 +124,30 @@ def _relax_with_ase(
 ) -> RelaxationResult:
     count = len(structures)
     energy, largest, steps = np.empty(count), np.empty(count), np.zeros(count, int)
-    relaxed, reasons = [], {}
+    relaxed: list[Atoms] = []
+    reasons: dict[int, str] = {}
     for i, structure in enumerate(structures):
         atoms = structure.copy()
         atoms.calc = calculator
         try:
             with BFGS(atoms, logfile=None) as optimizer:
-                optimizer.run(fmax=fmax, steps=max_steps)
-                steps[i] = optimizer.get_number_of_steps()
-            energy[i] = atoms.get_potential_energy()
-            largest[i] = np.linalg.norm(atoms.get_forces(), axis=1).max()
+                for _ in optimizer.irun(fmax=fmax, steps=max_steps):
+                    steps[i] = optimizer.get_number_of_steps()
+                    energy[i] = atoms.get_potential_energy()
+                    largest[i] = np.linalg.norm(atoms.get_forces(), axis=1).max()
+                    # BFGS would go on, and fail with what LAPACK has to say.
+                    if not np.isfinite([energy[i], largest[i]]).all():
+                        reasons[i] = NOT_FINITE
+                        break
         except Exception as error:  # noqa: BLE001  (calculators raise what they like)
-            reasons[i], atoms = f"failed: {error}", structure.copy()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            reasons[i], atoms = f"failed: {reason}", structure.copy()
             energy[i], largest[i] = np.nan, np.inf
         atoms.calc = None
         relaxed.append(atoms)
         bar.update()
     if reasons:
-        last = next(reversed(reasons.values())).removeprefix("failed: ")
+        last = reasons[max(reasons)].removeprefix("failed: ")
         warnings.warn(
             f"the calculator failed for {len(reasons)} of {count} structures, last with: {last}",
             TfgenWarning,
@@ -206,7 +213,7 @@ def _relax_in_batches(
         for i, positions in zip(members, run.positions, strict=True):
             relaxed[i].positions = positions[: len(relaxed[i])]
     lost = np.flatnonzero(~np.isfinite(largest) | ~np.isfinite(energy))
-    reasons = dict.fromkeys(lost.tolist(), "diverged: energy or forces are not finite")
+    reasons = dict.fromkeys(lost.tolist(), NOT_FINITE)
     return _result(relaxed, energy, largest, steps, fmax, reasons)
 
 

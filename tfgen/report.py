@@ -12,14 +12,16 @@ from ase import Atoms
 
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen._report_body import body
+from tfgen._report_map import check_model
 from tfgen._report_page import page
 from tfgen._report_text import percent, plain, statuses, value_text, wanted_text
 from tfgen.records import STAGES
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
+    from tfgen.model import Model
 
-__all__ = ["require_report_folder", "summary", "write_report"]
+__all__ = ["check_model", "require_report_folder", "summary", "write_report"]
 
 _FILES = {"metrics.json", "index.html"}
 
@@ -41,6 +43,8 @@ def write_report(
     metrics: Mapping[str, Any],
     folder: str | os.PathLike[str],
     overwrite: bool = False,
+    *,
+    model: Model | None = None,
 ) -> None:
     """Writes `metrics.json` and `index.html`, one file that opens with no network.
 
@@ -50,18 +54,21 @@ def write_report(
         metrics: what `tfgen.evaluation.evaluate` returned for the two.
         folder: a new folder, whole or not there.
         overwrite: replace an earlier report.
+        model: the model that generated them, for a map of its latent space.
 
     Raises:
         FileExistsError: if the folder exists and may not be replaced.
-        ValueError: if `metrics` is of other structures.
+        ValueError: if `metrics` is of other structures, or `model` is not of this data set.
     """
     if len(metrics["structures"]) != len(generated):
         raise ValueError(
             f"metrics is of {len(metrics['structures'])} structures, not of these {len(generated)}"
         )
+    if model is not None:
+        check_model(model, generated, dataset)
     folder = require_report_folder(folder, overwrite)
     text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
-    content = body(generated, dataset, metrics)
+    content = body(generated, dataset, metrics, model)
     title = f"{metrics['count']} generated structures"
     with new_folder(folder, overwrite) as temporary:
         (temporary / "metrics.json").write_text(text + "\n", encoding="utf-8")
@@ -78,6 +85,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
     ]
     if metrics["seconds_per_structure"] is not None:
         lines[0] += f", {metrics['seconds_per_structure']:.2g} s a structure"
+    lines += _cost(metrics)
     titles = [
         f"{plain(name)} {wanted_text(wanted)}"
         for entry in metrics["targets"]
@@ -109,3 +117,21 @@ def summary(metrics: Mapping[str, Any]) -> str:
         f"by bonds up to {far:g} times that sum; {passed} of the training structures are",
     ]
     return "\n".join(lines)
+
+
+def _cost(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns one line on what hits cost and what they cover, if anything is known."""
+    parts = []
+    if metrics["verified"]:
+        cost = metrics["verified"]["relaxations_per_hit"]
+        hits = f"{metrics['verified']['hits']} verified hits"
+        parts.append(hits if cost is None else f"{hits}, {cost:.3g} relaxations each")
+    if metrics["acceptance"]:
+        accepted = metrics["acceptance"]
+        parts.append(f"{percent(accepted['rate'])} of {accepted['candidates']} candidates accepted")
+    if metrics["basin"]["count"]:
+        parts.append(f"{percent(metrics['basin']['share'])} kept their basin")
+    if metrics["coverage"]["count"]:
+        covered = metrics["coverage"]
+        parts.append(f"{covered['found']} of {covered['count']} in the test split found")
+    return ["   ".join(parts)] if parts else []

@@ -9,9 +9,19 @@ import keras
 import tensorflow as tf
 
 from tfgen._files import new_folder, require_folder_replaceable
-from tfgen.inversion import Inverter, Pool, Problem
+from tfgen.inversion import (
+    MOVE_RATE,
+    MOVE_STEPS,
+    MOVES,
+    RATE,
+    STARTS,
+    STEPS,
+    SURVIVORS,
+    Inverter,
+    Pool,
+    Problem,
+)
 from tfgen.model import Model
-from tfgen.reconstruction import MOVE_RATE, MOVE_STEPS, MOVES, RATE, STARTS, STEPS, SURVIVORS
 from tfgen.structures import StructureBatch
 
 __all__ = ["export"]

@@ -12,13 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
-from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
-from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-__all__ = ["deviations", "duplicates", "match", "nearest", "rmsd", "sorted_distances"]
+from tfgen._superposition import aligned, displacements, require_finite, rmsd
+
+__all__ = [
+    "aligned",
+    "deviations",
+    "displacements",
+    "duplicates",
+    "match",
+    "nearest",
+    "rmsd",
+    "sorted_distances",
+]
 
 # Distances held at once: about 64 MB.
 _CHUNK = 8_000_000
@@ -89,7 +98,7 @@ def duplicates(
             positions that are not finite.
     """
     _check_tolerance(tolerance)
-    _require_finite(structures, "structures")
+    require_finite(structures, "structures")
     result = np.arange(len(structures))
     with tqdm(desc="comparing", total=len(structures), unit="", disable=not progress) as bar:
         for members in _groups(structures):
@@ -136,8 +145,8 @@ def deviations(structures: Sequence[Atoms], references: Sequence[Atoms]) -> np.n
     """
     if len(structures) != len(references):
         raise ValueError(f"{len(references)} references for {len(structures)} structures")
-    _require_finite(structures, "structures")
-    _require_finite(references, "references")
+    require_finite(structures, "structures")
+    require_finite(references, "references")
     n = len(structures)
     result = np.full(n, np.inf)
     both = [*structures, *references]
@@ -166,8 +175,8 @@ def nearest(
     Raises:
         ValueError: if a structure has no atoms or positions that are not finite.
     """
-    _require_finite(structures, "structures")
-    _require_finite(references, "references")
+    require_finite(structures, "structures")
+    require_finite(references, "references")
     index = np.full(len(structures), -1)
     distance = np.full(len(structures), np.inf)
     n = len(structures)
@@ -187,116 +196,9 @@ def nearest(
     return index, distance
 
 
-def rmsd(a: Atoms, b: Atoms, starts: int = 200, seed: int = 0) -> float:
-    """Root mean square distance of matched atoms, minimal over rotation, reflection, permutation.
-
-    From many start orientations, the best assignment of like atoms (Hungarian) and the best
-    orthogonal transformation (Kabsch) alternate until they agree; the best of all starts is
-    returned. Among the starts are those that lay two atoms of `a` onto every pair of like atoms of
-    `b`, so that copies of a structure are always recognised.
-
-    Args:
-        a: a cluster.
-        b: a cluster of the same composition.
-        starts: number of start orientations that are followed to the end; the best ones, by the
-            mean distance to the nearest like atom, of all that are looked at.
-        seed: of the random orientations.
-
-    Returns:
-        The distance, Å.
-
-    Raises:
-        ValueError: if the compositions differ, a structure is periodic, has no atoms, or positions
-            that are not finite.
-
-    References:
-        Kabsch, W. A solution for the best rotation to relate two sets of vectors. Acta Cryst. A 32,
-        922 (1976), https://doi.org/10.1107/S0567739476001873
-    """
-    _require_finite([a], "a")
-    _require_finite([b], "b")
-    if a.pbc.any() or b.pbc.any():
-        raise ValueError("rmsd compares clusters; a periodic structure was given")
-    if sorted(a.numbers) != sorted(b.numbers):
-        raise ValueError(
-            f"rmsd compares structures of one composition; got {a.get_chemical_formula()} and "
-            f"{b.get_chemical_formula()}"
-        )
-    x, y = (s.positions[np.argsort(s.numbers, kind="stable")] for s in (a, b))
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    numbers = np.sort(a.numbers)
-    unlike = numbers[:, None] != numbers[None, :]
-    rotations = _start_rotations(x, y, unlike, np.random.default_rng(seed), starts)
-    best = np.inf
-    for start in _most_promising(rotations, x, y, unlike, starts):
-        rotation, previous = start, np.inf
-        while True:
-            squared = cdist(x @ rotation, y, "sqeuclidean")
-            squared[unlike] = 1e9
-            _, partner = linear_sum_assignment(squared)
-            # The best orthogonal matrix, improper ones included: no sign correction.
-            left, _, right = np.linalg.svd(x.T @ y[partner])
-            rotation = left @ right
-            value = float(np.sqrt(((x @ rotation - y[partner]) ** 2).sum(axis=1).mean()))
-            if value > previous - 1e-9:
-                break
-            previous = value
-        best = min(best, previous)
-    return best
-
-
-def _start_rotations(
-    x: np.ndarray, y: np.ndarray, unlike: np.ndarray, rng: np.random.Generator, count: int
-) -> np.ndarray:
-    """Orthogonal matrices R such that x @ R may resemble y: [starts, 3, 3]."""
-    quaternions = rng.normal(size=[max(1, count), 4])
-    found = [Rotation.from_quat(quaternions).as_matrix()]
-    # Two atoms that span the widest triangle with the centre, laid onto all pairs of like atoms.
-    area = np.linalg.norm(np.cross(x[:, None], x[None, :]), axis=-1)
-    first, second = np.unravel_index(area.argmax(), area.shape)
-    k, m = np.nonzero(~unlike[first][:, None] & ~unlike[second][None, :])
-    spans = np.linalg.norm(np.cross(y[k], y[m]), axis=-1)
-    if area.max() > 1e-6 and (spans > 1e-6).any():
-        k, m = k[spans > 1e-6], m[spans > 1e-6]
-        mine = _frames(x[[first]], x[[second]])
-        found.append(np.swapaxes(mine, 1, 2) @ _frames(y[k], y[m]))
-        mine[:, 2] *= -1.0
-        found.append(np.swapaxes(mine, 1, 2) @ _frames(y[k], y[m]))
-    return np.concatenate([*found, -found[0]])
-
-
-def _frames(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Orthonormal rows, the first along u, the second in the plane of u and v: [n, 3, 3]."""
-    first = u / np.linalg.norm(u, axis=1, keepdims=True)
-    third = np.cross(first, v)
-    third /= np.linalg.norm(third, axis=1, keepdims=True)
-    return np.stack([first, np.cross(third, first), third], axis=1)
-
-
-def _most_promising(
-    rotations: np.ndarray, x: np.ndarray, y: np.ndarray, unlike: np.ndarray, count: int
-) -> np.ndarray:
-    cost = np.empty(len(rotations))
-    step = max(1, _CHUNK // (4 * len(x) ** 2))
-    for start in range(0, len(rotations), step):
-        turned = x @ rotations[start : start + step]
-        squared = ((turned[:, :, None] - y[None, None]) ** 2).sum(axis=-1)
-        squared[:, unlike] = np.inf
-        cost[start : start + step] = np.sqrt(squared.min(axis=2)).mean(axis=1)
-    return rotations[np.argsort(cost, kind="stable")[: max(1, count)]]
-
-
 def _check_tolerance(tolerance: float) -> None:
     if not 0.0 <= tolerance < np.inf:
         raise ValueError(f"tolerance is {tolerance!r}; a finite distance >= 0 Å is needed")
-
-
-def _require_finite(structures: Sequence[Atoms], name: str) -> None:
-    for i, structure in enumerate(structures):
-        if len(structure) == 0:
-            raise ValueError(f"{name}[{i}] has no atoms; there is nothing to compare")
-        if not np.isfinite(structure.positions).all():
-            raise ValueError(f"{name}[{i}] has positions that are not finite")
 
 
 def _pair_kinds(numbers: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:

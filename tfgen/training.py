@@ -14,14 +14,21 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from tfgen._files import new_file, require_folder_replaceable
 from tfgen.cvae import CVAE, KLWarmUp
 from tfgen.datasets.storage import Dataset, provenance
+from tfgen.feeding import batches, steps_per_call
 from tfgen.fingerprint import Fingerprint
+from tfgen.landscape import fit_landscape
 from tfgen.model import Condition, Model
+from tfgen.potentials.base import Potential
+from tfgen.potentials.emt import EMT
 from tfgen.properties import ENERGY_PER_ATOM
 
 __all__ = ["train"]
@@ -32,8 +39,12 @@ WARM_UP = 0.25
 NEIGHBOUR_SAMPLE = 256
 # Fingerprints closer than this, in units of the features' spread, are of the same structure.
 COPY = 1e-6
+# Share of minima from which on a set is one of minima.
+MINIMA = 0.8
 # Epochs between two backups of a training that can be resumed.
 BACKUP_EPOCHS = 10
+# Validations in a long training; one takes Keras about as long as an epoch of a small set.
+VALIDATIONS = 200
 
 
 def train(
@@ -48,6 +59,7 @@ def train(
     latent: int = 10,
     hidden: Sequence[int] = (256, 256),
     kl_weight: float = 1.0,
+    potential: Potential | BaseCalculator | str | None = "auto",
     logs: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -68,6 +80,10 @@ def train(
         latent: size of the latent vector.
         hidden: widths of the hidden layers.
         kl_weight: weight of the KL term.
+        potential: what made the data set's energies: a tfgen potential, an ASE calculator, None,
+            or "auto": EMT if the data set says so, else None. A landscape is learned from it (see
+            `tfgen.landscape`), with which generation is far more often on target; it takes a few
+            single calculations for each training structure, at most 8,000 in all.
         logs: folder for TensorBoard; none are written if None.
         checkpoint: folder that keeps an interrupted training, which the same call then goes on
             with, and that is removed in the end; None keeps nothing.
@@ -78,9 +94,9 @@ def train(
         The model; `model.provenance["history"]` has the last epoch's losses.
 
     Raises:
-        ValueError: on an unknown property, epochs < 1, no training structures, elements that the
-            fingerprint does not know, fingerprints that are not finite or all the same, or a
-            checkpoint of another training.
+        ValueError: on an unknown property, what is no potential, epochs < 1, no training
+            structures, elements that the fingerprint does not know, fingerprints that are not
+            finite or all the same, or a checkpoint of another training.
         ArithmeticError: if the training diverges.
     """
     properties = list(dict.fromkeys(properties))
@@ -101,6 +117,7 @@ def train(
     if len(training) < 2:
         raise ValueError(f"the training split has {len(training)} structures; 2 are the least")
     validation = dataset.select("validation")
+    labeller = _labeller(potential, dataset)
     if fingerprint is None:
         numbers = sorted({int(z) for s in dataset.structures for z in s.numbers})
         fingerprint = Fingerprint.preset("default", [chemical_symbols[z] for z in numbers])
@@ -129,6 +146,7 @@ def train(
         formulas=dict(training.summary()["compositions"]),
         tolerance=0.0,
         potential=dataset.metadata.get("potential"),
+        library=tuple(training.structures),
     )
     inputs = _inputs(model, training, properties)
     cvae.adapt(inputs["fingerprint"], inputs["condition"])
@@ -140,9 +158,14 @@ def train(
         "data": [len(training), len(validation), float(inputs["fingerprint"].sum(dtype=float))],
         "settings": [epochs, seed, batch_size, learning_rate],
     }
-    steps = -(-len(training) // batch_size)
+    feed, steps = batches(inputs, batch_size, seed)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
-    cvae.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=10.0))
+    cvae.compile(
+        optimizer=keras.optimizers.Adam(schedule, clipnorm=10.0),
+        steps_per_execution=steps_per_call(steps),
+    )
+    every = max(1, epochs // VALIDATIONS)
+    whole = tf.data.Dataset.from_tensors(checked)
     with _workspace(checkpoint, task, overwrite) as folder:
         best = folder / "best.weights.h5"
         threshold = None
@@ -151,11 +174,11 @@ def train(
             # What was best before the interruption is still to be beaten.
             cvae.optimizer.build(cvae.trainable_variables)  # its state is in the file too
             cvae.load_weights(best)
-            threshold = cvae.evaluate(checked, verbose=0, return_dict=True)["loss"]
+            threshold = cvae.evaluate(whole, verbose=0, return_dict=True)["loss"]
         bar = _Progress(epochs, disable=not progress)
         callbacks: list[keras.callbacks.Callback] = [
             KLWarmUp(int(WARM_UP * epochs)),
-            keras.callbacks.ModelCheckpoint(
+            _Best(
                 best,
                 monitor="val_loss",
                 save_best_only=True,
@@ -171,10 +194,12 @@ def train(
             callbacks.append(keras.callbacks.TensorBoard(str(logs)))
         try:
             fitted = cvae.fit(
-                inputs,
-                validation_data=(checked, None),
+                feed,
+                steps_per_epoch=steps,
+                validation_data=whole,
+                validation_freq=every,
+                shuffle=False,  # they are already
                 epochs=epochs,
-                batch_size=batch_size,
                 callbacks=callbacks,
                 verbose=0,
             )
@@ -186,12 +211,22 @@ def train(
                 "lower learning rate may help"
             )
         cvae.load_weights(best)
+        landscape, learned = None, None
+        if labeller is not None:
+            landscape, learned = fit_landscape(
+                fingerprint.descriptor,
+                training.structures,
+                lambda structures: _single_points(labeller, structures),
+                seed=seed,
+                progress=progress,
+            )
 
     history = fitted.history
     # The artefact needs no optimiser.
     trained = CVAE.from_config(cvae.get_config())
     trained.build()
     trained.set_weights(cvae.get_weights())
+    validated = [epoch + 1 for epoch in fitted.epoch if (epoch + 1) % every == 0]
     lowest = int(np.nanargmin(history["val_loss"]))
     reached = float(history["val_loss"][lowest])
     earlier = threshold is not None and threshold < reached
@@ -200,7 +235,7 @@ def train(
         "training_structures": len(training),
         "validation_structures": len(validation),
         "epochs": epochs,
-        "best_epoch": None if earlier else fitted.epoch[lowest] + 1,
+        "best_epoch": None if earlier else validated[lowest],
         "seed": seed,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -208,9 +243,52 @@ def train(
         "best_val_loss": reached if threshold is None else min(reached, threshold),
         "decoder_error": _decoder_error(cvae, checked),
         "surrogate_mae": _surrogate_errors(cvae, checked),
+        "landscape": learned,
         **provenance(),
     }
-    return replace(model, cvae=trained, tolerance=tolerance, provenance=record)
+    return replace(
+        model,
+        cvae=trained,
+        tolerance=tolerance,
+        landscape=landscape,
+        minima=learned is None or learned["minima"] >= MINIMA,
+        provenance=record,
+    )
+
+
+def _labeller(
+    potential: Potential | BaseCalculator | str | None, dataset: Dataset
+) -> Potential | BaseCalculator | None:
+    if potential == "auto":
+        return EMT() if dataset.metadata.get("potential") == "emt" else None
+    if potential is None or (
+        isinstance(potential, BaseCalculator | Potential) and not isinstance(potential, type)
+    ):
+        return potential
+    raise ValueError(
+        f"potential is {potential!r}; 'auto', None, a potential like tfgen.EMT() or an ASE "
+        "calculator is needed"
+    )
+
+
+def _single_points(
+    potential: Potential | BaseCalculator, structures: Sequence[Atoms]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Energies [n], eV, NaN where a calculation fails, and forces, eV/Å."""
+    if not isinstance(potential, BaseCalculator):
+        found = potential.compute(structures)
+        return np.asarray(found["energy"]), found["forces"]
+    energies, forces = np.full(len(structures), np.nan), []
+    for i, structure in enumerate(structures):
+        atoms = structure.copy()
+        atoms.calc = potential
+        force = np.zeros_like(atoms.positions)
+        # Calculators raise what they like; a structure less does no harm.
+        with contextlib.suppress(Exception):
+            force = np.asarray(atoms.get_forces())
+            energies[i] = atoms.get_potential_energy()
+        forces.append(force)
+    return energies, forces
 
 
 @contextlib.contextmanager
@@ -294,6 +372,14 @@ def _surrogate_errors(cvae: CVAE, inputs: dict[str, np.ndarray]) -> list[float]:
     """Mean absolute error of the surrogate, per property."""
     predicted = np.asarray(cvae.predict_properties(inputs["fingerprint"]))
     return np.abs(predicted - inputs["condition"][:, : cvae.properties]).mean(axis=0).tolist()
+
+
+class _Best(keras.callbacks.ModelCheckpoint):
+    """Keeps the best weights; knows that not every epoch is validated."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if logs and self.monitor in logs:
+            super().on_epoch_end(epoch, logs)
 
 
 class _Backup(keras.callbacks.BackupAndRestore):

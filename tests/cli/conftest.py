@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import small
 
+from tfgen import landscape
+
 
 @pytest.fixture(scope="session")
 def dataset_file(tmp_path_factory):
@@ -24,3 +26,10 @@ def model_folder(tmp_path_factory):
 def quick():
     with small.quick_search():
         yield
+
+
+@pytest.fixture(autouse=True)
+def brief_landscape(monkeypatch):
+    """What is learned of the landscape in this process costs no more than a second."""
+    monkeypatch.setattr(landscape, "LEAST", 1)
+    monkeypatch.setattr(landscape, "EPOCHS", 2)

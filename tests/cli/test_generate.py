@@ -11,7 +11,7 @@ import pytest
 import small
 from commands import failed, run, run_alone
 
-from tfgen import generation
+from tfgen import candidates, generation
 from tfgen.model import Model
 from tfgen.potentials import emt
 
@@ -63,7 +63,7 @@ def test_warns_and_tries_all_the_same(model_folder, tmp_path, shared):
 
 def test_writes_structures_with_their_records(model_folder, tmp_path, quick):
     output = tmp_path / "out.extxyz"
-    options = ("--target", "energy_per_atom=1.4:1.8", "--seed", 3)
+    options = ("--target", "energy_per_atom=1.4:1.8", "--seed", 3, "--candidates", 2)
     result = generate(model_folder, output, *options)
     assert result.exit_code == 0, result.output
     structures = ase.io.read(output, ":")
@@ -71,6 +71,13 @@ def test_writes_structures_with_their_records(model_folder, tmp_path, quick):
     statuses = ", ".join(f"{number} {status}" for status, number in counts)
     lines = result.stdout.splitlines()
     assert lines[0] == f"4 structures in {output}: {statuses}"
+    spent = sum(atoms.info["candidates"] for atoms in structures)
+    verified = sum(atoms.info["verified"] for atoms in structures)
+    assert 4 <= spent <= 8
+    assert (spent == 4) == (verified == 4 or lines[1].startswith("4 of 4"))
+    assert lines[1] == (
+        f"{verified} of 4 are on target, valid and new; {spent} relaxations were spent on them"
+    )
     for stage in ("decoded", "reconstructed", "relaxed"):
         values = [atoms.info[stage]["energy_per_atom"] for atoms in structures]
         (line,) = (x for x in lines if x.strip().startswith(f"{stage} energy_per_atom"))
@@ -169,7 +176,7 @@ class TestWrongUsage:
 class TestWorkThatCannotBeDone:
     @pytest.fixture(autouse=True)
     def no_search(self, monkeypatch):
-        monkeypatch.setattr(generation, "reconstruct", lambda *_, **__: pytest.fail("has begun"))
+        monkeypatch.setattr(candidates, "reconstruct", lambda *_, **__: pytest.fail("has begun"))
 
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -195,7 +202,14 @@ class TestWorkThatCannotBeDone:
         (tmp_path / "model" / "config.json").write_bytes(config)
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks weights.weights.h5")
         (tmp_path / "model" / "weights.weights.h5").write_bytes(b"hello")
+        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks library.npz")
+        library = (model_folder / "library.npz").read_bytes()
+        (tmp_path / "model" / "library.npz").write_bytes(library)
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, "model' is damaged")
+        older = {**json.loads(config), "schema_version": 1}
+        (tmp_path / "model" / "config.json").write_text(json.dumps(older), "utf-8")
+        words = ("it has schema version 1; this version of tfgen reads 2, so train it anew",)
+        failed(generate(tmp_path / "model", output, *MIDDLE), 1, *words)
         assert not output.exists()
 
     def test_places_for_the_output(self, model_folder, tmp_path):

@@ -88,7 +88,10 @@ def test_forgets_the_positions(file, tmp_path, small_preset, monkeypatch):
     assert fingerprint is small.fingerprint()
     np.testing.assert_array_equal(targets, fingerprint.create(ase.io.read(file, ":")))
     assert formulas == ["Pt5", "Pt6", "Pt5"]
-    assert options == {"seed": 0, "max_rounds": 12, "progress": True}
+    assert options == {
+        "seed": 0, "max_rounds": 100, "time_limit": None, "cell": None, "pbc": True,
+        "executor": None, "progress": True,
+    }  # fmt: skip
 
 
 def test_wrong_usage(file, tmp_path):
@@ -102,7 +105,7 @@ def test_wrong_usage(file, tmp_path):
 class TestWorkThatCannotBeDone:
     @pytest.fixture(autouse=True)
     def no_search(self, monkeypatch):
-        monkeypatch.setattr(reconstruction, "_search", lambda *_, **__: pytest.fail("has begun"))
+        monkeypatch.setattr(reconstruction, "search", lambda *_, **__: pytest.fail("has begun"))
 
     @pytest.fixture
     def refused(self, tmp_path):
@@ -127,7 +130,7 @@ class TestWorkThatCannotBeDone:
 
     def test_periodic_structures(self, tmp_path, refused):
         ase.io.write(tmp_path / "in.xyz", Atoms("Pt2", [[0, 0, 0], [2, 2, 0]], cell=[4] * 3, pbc=1))
-        refused(tmp_path / "in.xyz", "in.xyz', structure 0: periodic; clusters are needed")
+        refused(tmp_path / "in.xyz", "in.xyz'[0] is periodic; the descriptor was made with")
 
     def test_single_atoms(self, tmp_path, refused):
         ase.io.write(tmp_path / "in.xyz", Atoms("Pt", [[0, 0, 0]]))

@@ -18,6 +18,7 @@ from tfgen._warnings import TfgenWarning
 
 __all__ = [
     "TARGETS",
+    "check_executor",
     "check_extxyz",
     "descriptor_option",
     "fingerprint_from",
@@ -196,3 +197,14 @@ def shown_warnings() -> Iterator[None]:
         warnings.simplefilter("always", TfgenWarning)
         warnings.showwarning = show
         yield
+
+
+def check_executor(executor: str, scheduler: str | None, workers: int | None) -> None:
+    """Refuses options on where to work that do not go together."""
+    if executor == "dask":
+        if scheduler is None:
+            raise click.UsageError("--executor dask needs --scheduler ADDRESS")
+        if workers is not None:
+            raise click.UsageError("--workers goes with --executor local; Dask has its own workers")
+    elif scheduler is not None:
+        raise click.UsageError("--scheduler goes with --executor dask")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import shown_warnings
+from tfgen.cli._options import check_executor, shown_warnings
 
 __all__ = ["dataset"]
 
@@ -57,13 +57,7 @@ def build(
 
     Run again after an interruption, it goes on where it stopped.
     """
-    if executor == "dask":
-        if scheduler is None:
-            raise click.UsageError("--executor dask needs --scheduler ADDRESS")
-        if workers is not None:
-            raise click.UsageError("--workers goes with --executor local; Dask has its own workers")
-    elif scheduler is not None:
-        raise click.UsageError("--scheduler goes with --executor dask")
+    check_executor(executor, scheduler, workers)
     load_quietly()
     from tfgen.datasets.building import build as run
     from tfgen.datasets.building import partial_folder

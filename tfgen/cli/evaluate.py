@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from tfgen._tensorflow import load_quietly
+from tfgen.cli._options import descriptor_option, imported
+
 __all__ = ["evaluate"]
 
 
@@ -46,6 +49,13 @@ def _tolerances(
     help="Folder to make, with metrics.json and index.html.",
 )
 @click.option(
+    "--model",
+    "model_path",
+    metavar="MODEL",
+    type=click.Path(path_type=Path),
+    help="The model that generated them; adds a map of its latent space to the report.",
+)
+@click.option(
     "--hit-tolerance",
     metavar="NAME=VALUE",
     multiple=True,
@@ -61,13 +71,16 @@ def _tolerances(
     show_default=True,
     help="Structures are equal if all sorted interatomic distances are within this.",
 )
+@descriptor_option
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
 def evaluate(
     structures: Path,
     dataset_path: Path,
     output: Path,
+    model_path: Path | None,
     hit_tolerance: dict[str, float],
     duplicate_tolerance: float,
+    descriptors: tuple[str, ...],
     overwrite: bool,
 ) -> None:
     """Measure generated structures and write a report on them.
@@ -82,6 +95,13 @@ def evaluate(
     report.require_report_folder(output, overwrite)
     generated = read_generated(structures)
     dataset = Dataset.load(dataset_path)
+    load_quietly()
+    model = None
+    if model_path is not None:
+        from tfgen.model import Model
+
+        model = Model.load(model_path, [imported(path) for path in descriptors])
+        report.check_model(model, generated, dataset)
     known = {s.get_chemical_formula("metal") for s in dataset.select("train").structures}
     foreign = {s.get_chemical_formula("metal") for s in generated} - known
     if foreign:
@@ -97,6 +117,6 @@ def evaluate(
         duplicate_tolerance=duplicate_tolerance,
         progress=True,
     )
-    report.write_report(generated, dataset, metrics, output, overwrite)
+    report.write_report(generated, dataset, metrics, output, overwrite, model=model)
     click.echo(report.summary(metrics))
     click.echo(f"report: {output / 'index.html'}")

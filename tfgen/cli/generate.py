@@ -41,6 +41,11 @@ from tfgen.cli._options import (
     help="Evaluates energies; auto is EMT if the training data is EMT's. MODULE:CLASS names an "
     "ASE calculator.",
 )  # fmt: skip
+@click.option(
+    "--candidates", type=click.IntRange(1), metavar="N",
+    help="Relaxations at most for one structure: those off target are replaced; 1 takes the first, "
+    "come what may.  [default: 10, or 1 if nothing computes the properties asked for]",
+)  # fmt: skip
 @descriptor_option
 @seed_option
 @overwrite_option
@@ -52,6 +57,7 @@ def generate(
     count: int,
     relax: str,
     potential: str,
+    candidates: int | None,
     descriptors: tuple[str, ...],
     seed: int,
     overwrite: bool,
@@ -80,12 +86,20 @@ def generate(
             seed=seed,
             potential=evaluator,
             relax=EMT() if relax == "emt" else False,
+            candidates=candidates,
             progress=True,
         )
     write(generated, output, overwrite)
     counts = Counter(atoms.info["status"] for atoms in generated).most_common()
     statuses = ", ".join(f"{number} {status}" for status, number in counts)
     click.echo(f"{len(generated)} structures in {output}: {statuses}")
+    verified = [atoms.info["verified"] for atoms in generated]
+    if None not in verified:
+        spent, kind = sum(atoms.info["candidates"] for atoms in generated), "calculations"
+        click.echo(
+            f"{sum(verified)} of {len(generated)} are on target, valid and new; "
+            f"{spent} {'relaxations' if relax == 'emt' else kind} were spent on them"
+        )
     for stage in ("decoded", "reconstructed", "relaxed"):
         for name in generated[0].info[stage]:
             values = [atoms.info[stage][name] for atoms in generated]

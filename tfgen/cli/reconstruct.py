@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import (
+    check_executor,
     check_extxyz,
     fingerprint_from,
     fingerprint_option,
@@ -21,24 +26,55 @@ from tfgen.cli._options import (
 SAME = 0.05
 
 
-@click.command(short_help="Invert the fingerprints of known clusters.")
+@click.command(short_help="Invert the fingerprints of known structures.")
 @path_argument("file", "FILE")
 @output_option("OUT.extxyz", "Reconstructed structures, in the order of FILE.")
 @fingerprint_option
 @click.option(
-    "--max-rounds", type=click.IntRange(0), default=12, show_default=True,
+    "--max-rounds", type=click.IntRange(0), default=100, show_default=True,
     help="Rounds of search spent on a structure that is not found at once.",
 )  # fmt: skip
+@click.option(
+    "--time-limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+    help="Time spent on a structure, at most; what is found then depends on the machine.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(1),
+    help="Search in so many processes; in threads of this one, if not given.",
+)  # fmt: skip
+@click.option(
+    "--executor", type=click.Choice(["local", "dask"]), default="local", show_default=True,
+    help="Where the work runs: here, or on a Dask cluster that is there already.",
+)  # fmt: skip
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Of the Dask cluster, like tcp://10.0.0.1:8786."
+)
 @seed_option
 @overwrite_option
 def reconstruct(
-    file: Path, output: Path, fingerprint: str, max_rounds: int, seed: int, overwrite: bool
+    file: Path,
+    output: Path,
+    fingerprint: str,
+    max_rounds: int,
+    time_limit: float | None,
+    workers: int | None,
+    executor: str,
+    scheduler: str | None,
+    seed: int,
+    overwrite: bool,
 ) -> None:
-    """Fingerprint the clusters of FILE, forget their positions, invert the fingerprints."""
+    """Fingerprint the structures of FILE, forget their positions, invert the fingerprints.
+
+    Periodic ones keep their cells, and need a --fingerprint of yours that is made for them.
+    """
     check_extxyz(output)
+    check_executor(executor, scheduler, workers)
     load_quietly()
+    import numpy as np
+
     from tfgen._files import require_absent
     from tfgen.datasets.importing import read_structures
+    from tfgen.descriptors.base import check_structures
     from tfgen.generation import write
     from tfgen.reconstruction import CONVERGED
     from tfgen.reconstruction import reconstruct as run
@@ -46,27 +82,71 @@ def reconstruct(
 
     require_absent(output, overwrite)
     structures = read_structures(file)
-    for row, atoms in enumerate(structures):
-        if atoms.pbc.any():
-            raise ValueError(f"{str(file)!r}, structure {row}: periodic; clusters are needed")
     elements = sorted({str(e) for s in structures for e in s.symbols})
     chosen = fingerprint_from(fingerprint, elements)
+    check_structures(chosen.descriptor, structures, repr(str(file)))
     targets = chosen.create(structures)
-    formulas = [s.get_chemical_formula() for s in structures]
-    result = run(chosen, targets, formulas, seed=seed, max_rounds=max_rounds, progress=True)
-    same = deviations(result.structures, structures) <= SAME
-    for i, atoms in enumerate(result.structures):
-        atoms.info.update(
-            fingerprint_loss=float(result.loss[i]),
-            status=result.status[i],
-            same_structure=bool(same[i]),
-            seed=seed,
-            seconds=float(result.seconds[i]),
-        )
-    write(result.structures, output, overwrite)
-    converged = sum(status == CONVERGED for status in result.status)
+    # Clusters at once; periodic structures share a search with those of the same cell.
+    cells = {
+        i: (tuple(s.cell.array.ravel()), tuple(s.pbc)) if s.pbc.any() else None
+        for i, s in enumerate(structures)
+    }
+    reached = found_again = 0
+    seconds = np.zeros(len(structures))
+    results = list(structures)
+    with _executor(executor, scheduler, workers) as pool:
+        for cell in dict.fromkeys(cells.values()):
+            rows = [i for i, own in cells.items() if own == cell]
+            result = run(
+                chosen,
+                targets[rows],
+                [structures[i].get_chemical_formula() for i in rows],
+                seed=seed,
+                cell=None if cell is None else np.reshape(cell[0], [3, 3]),
+                pbc=True if cell is None else cell[1],
+                max_rounds=max_rounds,
+                time_limit=time_limit,
+                executor=pool,
+                progress=True,
+            )
+            same = None
+            if cell is None:
+                same = deviations(result.structures, [structures[i] for i in rows]) <= SAME
+                found_again += int(same.sum())
+            for k, i in enumerate(rows):
+                results[i] = result.structures[k]
+                results[i].info.update(
+                    fingerprint_loss=float(result.loss[k]),
+                    status=result.status[k],
+                    seed=seed,
+                    seconds=float(result.seconds[k]),
+                    rounds=int(result.rounds[k]),
+                )
+                if same is not None:
+                    results[i].info["same_structure"] = bool(same[k])
+                seconds[i] = result.seconds[k]
+                reached += result.status[k].startswith((CONVERGED, "ambiguous"))
+    write(results, output, overwrite)
+    again = f", {found_again} found again (every distance within {SAME} Å)"
     click.echo(
-        f"{len(structures)} structures: {converged} fingerprints reached, {int(same.sum())} "
-        f"found again (every distance within {SAME} Å), "
-        f"{result.seconds.mean():.2f} s each; in {output}"
+        f"{len(structures)} structures: {reached} fingerprints reached"
+        f"{again if None in cells.values() else ''}, {seconds.mean():.2f} s each; in {output}"
     )
+
+
+@contextlib.contextmanager
+def _executor(
+    executor: str, scheduler: str | None, workers: int | None
+) -> Iterator[concurrent.futures.Executor | None]:
+    from tfgen.datasets.execution import dask_executor
+
+    if executor == "dask":
+        with dask_executor(scheduler or "") as cluster:
+            yield cluster
+    elif workers is None:
+        yield None
+    else:
+        # TensorFlow does not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as processes:
+            yield processes

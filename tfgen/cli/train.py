@@ -14,6 +14,7 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
+    potential_from,
     seed_option,
 )
 
@@ -37,6 +38,11 @@ from tfgen.cli._options import (
 @click.option("--kl-weight", type=click.FloatRange(0), default=1.0, show_default=True,
               help="Weight of the KL term.")  # fmt: skip
 @click.option(
+    "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:CLASS",
+    help="Made the data set's energies; a landscape is learned from it, with which generation is "
+    "more often on target. auto is EMT if the data set is EMT's; MODULE:CLASS an ASE calculator.",
+)  # fmt: skip
+@click.option(
     "--logs", type=click.Path(path_type=Path), metavar="FOLDER",
     help="TensorBoard logs.  [default: MODEL.logs]",
 )  # fmt: skip
@@ -52,6 +58,7 @@ def train(
     learning_rate: float,
     latent: int,
     kl_weight: float,
+    potential: str,
     logs: Path | None,
     seed: int,
     overwrite: bool,
@@ -60,10 +67,11 @@ def train(
     load_quietly()
     from tfgen._files import require_folder_replaceable
     from tfgen.datasets.storage import Dataset
-    from tfgen.model import MODEL_FILES
+    from tfgen.model import CONTENTS
     from tfgen.training import train as run
 
-    require_folder_replaceable(output, overwrite, MODEL_FILES)
+    require_folder_replaceable(output, overwrite, CONTENTS)
+    labeller = potential_from(potential)
     data = Dataset.load(dataset)
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
@@ -82,6 +90,7 @@ def train(
             learning_rate=learning_rate,
             latent=latent,
             kl_weight=kl_weight,
+            potential=labeller,
             seed=seed,
             logs=logs,
             checkpoint=partial,
@@ -107,5 +116,11 @@ def train(
             f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f}"
             f"{units[condition.unit]}, "
             f"predicted within {error:.4f} on average"
+        )
+    learned = record["landscape"]
+    if learned is not None:
+        click.echo(
+            f"  landscape from {learned['single_points']} single calculations: energies within "
+            f"{learned['energy_error']:.4f} eV/atom on average"
         )
     click.echo(f"model in {output}, TensorBoard logs in {logs}")

@@ -99,20 +99,8 @@ def bulk_cuts(
 ) -> np.ndarray:
     """Cuts clusters out of crystals: ellipsoids, not far from balls, around random centres.
 
-    Fcc, hcp and bcc, each as likely. Alloys and displacements as for `motifs`.
-
-    Args:
-        numbers: [N], atomic numbers.
-        count: number of clusters.
-        rng: the source of all randomness.
-        min_distance: least distance of two atoms, in sums of their covalent radii.
-
-    Returns:
-        [count, N, 3] float64, Å, centred on the origin, no atoms closer than `min_distance` times
-        the sum of covalent radii.
-
-    Raises:
-        ValueError: on no atoms, or a number out of its range.
+    Fcc, hcp and bcc, each as likely. Alloys, displacements, arguments, result and errors are those
+    of `motifs`.
     """
     numbers = standardise(numbers, count, min_distance)
     n_atoms = len(numbers)

@@ -135,41 +135,32 @@ def add_atom(
         rng: the source of all randomness.
     """
     step = max(1, _CHUNK // (_TRIALS * positions.shape[1] * 3))
+    whole = (positions, radii, present, place)
     for start in range(0, len(positions), step):
-        part = slice(start, start + step)
-        _add_atom(positions[part], radii[part], present[part], place[part], rng)
-
-
-def _add_atom(
-    positions: np.ndarray,
-    radii: np.ndarray,
-    present: np.ndarray,
-    place: np.ndarray,
-    rng: np.random.Generator,
-) -> None:
-    n = len(present)
-    rows = np.arange(n)
-    present[rows, place] = False
-    # Hosts: random atoms among those that are there.
-    weight = np.cumsum(present, axis=1)
-    draw = (rng.random([n, _TRIALS]) * weight[:, -1:]).astype(int)
-    host = (draw[:, :, None] >= weight[:, None, :]).sum(axis=2)
-    outward = rng.normal(size=[n, _TRIALS, 3])
-    outward /= np.linalg.norm(outward, axis=2, keepdims=True)
-    own = radii[rows, place]
-    touch = radii + own[:, None]
-    trial = positions[rows[:, None], host] + outward * touch[rows[:, None], host, None]
-    squared = ((trial[:, :, None] - positions[:, None, :]) ** 2).sum(axis=3)
-    relative = np.sqrt(squared) / touch[:, None, :]
-    relative[np.broadcast_to(~present[:, None, :], relative.shape)] = np.inf
-    # A penalty, not a ban: where everything overlaps, the least bad place is taken.
-    overlap = np.maximum(0.9 - relative, 0.0).max(axis=2)
-    touching = (relative <= CONTACT).sum(axis=2)
-    chance = rng.choice([0.5, 8.0], size=[n, 1], p=[0.7, 0.3])
-    score = touching + chance * rng.random([n, _TRIALS]) - 100.0 * overlap
-    best = score.argmax(axis=1)
-    positions[rows, place] = trial[rows, best]
-    present[rows, place] = True
+        positions, radii, present, place = (x[start : start + step] for x in whole)
+        n = len(present)
+        rows = np.arange(n)
+        present[rows, place] = False
+        # Hosts: random atoms among those that are there.
+        weight = np.cumsum(present, axis=1)
+        draw = (rng.random([n, _TRIALS]) * weight[:, -1:]).astype(int)
+        host = (draw[:, :, None] >= weight[:, None, :]).sum(axis=2)
+        outward = rng.normal(size=[n, _TRIALS, 3])
+        outward /= np.linalg.norm(outward, axis=2, keepdims=True)
+        own = radii[rows, place]
+        touch = radii + own[:, None]
+        trial = positions[rows[:, None], host] + outward * touch[rows[:, None], host, None]
+        squared = ((trial[:, :, None] - positions[:, None, :]) ** 2).sum(axis=3)
+        relative = np.sqrt(squared) / touch[:, None, :]
+        relative[np.broadcast_to(~present[:, None, :], relative.shape)] = np.inf
+        # A penalty, not a ban: where everything overlaps, the least bad place is taken.
+        overlap = np.maximum(0.9 - relative, 0.0).max(axis=2)
+        touching = (relative <= CONTACT).sum(axis=2)
+        chance = rng.choice([0.5, 8.0], size=[n, 1], p=[0.7, 0.3])
+        score = touching + chance * rng.random([n, _TRIALS]) - 100.0 * overlap
+        best = score.argmax(axis=1)
+        positions[rows, place] = trial[rows, best]
+        present[rows, place] = True
 
 
 def rotations(count: int, rng: np.random.Generator) -> np.ndarray:

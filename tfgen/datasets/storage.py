@@ -30,7 +30,10 @@ SCHEMA = "tfgen-dataset"
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
 
-_COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+_COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+# The oldest format that has check sums of all that says where things are: damage is seen. In older
+# ones the HDF5 library can follow damaged addresses to wrong numbers, or in circles for ever.
+_FORMAT = ("v110", "v110")
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,13 @@ class Dataset:
         if not self.structures:
             raise ValueError("the data set has no structures; there is nothing to save")
         offsets = np.cumsum([0] + [len(s) for s in self.structures], dtype=np.int64)
-        with new_file(path, overwrite) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs["schema"] = SCHEMA
+        with (
+            new_file(path, overwrite) as temporary,
+            h5py.File(temporary, "w", libver=_FORMAT) as file,
+        ):
+            _write_text(file, "schema", SCHEMA)
             file.attrs["schema_version"] = SCHEMA_VERSION
-            file.attrs["metadata"] = json.dumps(self.metadata, ensure_ascii=False)
+            _write_text(file, "metadata", json.dumps(self.metadata, ensure_ascii=False))
             file.create_dataset("offsets", data=offsets, **_COMPRESSION)
             numbers = np.concatenate([s.numbers for s in self.structures]).astype(np.uint8)
             file.create_dataset("numbers", data=numbers, **_COMPRESSION)
@@ -146,7 +152,7 @@ class Dataset:
             pbc = np.array([s.pbc for s in self.structures], bool)
             file.create_dataset("pbc", data=pbc, **_COMPRESSION)
             split = file.create_dataset("split", data=self.split, **_COMPRESSION)
-            split.attrs["names"] = list(SPLITS)
+            _write_text(split, "names", ", ".join(SPLITS))
             group = file.create_group("properties", track_order=True)
             for name, values in self.properties.items():
                 _write(group, name, values, self.units[name])
@@ -235,7 +241,17 @@ def _property(name: str, values: np.ndarray, n: int) -> np.ndarray:
 
 def _write(group: h5py.Group, name: str, values: np.ndarray, unit: str) -> None:
     dataset = group.create_dataset(name, data=np.asarray(values, np.float64), **_COMPRESSION)
-    dataset.attrs["units"] = unit
+    _write_text(dataset, "units", unit)
+
+
+def _write_text(item: h5py.HLObject, name: str, text: str) -> None:
+    # Text of variable length would stand where HDF5 keeps no check sums.
+    data = text.encode()
+    item.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _is_hdf5(path: os.PathLike[str]) -> bool:
@@ -244,7 +260,7 @@ def _is_hdf5(path: os.PathLike[str]) -> bool:
 
 
 def _read(file: h5py.File) -> Dataset:
-    if file.attrs.get("schema") != SCHEMA:
+    if _text(file.attrs.get("schema")) != SCHEMA:
         raise _InvalidError("is an HDF5 file, but not a tfgen data set")
     version = file.attrs.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -273,7 +289,7 @@ def _read(file: h5py.File) -> Dataset:
     if not isinstance(group, h5py.Group):
         raise _InvalidError("is damaged: 'properties' is missing")
     properties = {name: _array(group, name, (n,)) for name in group}
-    metadata = json.loads(file.attrs["metadata"])
+    metadata = json.loads(_text(file.attrs["metadata"]))
     if not isinstance(metadata, dict):
         raise _InvalidError("is damaged: 'metadata' is not a JSON object")
     for key in ("counts", "versions", "thresholds"):
@@ -287,7 +303,7 @@ def _read(file: h5py.File) -> Dataset:
             for start, stop, c, p in zip(offsets[:-1], offsets[1:], cell, pbc, strict=True)
         ],
         properties=properties,
-        units={name: str(group[name].attrs.get("units", "unknown")) for name in group},
+        units={name: str(_text(group[name].attrs.get("units", "unknown"))) for name in group},
         split=split,
         metadata=metadata,
     )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from tfgen.descriptors._pairs import AngularPowers, Pairs, contract, size, times
 from tfgen.descriptors.base import check_structures
 from tfgen.descriptors.evaluator import Evaluator
 from tfgen.geometry import cosine_cutoff, neighbourhood, safe_sqrt
@@ -21,6 +22,9 @@ __all__ = ["ACSF"]
 
 # Beyond are slips: Å, and powers that are 0 for all but straight angles.
 FARTHEST, SHARPEST = 1e6, 1e6
+# Up to so many atoms, functions of pairs are computed once for each pair: beyond, the sums over
+# pairs, of which most do not hold an atom, cost more than the functions saved.
+ONCE = 16
 
 Parameters = Sequence[Sequence[float]] | np.ndarray | None
 
@@ -98,6 +102,21 @@ class ACSF:
         triple_functions = len(self.g4_params) + len(self.g5_params)
         return elements * pair_functions + elements * (elements + 1) // 2 * triple_functions
 
+    @property
+    def triples(self) -> bool:
+        """Whether any function depends on three atoms."""
+        return bool(len(self.g4_params) + len(self.g5_params))
+
+    def coarse(self) -> ACSF | None:
+        """The functions of pairs alone, the first features of each atom; None if nothing is left.
+
+        Several times cheaper: a search may look at them first.
+        """
+        pairs = self.g1 + len(self.g2_params) + len(self.g3_params)
+        if not self.triples or not pairs:
+            return None
+        return ACSF(**{**self.get_config(), "g4_params": None, "g5_params": None})
+
     def get_number_of_features(self) -> int:
         """The same as `size`, under DScribe's name."""
         return self.size
@@ -114,10 +133,6 @@ class ACSF:
             "periodic": self.periodic,
             "g1": self.g1,
         }
-
-    def check(self, structures: Sequence[Atoms]) -> None:
-        """Raises ValueError if a structure has other elements, or is periodic unannounced."""
-        check_structures(self, structures)
 
     def create(self, system: Atoms | Sequence[Atoms]) -> np.ndarray | list[np.ndarray]:
         """Computes the features in float64; DScribe's `ACSF(...).create`.
@@ -165,29 +180,34 @@ class ACSF:
         dtype = batch.positions.dtype
         cutoff = tf.where(near.mask, cosine_cutoff(near.distances, self.r_cut), tf.zeros([], dtype))
         # [batch, atoms, elements, neighbours]: the cutoff, sorted into the neighbour's element.
-        weights = tf.stack(
-            [
-                cutoff * near.of_neighbours(tf.cast(tf.equal(batch.numbers, z), dtype))
-                for z in self._numbers
-            ],
-            axis=2,
-        )
+        is_element = [tf.cast(tf.equal(batch.numbers, z), dtype) for z in self._numbers]
+        weights = tf.stack([cutoff * near.of_neighbours(e) for e in is_element], axis=2)
         # Powers of the cosines of masked neighbours would overflow otherwise.
         vectors = tf.where(near.mask[..., None], near.vectors, tf.zeros([], dtype))
         distances = near.distances
+        atoms = size(distances, 1)
+        pairs = None
         if near.places is None:  # every atom is among its own neighbours, masked
+            if isinstance(atoms, int) and 1 < atoms <= ONCE:
+                pairs = _once(distances, cutoff, is_element)
             vectors, distances = _without_self(vectors), _without_self(distances)
             weights = tf.stack([_without_self(w) for w in tf.unstack(weights, axis=2)], axis=2)
         blocks = [
-            *self._pair_functions(distances, weights),
+            *self._pair_functions(*(pairs or (distances, weights)), atoms),
             *self._triple_functions(vectors, distances, weights),
         ]
-        shape = [_size(batch.positions, 0), _size(batch.positions, 1)]
-        flat = [tf.reshape(b, [*shape, b.shape[2] * b.shape[3]]) for b in blocks]
-        return tf.concat(flat, axis=-1)
+        return tf.concat(blocks, axis=-1)
 
-    def _pair_functions(self, r: tf.Tensor, weights: tf.Tensor) -> list[tf.Tensor]:
-        """G1, G2, G3: at most one tensor, [batch, atoms, elements, functions]."""
+    def _pair_functions(
+        self, r: tf.Tensor, weights: tf.Tensor, atoms: int | tf.Tensor
+    ) -> list[tf.Tensor]:
+        """G1, G2, G3: at most one tensor, [batch, atoms, elements * functions].
+
+        Args:
+            r: [batch, atoms, neighbours] or [batch, 1, pairs], Å.
+            weights: [batch, atoms, elements, neighbours] or [batch, 1, atoms * elements, pairs].
+            atoms: how many there are.
+        """
         dtype = r.dtype
         # The sums over neighbours are matrix products, which no compiler fuses with what makes
         # their factors: each exponential is computed once, in a loop of its own.
@@ -198,12 +218,16 @@ class ACSF:
         if len(self.g3_params):
             kappa = tf.constant(self.g3_params[:, 0], dtype)
             functions.append(tf.matmul(weights, tf.cos(kappa * r[..., None])))
-        return [tf.concat(functions, axis=-1)] if functions else []
+        if not functions:
+            return []
+        joined = tf.concat(functions, axis=-1)
+        features = len(self._numbers) * joined.shape[3]
+        return [tf.reshape(joined, [size(joined, 0), atoms, features])]
 
     def _triple_functions(
         self, vectors: tf.Tensor, r: tf.Tensor, weights: tf.Tensor
     ) -> list[tf.Tensor]:
-        """G4, G5: at most one tensor, [batch, atoms, pairs of elements, functions].
+        """G4, G5: at most one tensor, [batch, atoms, pairs of elements * functions].
 
         The sum over pairs of neighbours j < k factorises: with P = [(1 + λ cos θ_jk) / 2]^ζ and
         W = 2 exp(-η (r_ij² + r_ik²)) f_c(r_ij) f_c(r_ik) (times what depends on r_jk, for G4) it
@@ -214,19 +238,13 @@ class ACSF:
         # A neighbour in the very same place has no direction: zero, not 0 / 0.
         apart = r > 0
         inverse = tf.where(apart, 1.0 / tf.where(apart, r, tf.ones_like(r)), tf.zeros_like(r))
-        # One row for each quantity, so that two gathers bring all of them to the pairs.
-        rows = [(vectors * inverse[..., None]), (r**2)[..., None]]
-        if len(self.g4_params):
-            rows.append(vectors)
-        rows = [tf.linalg.matrix_transpose(row) for row in rows]
-        table = tf.concat([*rows, weights], axis=2)
-        j, k = _pairs(_size(table, 3))
-        table_j, table_k = tf.gather(table, j, axis=-1), tf.gather(table, k, axis=-1)
-        cosines = tf.reduce_sum(table_j[:, :, :3] * table_k[:, :, :3], axis=2)
-        squares = table_j[:, :, 3] + table_k[:, :, 3]
+        directions = tf.linalg.matrix_transpose(vectors * inverse[..., None])
+        pairs = Pairs(size(r, 2))
+        cosines = tf.reduce_sum(pairs.first(directions) * pairs.second(directions), axis=2)
+        squares = pairs.both(r**2)
+        w_j, w_k = pairs.first(weights), pairs.second(weights)
         elements = len(self._numbers)
-        w_j, w_k = table_j[:, :, -elements:], table_k[:, :, -elements:]
-        pairs = tf.stack(
+        screens = tf.stack(
             [
                 2.0 * w_j[:, :, a] * w_k[:, :, a]
                 if a == b
@@ -236,10 +254,11 @@ class ACSF:
             ],
             axis=2,
         )
-        angular = _AngularPowers(cosines)
+        angular = AngularPowers(cosines)
         blocks = []
         if len(self.g4_params):
-            between = tf.reduce_sum((table_j[:, :, 4:7] - table_k[:, :, 4:7]) ** 2, axis=2)
+            vectors = tf.linalg.matrix_transpose(vectors)
+            between = tf.reduce_sum((pairs.first(vectors) - pairs.second(vectors)) ** 2, axis=2)
             within = between < self.r_cut**2
             cutoff = tf.where(
                 within,
@@ -247,100 +266,49 @@ class ACSF:
                 tf.zeros_like(between),
             )
             blocks.append(
-                _contract(angular, squares + between, pairs * cutoff[:, :, None], self.g4_params)
+                contract(angular, squares + between, screens * cutoff[:, :, None], self.g4_params)
             )
         if len(self.g5_params):
-            blocks.append(_contract(angular, squares, pairs, self.g5_params))
-        return [tf.linalg.matrix_transpose(tf.concat(blocks, axis=2))]
+            blocks.append(contract(angular, squares, screens, self.g5_params))
+        joined = tf.linalg.matrix_transpose(tf.concat(blocks, axis=2))
+        features = joined.shape[2] * joined.shape[3]
+        return [tf.reshape(joined, [size(joined, 0), size(joined, 1), features])]
+
+
+def _once(
+    r: tf.Tensor, cutoff: tf.Tensor, is_element: list[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes each pair of atoms once, instead of as a neighbour of either.
+
+    Args:
+        r: [batch, atoms, atoms], Å.
+        cutoff: the same shape, symmetric.
+        is_element: for each element [batch, atoms], 1 or 0.
+
+    Returns:
+        The distances [batch, 1, pairs], Å, and the weights [batch, 1, atoms * elements, pairs].
+    """
+    atoms = r.shape[1]
+    k, j = np.tril_indices(atoms, -1)
+    pairs = Pairs(atoms)
+    of_pairs = np.eye(atoms * atoms)[:, k * atoms + j]
+    r, cutoff = (times(tf.reshape(x, [-1, 1, atoms * atoms]), of_pairs) for x in (r, cutoff))
+    # An atom's neighbour is the other end of its pairs.
+    ends = np.eye(atoms)
+    first, second = (tf.constant(ends[:, None, end], r.dtype) for end in (j, k))
+    elements = tf.stack(is_element, axis=1)[:, None]
+    weights = first * pairs.second(elements) + second * pairs.first(elements)
+    weights *= cutoff[:, :, None]
+    return r, tf.reshape(weights, [-1, 1, atoms * len(is_element), len(j)])
 
 
 def _without_self(x: tf.Tensor) -> tf.Tensor:
     """Drops the diagonal: [batch, n, n, ...] -> [batch, n, n - 1, ...]."""
-    batch, n, tail = _size(x, 0), _size(x, 1), x.shape[3:]
+    batch, n, tail = size(x, 0), size(x, 1), x.shape[3:]
     # The diagonal is every (n + 1)th entry from the first on.
     x = tf.reshape(x, [batch, n * n, *tail])[:, 1:]
     x = tf.reshape(x, [batch, n - 1, n + 1, *tail])[:, :, :-1]
     return tf.reshape(x, [batch, n, n - 1, *tail])
-
-
-def _size(x: tf.Tensor, axis: int) -> int | tf.Tensor:
-    """The length of an axis, as a number where it is known."""
-    return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
-
-
-def _pairs(n: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Places j < k of all pairs out of `n`, in the same order whether `n` is known or not."""
-    if isinstance(n, int):
-        k, j = np.tril_indices(n, -1)
-        return tf.constant(j, tf.int32), tf.constant(k, tf.int32)
-    # Pair m of the lower triangle, row by row: k (k - 1) / 2 <= m < k (k + 1) / 2.
-    m = tf.range(n * (n - 1) // 2)
-    k = tf.cast((1.0 + tf.sqrt(1.0 + 8.0 * tf.cast(m, tf.float64))) / 2.0, tf.int32)
-    return m - k * (k - 1) // 2, k
-
-
-class _AngularPowers:
-    """P = [(1 + λ cos θ) / 2]^ζ, by repeated squaring; each is computed once."""
-
-    def __init__(self, cosines: tf.Tensor) -> None:
-        self._cosines = cosines
-        self._cache: dict[tuple[float, float], tf.Tensor] = {}
-
-    def __call__(self, zeta: float, lambda_: float) -> tf.Tensor:
-        key = (zeta, lambda_)
-        if key not in self._cache:
-            self._cache[key] = self._power(zeta, lambda_)
-        return self._cache[key]
-
-    def _power(self, zeta: float, lambda_: float) -> tf.Tensor:
-        if zeta == 1:
-            # Rounding can push |cos θ| past 1; a fractional power of that would be NaN.
-            half = 0.5 * (1.0 + lambda_ * self._cosines)
-            return tf.maximum(half, tf.zeros([], half.dtype))
-        if zeta == int(zeta):
-            value = self(int(zeta) // 2, lambda_) ** 2
-            return value * self(1, lambda_) if int(zeta) % 2 else value
-        value = self(1, lambda_)
-        tiny = tf.constant(np.finfo(value.dtype.as_numpy_dtype).tiny, value.dtype)
-        return tf.where(value > 0, tf.maximum(value, tiny) ** zeta, tf.zeros_like(value))
-
-
-def _contract(
-    angular: _AngularPowers, squares: tf.Tensor, weights: tf.Tensor, params: np.ndarray
-) -> tf.Tensor:
-    """Sums P exp(-η squares) weights over pairs of neighbours.
-
-    Args:
-        angular: the powers P [batch, atoms, pairs].
-        squares: [batch, atoms, pairs], Å².
-        weights: [batch, atoms, pairs of elements, pairs].
-        params: [[η, ζ, λ], ...].
-
-    Returns:
-        [batch, atoms, functions, pairs of elements].
-    """
-    etas_of: dict[tuple[float, float], list[int]] = {}
-    for i, (_, zeta, lambda_) in enumerate(params):
-        etas_of.setdefault((zeta, lambda_), []).append(i)
-    # Powers that go with the same η share one matrix product.
-    products: dict[tuple[float, ...], list[tuple[float, float]]] = {}
-    for key, members in etas_of.items():
-        products.setdefault(tuple(params[members, 0]), []).append(key)
-    elements, pairs = weights.shape[2], _size(weights, 3)
-    batch, atoms = _size(weights, 0), _size(weights, 1)
-    results, order = [], []
-    for etas, keys in products.items():
-        powers = tf.stack([angular(*key) for key in keys], axis=2)
-        eta = tf.constant(etas, squares.dtype)[:, None]
-        screened = tf.exp(-eta * squares[:, :, None])[:, :, :, None] * weights[:, :, None]
-        screened = tf.reshape(screened, [batch, atoms, len(etas) * elements, pairs])
-        summed = tf.matmul(powers, screened, transpose_b=True)
-        results.append(tf.reshape(summed, [batch, atoms, len(keys) * len(etas), elements]))
-        order += [i for key in keys for i in etas_of[key]]
-    result = tf.concat(results, axis=2)
-    if order == sorted(order):
-        return result
-    return tf.gather(result, np.argsort(order), axis=2)
 
 
 def _parameters(name: str, values: Any, columns: tuple[str, ...]) -> np.ndarray:

@@ -69,8 +69,9 @@ def check_structures(
             f"species are {', '.join(descriptor.species)}"
         )
     if not getattr(descriptor, "periodic", False):
-        for i, structure in enumerate(structures):
-            if structure.pbc.any():
-                raise ValueError(
-                    f"{name}[{i}] is periodic; the descriptor was made with periodic=False"
-                )
+        periodic = np.array([s.pbc for s in structures]).any(axis=1)
+        if periodic.any():
+            raise ValueError(
+                f"{name}[{periodic.argmax()}] is periodic; the descriptor was made with "
+                "periodic=False"
+            )

@@ -188,7 +188,7 @@ class EMT:
         if batch.neighbours is not None:
             return differentiated(self, batch)
         r, pairs = self._of_clusters(batch)
-        elements = self._elements(tf.transpose(batch.numbers), r.dtype)
+        elements = self._elements(_columns(batch.numbers), r.dtype)
         # Slopes of the pair terms over r; w' = slope w. Divided last: XLA fuses no division into
         # several sums, where it would do all of this again.
         slope = self._slope * (pairs.weight - 1.0)
@@ -206,7 +206,7 @@ class EMT:
         With the batch last all work, sums included, goes over contiguous numbers: under XLA three
         times faster than with the neighbours last.
         """
-        numbers = tf.transpose(batch.numbers)
+        numbers = _columns(batch.numbers)
         x, y, z = tf.unstack(tf.transpose(batch.positions, [2, 1, 0]), num=3)
         squared = (x - x[:, None]) ** 2 + (y - y[:, None]) ** 2 + (z - z[:, None]) ** 2
         real = numbers > 0
@@ -264,3 +264,8 @@ class EMT:
             by_density=tf.where(bound, -by_ds / (own.beta_eta2 * sigma1), zero),
             by_repulsion=own.half_v0,
         )
+
+
+def _columns(numbers: tf.Tensor) -> tf.Tensor:
+    """Transposes [batch, atoms] as floats: of integers oneDNN complains on standard error."""
+    return tf.cast(tf.transpose(tf.cast(numbers, tf.float32)), numbers.dtype)

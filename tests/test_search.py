@@ -1,0 +1,238 @@
+"""The search for one target: how it compares structures, and what must not matter to it."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import small
+import tensorflow as tf
+from ase.data import covalent_radii
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from tfgen import search
+from tfgen.fingerprint import Fingerprint
+from tfgen.search import Budget, Goal, _distinct, _Population, separation
+from tfgen.structures import StructureBatch
+
+PURE, ALLOY = np.full(5, 78), np.array([29, 29, 79, 79, 79])
+seeds = st.integers(0, 2**32 - 1)
+
+
+def spectrum(x: np.ndarray, numbers: np.ndarray) -> list[float]:
+    """Sorted distances of each two elements, by a loop."""
+    found = []
+    for a, b in itertools.combinations_with_replacement(sorted(set(numbers)), 2):
+        found += sorted(
+            np.linalg.norm(x[i] - x[j])
+            for i, j in itertools.combinations(range(len(x)), 2)
+            if sorted((numbers[i], numbers[j])) == [a, b]
+        )
+    return found
+
+
+class TestSeparation:
+    @pytest.mark.parametrize("numbers", [PURE, ALLOY, ALLOY[::-1]], ids=str)
+    def test_equals_the_loop(self, numbers):
+        x = 2.0 * np.random.default_rng(0).normal(size=[7, 5, 3])
+        wanted = [
+            max(
+                abs(a - b)
+                for a, b in zip(spectrum(x[0], numbers), spectrum(y, numbers), strict=True)
+            )
+            for y in x[1:]
+        ]
+        np.testing.assert_allclose(separation(x[0], x[1:], numbers), wanted, rtol=1e-12)
+
+    @given(seeds)
+    def test_does_not_see_motion_mirror_and_order(self, seed):
+        rng = np.random.default_rng(seed)
+        x, y = 2.0 * rng.normal(size=[2, 5, 3])
+        # Like atoms change places: the first two, the others among themselves.
+        order = np.concatenate([rng.permutation(2), 2 + rng.permutation(3)])
+        turned = Rotation.random(random_state=int(seed)).apply(x)[order] * [1, 1, -1] + [3, -1, 2]
+        there = separation(x, np.array([turned, y]), ALLOY)
+        assert there[0] < 1e-12
+        np.testing.assert_allclose(separation(turned, y[None], ALLOY), there[1], rtol=1e-9)
+
+    def test_tells_two_elements_apart(self):
+        x = 2.0 * np.random.default_rng(1).normal(size=[5, 3])
+        exchanged = x[[2, 1, 0, 3, 4]]
+        assert separation(x, exchanged[None], ALLOY)[0] > 0.1
+        assert separation(x, exchanged[None], PURE)[0] < 1e-12
+
+    def test_of_none_and_of_lone_atoms(self):
+        assert separation(np.zeros([5, 3]), np.zeros([0, 5, 3]), PURE).shape == (0,)
+        np.testing.assert_array_equal(
+            separation(np.zeros([1, 3]), np.ones([2, 1, 3]), PURE[:1]), [0.0, 0.0]
+        )
+
+
+@given(seeds, st.sampled_from([PURE, ALLOY]), st.integers(1, 6))
+def test_distinct_is_a_loop_over_the_sorted_candidates(seed, numbers, most):
+    rng = np.random.default_rng(seed)
+    kinds = 2.0 * rng.normal(size=[4, 5, 3])
+    positions = kinds[rng.integers(4, size=12)] + 0.02 * rng.normal(size=[12, 5, 3])
+    positions[rng.integers(12), 0, 0] = np.nan
+    loss = rng.choice([0.1, 0.2, 0.3, np.nan, np.inf], size=12)
+    found = _distinct(_Population(positions, loss, np.arange(12) % 2 == 0), numbers, 0.15, most)
+    wanted: list[int] = []
+    sound = [i for i in range(12) if np.isfinite(loss[i]) and np.isfinite(positions[i]).all()]
+    for i in sorted(sound, key=lambda i: loss[i])[: 4 * most]:
+        others = [spectrum(positions[j], numbers) for j in wanted]
+        own = spectrum(positions[i], numbers)
+        if all(np.abs(np.subtract(own, other)).max() >= 0.15 for other in others):
+            wanted.append(i)
+    wanted = wanted[:most]
+    np.testing.assert_array_equal(found.positions, positions[wanted])
+    np.testing.assert_array_equal(found.loss, loss[wanted])
+    np.testing.assert_array_equal(found.seen, np.array(wanted, int) % 2 == 0)
+
+
+@pytest.fixture
+def quick():
+    with small.quick_search():
+        yield
+
+
+def goal(**other) -> Goal:
+    """The fingerprint of a Pt5 cluster."""
+    target = small.fingerprint().create([small.structures()[0]])[0]
+    return Goal(
+        numbers=PURE,
+        target=target,
+        scale=np.linspace(0.5, 2.0, 12),
+        tolerance=1e-9,
+        starts=np.zeros([0, 5, 3]),
+        fixed=np.zeros(5, bool),
+        cell=np.zeros([3, 3]),
+        pbc=np.zeros(3, bool),
+        seed=(1, 2),
+    )._replace(**other)
+
+
+def run(goal_: Goal, rounds: int = 2, threads: int = 1, fingerprint: Fingerprint | None = None):
+    with ThreadPoolExecutor(threads) as pool:
+        return search.search(fingerprint or small.fingerprint(), goal_, Budget(rounds), pool)
+
+
+@pytest.mark.usefixtures("quick")
+class TestSearch:
+    def test_does_not_depend_on_the_number_of_threads(self):
+        one, two = run(goal()), run(goal(), threads=2)
+        np.testing.assert_array_equal(one.positions, two.positions)
+        np.testing.assert_array_equal(one.loss, two.loss)
+        assert one[2:-1] == two[2:-1]
+
+    def test_says_what_it_did(self):
+        calls = []
+        with ThreadPoolExecutor(1) as pool:
+            found = search.search(
+                small.fingerprint(), goal(), Budget(3), pool, lambda: calls.append(1)
+            )
+        assert len(calls) == found.rounds == 3
+        first = min(search.STARTS, search.STARTS * search.PROPOSALS // 3)
+        assert found.starts == first + 3 * search.CHILDREN
+        coarse = found.starts * search.DESCENT[0]
+        # Each of four generations shows one or two candidates, and may polish one, more than once.
+        least, most = search.WHOLE[0], 2 * search.WHOLE[0] + search.POLISH[0]
+        assert coarse + 4 * least <= found.steps <= coarse + 4 * most
+        assert found.seconds > 0
+        assert not found.repeated
+
+    def test_candidates_are_distinct_and_sorted(self):
+        found = run(goal(), rounds=4)
+        assert (np.diff(found.loss) >= 0).all()
+        for k in range(len(found.positions) - 1):
+            between = separation(found.positions[k], found.positions[k + 1 :], PURE)
+            assert (between >= search.SAME).all()
+
+    def test_loss_is_that_of_the_positions(self):
+        found = run(goal())
+        values = small.fingerprint()(
+            StructureBatch.of_clusters(
+                tf.constant(found.positions), tf.constant([PURE] * len(found.loss), tf.int32)
+            )
+        )
+        wanted = np.abs(values - goal().target) / goal().scale
+        np.testing.assert_allclose(found.loss, wanted.mean(axis=1), atol=1e-5)
+
+    def test_more_starts_than_it_descends(self):
+        starts = np.array([s.positions for s in small.structures()[1:30]])
+        found = run(goal(starts=starts), rounds=0)
+        assert found.starts == len(starts) > search.STARTS
+
+    def test_gradients_that_fail_somewhere(self):
+        """There a candidate is lost; the others find their way."""
+        fingerprint = Fingerprint(Fails(["Pt"], 5.0, 1.0), ("mean", "std"))
+        target = fingerprint.create([small.structures()[0]])[0]
+        assert np.isfinite(target).all()
+        found = run(goal(target=target, scale=np.ones(len(target))), fingerprint=fingerprint)
+        assert np.isfinite(found.positions).all()
+        assert np.isfinite(found.loss).all()
+        near = min(np.linalg.norm(x[0] - x[1]) for x in found.positions)
+        assert near > Fails.NEAREST
+
+    def test_gradients_that_fail_everywhere(self):
+        """Then nothing is found, but it ends."""
+        fingerprint = Fingerprint(NeverDifferentiable(["Pt"], 5.0, 1.0), ("mean", "std"))
+        target = fingerprint.create([small.structures()[0]])[0]
+        assert np.isfinite(target).all()
+        found = run(goal(target=target, scale=np.ones(len(target))), fingerprint=fingerprint)
+        assert found.rounds == 2
+        assert np.isfinite(found.positions).all()
+        assert len(found.loss) == 1
+
+    def test_cells_with_open_directions_are_filled_where_the_start_lies(self):
+        slab = np.array([[0, 0, 30.0], [2, 2, 30], [0, 2, 32], [2, 0, 32], [1, 1, 34]])
+        cell = np.diag([4.0, 4.0, 0.0])
+        own = goal(cell=cell, pbc=np.array([True, True, False]), starts=slab[None])
+        with ThreadPoolExecutor(1) as pool:
+            drawn = search._Search(small.fingerprint(), own, pool)._drawn(200)
+        assert drawn.shape == (200, 5, 3)
+        assert (drawn[..., :2] >= 0).all()
+        assert (drawn[..., :2] <= 4).all()
+        assert drawn[..., 2].min() == pytest.approx(30, abs=0.1)
+        assert drawn[..., 2].max() == pytest.approx(34, abs=0.1)
+
+    def test_moves_of_fixed_atoms(self):
+        """They stay; the others go, and come to lie at distances of bonds."""
+        start = np.array([s.positions for s in small.structures()[:1]])
+        fixed = np.array([True, False, True, False, False])
+        with ThreadPoolExecutor(1) as pool:
+            own = search._Search(small.fingerprint(), goal(starts=start, fixed=fixed), pool)
+            moved = own._moved(np.repeat(start, 300, axis=0))
+        np.testing.assert_array_equal(moved[:, fixed], np.repeat(start, 300, 0)[:, fixed])
+        changed = (moved != start).any(axis=2)
+        assert changed[:, ~fixed].any(axis=0).all()
+        alone = np.flatnonzero(changed.sum(axis=1) == 1)
+        assert len(alone) > 50  # relocated; rattles move all
+        for row in alone[:20]:
+            (one,) = np.flatnonzero(changed[row])
+            hosts = np.concatenate([np.delete(moved[row], one, axis=0), start[0][[one]]])
+            distances = np.linalg.norm(hosts - moved[row, one], axis=1)
+            assert np.abs(distances - 2 * covalent_radii[78]).min() < 1e-9
+
+
+class Fails(small.PairHistogram):
+    """Not finite where the first two atoms are close."""
+
+    NEAREST = 2.0
+
+    def __call__(self, batch):
+        squared = tf.reduce_sum((batch.positions[:, 0] - batch.positions[:, 1]) ** 2, axis=-1)
+        # log of a negative number is no number.
+        return super().__call__(batch) + 0.0 * tf.math.log(squared - 4.0)[:, None, None]
+
+
+class NeverDifferentiable(small.PairHistogram):
+    """The slip of a beginner: the root of an atom's distance from itself."""
+
+    def __call__(self, batch):
+        x = batch.positions
+        itself = tf.sqrt(tf.reduce_sum((x[:, :, None] - x[:, None]) ** 2, axis=-1))
+        return super().__call__(batch) + tf.reduce_sum(itself, axis=-1, keepdims=True)

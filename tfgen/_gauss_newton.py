@@ -1,0 +1,110 @@
+"""Gauss-Newton steps from a structure that nearly has a fingerprint to one that has it."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+from ase import Atoms
+
+from tfgen.fingerprint import Fingerprint
+from tfgen.structures import StructureBatch
+
+__all__ = ["refine"]
+
+ITERATIONS, TRIALS = 10, 5
+# First damping, as a share of the diagonal; longest step of an atom's coordinate, Å.
+DAMPING, LONGEST = 1e-6, 0.1
+# Where a solution is near the error falls ever faster: less than this in an iteration is in vain.
+GAIN = 0.8
+# Mean error (in units of `scale`) below which nothing is left to gain.
+EXACT = 1e-7
+# Derivatives computed at once.
+PIECE = 8
+
+
+def refine(
+    fingerprint: Fingerprint,
+    atoms: Atoms,
+    target: np.ndarray,
+    scale: np.ndarray,
+    fixed: np.ndarray | None = None,
+) -> Atoms:
+    """Moves atoms until the fingerprint fits exactly, or does not get there fast.
+
+    Solves F(x) = target by damped least squares in float64 (Levenberg 1944, Marquardt 1963,
+    DOI 10.1137/0111030), which converges quadratically where an exact solution is near. Features
+    that are largest or smallest values over atoms have kinks; the others are enough to lead.
+
+    Args:
+        fingerprint: of the structure.
+        atoms: where to begin; left unmodified.
+        target: [features].
+        scale: [features], units of the errors.
+        fixed: [atoms] bool, atoms that stay.
+
+    Returns:
+        A copy with new positions; never a worse fit of the features that are used.
+    """
+    atoms = atoms.copy()
+    free = np.ones(len(atoms), bool) if fixed is None else ~fixed
+    rows = fingerprint.smooth
+    if rows.sum() < 3 * len(atoms):
+        rows = np.ones(fingerprint.size, bool)
+    damping = DAMPING
+    error = _error(fingerprint, atoms, target, scale)[rows]
+    for _ in range(ITERATIONS):
+        if not np.isfinite(error).all() or np.abs(error).mean() < EXACT:
+            break
+        slope = _jacobian(fingerprint, atoms, free)[rows] / scale[rows, None]
+        if not np.isfinite(slope).all() or not slope.any():
+            break
+        normal, downhill = slope.T @ slope, -slope.T @ error
+        diagonal = np.diag(normal) + 1e-9 * np.trace(normal) / len(normal)
+        for _ in range(TRIALS):
+            step = np.linalg.solve(normal + np.diag(damping * diagonal), downhill)
+            step *= min(1.0, LONGEST / max(np.abs(step).max(), 1e-300))
+            moved = atoms.copy()
+            moved.positions[free] += step.reshape(-1, 3)
+            new = _error(fingerprint, moved, target, scale)[rows]
+            gain = np.linalg.norm(new) / np.linalg.norm(error)
+            if gain < 1.0:
+                atoms, error, damping = moved, new, max(0.1 * damping, 1e-12)
+                break
+            damping *= 30.0
+        if not gain < GAIN:
+            break
+    return atoms
+
+
+def _error(
+    fingerprint: Fingerprint, atoms: Atoms, target: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    return (fingerprint.create(atoms)[0] - target) / scale
+
+
+def _jacobian(fingerprint: Fingerprint, atoms: Atoms, free: np.ndarray) -> np.ndarray:
+    """Derivatives [features, 3 free atoms] of the fingerprint.
+
+    In float32, which is exact enough for a direction; errors are in float64.
+    """
+    columns = np.flatnonzero(np.repeat(free, 3))
+    tangents = np.zeros([-(-len(columns) // PIECE) * PIECE, 3 * len(atoms)])
+    tangents[np.arange(len(columns)), columns] = 1.0
+    reach = fingerprint.descriptor.r_cut
+    batch = StructureBatch.from_ase([atoms] * PIECE, r_cut=reach, dtype="float32")
+    forward = _forward(fingerprint)
+    pieces = tangents.reshape(-1, PIECE, len(atoms), 3)
+    slopes = [forward(batch, tf.constant(piece, tf.float32)).numpy() for piece in pieces]
+    return np.concatenate(slopes)[: len(columns)].T.astype(np.float64)
+
+
+@functools.lru_cache(maxsize=8)
+def _forward(fingerprint: Fingerprint) -> tf.types.experimental.PolymorphicFunction:
+    def derivative(batch: StructureBatch, tangents: tf.Tensor) -> tf.Tensor:
+        with tf.autodiff.ForwardAccumulator(batch.positions, tangents) as accumulator:
+            values = fingerprint(batch)
+        return accumulator.jvp(values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    return tf.function(derivative, reduce_retracing=True, autograph=False)

@@ -1,0 +1,501 @@
+"""Population search for the structures behind one fingerprint.
+
+A genetic search on the fingerprint itself: candidates are moved (atoms relocated, halves twisted or
+spliced, ...), the moves that bring the fingerprint nearest to the target are followed downhill, and
+the best distinct candidates live on. Where a descriptor has a cheap part (`coarse`), all this is
+done with the cheap part, and only the best candidates see the whole fingerprint.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from ase import Atoms
+from ase.data import covalent_radii
+from scipy.spatial.distance import pdist
+
+from tfgen._gauss_newton import refine
+from tfgen.datasets.moves import propose
+from tfgen.datasets.sampling import pack
+from tfgen.fingerprint import Fingerprint
+from tfgen.inversion import Inverter, Lattice, Moments, Problem
+from tfgen.structures import StructureBatch
+
+__all__ = ["Budget", "Found", "Goal", "search", "separation"]
+
+# All figures here as measured by `scripts/benchmark_inversion.py`; docs/inversion.md says what
+# each gives.
+# Candidates: of the first generation, of a round, and those that live on.
+STARTS, CHILDREN, POPULATION = 48, 24, 16
+# Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
+PROPOSALS = 15
+# Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
+# of one that may be it.
+DESCENT, WHOLE, POLISH = (60, 0.15), (80, 0.1), (300, 0.05)
+# Candidates of a round that are shown the whole fingerprint.
+PROMOTED = 2
+# Loss under which a candidate may be the structure sought, and is polished.
+PROMISING = 0.05
+# Losses, in tolerances, up to which Gauss-Newton steps may complete a structure.
+NEAR = 4.0
+# Rounds without progress, by the factor, after which a population is given up for a new one.
+PATIENCE, PROGRESS = 10, 0.99
+# Populations that end in the same best structure before the search believes it is the best of all.
+REPEATS = 3
+# Structures whose sorted distances differ by less, Å, are one.
+SAME = 0.15
+# Moves and their weights: relocations find most, the rest what they cannot.
+MOVES = ("relocate", "relocate", "relocate", "splice", "twist", "rattle")
+# Sizes of pieces that stay in a core's cache: triples (pairs) of atoms of all its structures, and
+# structures.
+TRIPLES_IN_CACHE, PAIRS_IN_CACHE, MOST_IN_PIECE = 16_000, 6_000, 8
+# Whether XLA compiles the descents of clusters, which takes seconds for each number of atoms.
+COMPILE = True
+# Steps between two looks for neighbours across cell borders, and what they may move meanwhile, Å.
+STEPS_BETWEEN_LISTS, SKIN = 10, 1.0
+
+
+class Goal(NamedTuple):
+    """What is sought.
+
+    Attributes:
+        numbers: [atoms], sorted atomic numbers.
+        target: [features], the fingerprint.
+        scale: [features], the unit of each feature's error.
+        tolerance: loss under which the goal is reached.
+        starts: [starts, atoms, 3], Å, structures to begin with; may be empty.
+        fixed: [atoms] bool, atoms that stay where the first start has them.
+        cell: [3, 3], Å, row vectors.
+        pbc: [3] bool.
+        seed: of all random draws.
+    """
+
+    numbers: np.ndarray
+    target: np.ndarray
+    scale: np.ndarray
+    tolerance: float
+    starts: np.ndarray
+    fixed: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    seed: tuple[int, ...]
+
+
+class Budget(NamedTuple):
+    """Where a search ends if it does not reach its goal.
+
+    Attributes:
+        rounds: generations after the first.
+        seconds: or time, whichever is used up first; None for no limit.
+    """
+
+    rounds: int
+    seconds: float | None = None
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        positions: [candidates, atoms, 3], Å, distinct, best first; at least one.
+        loss: [candidates], in float32.
+        starts: random starts and moves that were followed downhill.
+        steps: evaluations of the gradient.
+        rounds: generations after the first.
+        repeated: whether populations of their own ended in the same structure again and again.
+        seconds: time spent.
+    """
+
+    positions: np.ndarray
+    loss: np.ndarray
+    starts: int
+    steps: int
+    rounds: int
+    repeated: bool
+    seconds: float
+
+
+def search(
+    fingerprint: Fingerprint,
+    goal: Goal,
+    budget: Budget,
+    pool: Executor,
+    each_round: Callable[[], None] = lambda: None,
+) -> Found:
+    """Searches for structures whose fingerprint is the goal's.
+
+    The same goal and seed give the same result, however many threads `pool` has, unless time
+    runs out.
+
+    Args:
+        fingerprint: of the structures.
+        goal: what is sought.
+        budget: where to stop.
+        pool: threads that compute.
+        each_round: called after each round.
+    """
+    return _Search(fingerprint, goal, pool).run(budget, each_round)
+
+
+def separation(one: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """How far structures are from one, by sorted distances between atoms of each two elements.
+
+    Args:
+        one: [atoms, 3], Å.
+        others: [n, atoms, 3], Å.
+        numbers: [atoms].
+
+    Returns:
+        [n], the largest difference of two distances, Å. Mirror images are the same.
+    """
+    if len(others) == 0:
+        return np.zeros(0)
+    spectra = _spectra(np.concatenate([one[None], others]), numbers)
+    return np.abs(spectra[1:] - spectra[0]).max(axis=1, initial=0.0)
+
+
+@dataclass
+class _Population:
+    positions: np.ndarray
+    loss: np.ndarray
+    seen: np.ndarray  # whether a candidate was handed on
+
+    def joined(self, other: _Population) -> _Population:
+        return _Population(
+            np.concatenate([self.positions, other.positions]),
+            np.concatenate([self.loss, other.loss]),
+            np.concatenate([self.seen, other.seen]),
+        )
+
+    def rows(self, rows: np.ndarray) -> _Population:
+        return _Population(self.positions[rows], self.loss[rows], self.seen[rows])
+
+
+class _Search:
+    def __init__(self, fingerprint: Fingerprint, goal: Goal, pool: Executor) -> None:
+        self._fingerprint, self._goal = fingerprint, goal
+        self._periodic = bool(goal.pbc.any())
+        self._rng = np.random.default_rng(goal.seed)
+        self._whole = _Loss(_descents(fingerprint), goal, slice(None), pool)
+        coarse = fingerprint.coarse
+        self._coarse = self._whole
+        if coarse is not None:
+            self._coarse = _Loss(_descents(coarse[0]), goal, coarse[1], pool)
+        self._best: list[tuple[np.ndarray, float]] = []
+        self._rounds = self._starts = 0
+
+    def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:
+        began = time.perf_counter()
+        ends: list[np.ndarray] = []
+        given = self._goal.starts
+        # As they are: a descent may lead away from a start that fits already.
+        self._best = list(zip(given, self._whole.of(given).tolist(), strict=True))
+        repeated = done = False
+        while not done and not repeated:
+            population = self._first(given)
+            given = given[:0]
+            finished = self._hand_on(population)
+            best, idle = population.loss.min(initial=np.inf), 0
+            while True:
+                spent = time.perf_counter() - began
+                late = budget.seconds is not None and spent >= budget.seconds
+                done = self._reached() or self._rounds >= budget.rounds or late
+                if done or idle >= PATIENCE:
+                    break
+                population = self._next(population)
+                finished += self._hand_on(population)
+                self._rounds += 1
+                each_round()
+                idle += 1
+                if population.loss.min(initial=np.inf) < PROGRESS * best:
+                    best, idle = population.loss.min(), 0
+            if not done and finished:
+                end = min(finished, key=_loss_of)
+                if end[1] > self._goal.tolerance:
+                    end = self._follow(end[0], POLISH)
+                if np.isfinite(end[1]):
+                    again = separation(end[0], np.array(ends), self._goal.numbers) < SAME
+                    repeated = not self._periodic and again.sum() >= REPEATS - 1
+                    ends.append(end[0])
+        if self._reached():  # others in the population may have this fingerprint, too
+            self._hand_on(population)
+        positions, loss = self._result()
+        return Found(
+            positions=positions,
+            loss=loss,
+            starts=self._starts,
+            steps=self._whole.steps + (0 if self._coarse is self._whole else self._coarse.steps),
+            rounds=self._rounds,
+            repeated=repeated,
+            seconds=time.perf_counter() - began,
+        )
+
+    # --- Generations -----------------------------------------------------------------------
+
+    def _first(self, given: np.ndarray) -> _Population:
+        drawn = self._drawn(STARTS * PROPOSALS // 3)
+        best = np.argsort(self._coarse.of(drawn), kind="stable")[: max(0, STARTS - len(given))]
+        return self._descended(np.concatenate([given, drawn[best]]))
+
+    def _next(self, old: _Population) -> _Population:
+        if len(old.loss) == 0:  # not a single finite fingerprint to go on from
+            return self._first(self._goal.starts[:0])
+        count = CHILDREN * PROPOSALS
+        # Powers of the draw favour the best without forgetting the rest.
+        rows = (self._rng.random(count) ** 1.5 * len(old.loss)).astype(int)
+        moved = self._moved(old.positions[rows])
+        best = np.argsort(self._coarse.of(moved), kind="stable")[:CHILDREN]
+        return _distinct(old.joined(self._descended(moved[best])), self._goal.numbers)
+
+    def _descended(self, positions: np.ndarray) -> _Population:
+        self._starts += len(positions)
+        found, loss = self._coarse.descend(positions, *DESCENT)
+        new = _Population(found, loss, np.zeros(len(loss), bool))
+        return _distinct(new, self._goal.numbers)
+
+    def _hand_on(self, population: _Population) -> list[tuple[np.ndarray, float]]:
+        """Shows the best candidates that are new the whole fingerprint; returns what became."""
+        new = np.flatnonzero(~population.seen)[:PROMOTED]
+        if len(new) == 0:
+            return []
+        population.seen[new] = True
+        found, loss = self._whole.descend(population.positions[new], *WHOLE)
+        order = np.argsort(loss, kind="stable")
+        results = [(found[i], float(loss[i])) for i in order]
+        if np.isfinite(results[0][1]) and results[0][1] < PROMISING:
+            results[0] = self._follow(results[0][0], POLISH)
+            if results[0][1] <= NEAR * self._goal.tolerance:
+                results[0] = min(results[0], self._refined(results[0][0]), key=_loss_of)
+        self._best += results
+        self._best = sorted(self._best, key=_loss_of)[: 2 * POPULATION]
+        return results
+
+    def _follow(self, positions: np.ndarray, schedule: tuple[int, float]) -> tuple:
+        found, loss = self._whole.descend(positions[None], *schedule)
+        return found[0], float(loss[0])
+
+    def _refined(self, positions: np.ndarray) -> tuple[np.ndarray, float]:
+        goal = self._goal
+        held = self._held(positions)
+        atoms = Atoms(goal.numbers, positions=held, cell=goal.cell, pbc=goal.pbc)
+        better = refine(self._fingerprint, atoms, goal.target, goal.scale, goal.fixed).positions
+        return better, float(self._whole.of(better[None])[0])
+
+    def _reached(self) -> bool:
+        # The margin is for float32, which the search computes in and the verdict does not.
+        return bool(self._best) and self._best[0][1] <= 0.9 * self._goal.tolerance
+
+    def _result(self) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.array([x for x, _ in self._best]).reshape(-1, *self._shape())
+        loss = np.array([value for _, value in self._best])
+        found = _Population(positions, loss, np.zeros(len(loss), bool))
+        found = _distinct(found, self._goal.numbers)
+        if len(found.loss) == 0:  # not a single finite fingerprint
+            return self._drawn(1), np.array([np.inf])
+        return self._held(found.positions), found.loss  # not as float32 has them
+
+    # --- Random draws ----------------------------------------------------------------------
+
+    def _shape(self) -> tuple[int, int]:
+        return len(self._goal.numbers), 3
+
+    def _drawn(self, count: int) -> np.ndarray:
+        if self._periodic:
+            box = self._box()
+            x = self._rng.random([count, *self._shape()]) @ box
+            if len(self._goal.starts):  # a slab may lie anywhere along its open direction
+                low = (self._goal.starts[0] @ np.linalg.inv(box)).min(axis=0)
+                x += np.where(self._goal.pbc, 0.0, low) @ box
+        else:
+            x = np.asarray(pack(self._goal.numbers, count, self._rng))
+            if self._goal.fixed.any():
+                x += self._goal.starts[0].mean(axis=0)
+        return self._held(x)
+
+    def _box(self) -> np.ndarray:
+        """Cell vectors; along open directions the extent of the starts, or of a packing."""
+        goal = self._goal
+        size = 2.0 * (covalent_radii[goal.numbers] ** 3).sum() ** (1 / 3)
+        box = Atoms(cell=goal.cell, pbc=goal.pbc).cell.complete().array.copy()
+        for axis in np.flatnonzero(~goal.pbc):
+            extent = np.ptp(goal.starts[0], axis=0).max() if len(goal.starts) else size
+            extent = max(extent, 1.0)  # of a flat start
+            box[axis] *= extent / np.linalg.norm(box[axis])
+        return box
+
+    def _moved(self, x: np.ndarray) -> np.ndarray:
+        if self._periodic or self._goal.fixed.any():
+            return self._held(self._moved_in_place(x))
+        moves = list(MOVES)
+        if len(np.unique(self._goal.numbers)) > 1:
+            moves += ["exchange"] * 4
+        return propose(x, self._goal.numbers, len(x), self._rng, moves=moves, min_distance=0.75)
+
+    def _moved_in_place(self, x: np.ndarray) -> np.ndarray:
+        """Rattles, relocates or exchanges atoms; the frame stays, as what is fixed or periodic."""
+        rng, (n, atoms) = self._rng, x.shape[:2]
+        free = np.flatnonzero(~self._goal.fixed)
+        rows = np.arange(n)
+        rattled = x + rng.uniform(0.1, 0.5, [n, 1, 1]) * rng.normal(size=x.shape)
+        one = rng.choice(free, size=n)
+        host, other = rng.integers(atoms, size=n), rng.choice(free, size=n)
+        outward = rng.normal(size=[n, 3])
+        outward /= np.linalg.norm(outward, axis=1, keepdims=True)
+        radii = covalent_radii[self._goal.numbers]
+        relocated = x.copy()
+        relocated[rows, one] = x[rows, host] + outward * (radii[one] + radii[host])[:, None]
+        exchanged = x.copy()
+        exchanged[rows, one], exchanged[rows, other] = x[rows, other], x[rows, one]
+        numbers = self._goal.numbers
+        unlike = numbers[one] != numbers[other]
+        kind = rng.integers(3, size=[n])
+        kind[(kind == 2) & ~unlike] = 1
+        return np.choose(kind[:, None, None], [rattled, relocated, exchanged])
+
+    def _held(self, x: np.ndarray) -> np.ndarray:
+        if not self._goal.fixed.any():
+            return x
+        return np.where(self._goal.fixed[:, None], self._goal.starts[0], x)
+
+
+class _Loss:
+    """Losses of many structures against one goal, and descents along their gradient."""
+
+    def __init__(
+        self, descents: _Descents, goal: Goal, columns: slice | np.ndarray, pool: Executor
+    ) -> None:
+        self.steps = 0
+        self._goal, self._pool, self._descents = goal, pool, descents
+        self._problem = Problem(
+            tf.constant(goal.numbers[None], tf.int32),
+            tf.constant(goal.target[columns][None], tf.float32),
+            tf.constant(goal.scale[columns], tf.float32),
+        )
+        self._free = tf.constant(~goal.fixed[:, None], tf.float32)
+
+    def of(self, positions: np.ndarray) -> np.ndarray:
+        """[n, atoms, 3] -> [n]."""
+        return self.descend(positions, 0, 0.0)[1]
+
+    def descend(self, positions: np.ndarray, steps: int, rate: float) -> tuple:
+        """[n, atoms, 3] -> [n, atoms, 3], [n]."""
+        self.steps += steps * len(positions)
+        run = functools.partial(
+            self._descents.descend, self._goal, self._problem, self._free, steps, rate
+        )
+        return self._in_pieces(run, positions)
+
+    def _piece(self) -> int:
+        atoms = len(self._goal.numbers)
+        work = atoms**3 // 2 if self._descents.triples else atoms**2
+        limit = TRIPLES_IN_CACHE if self._descents.triples else PAIRS_IN_CACHE
+        return int(np.clip(limit // work, 1, MOST_IN_PIECE))
+
+    def _in_pieces(self, run: Callable, positions: np.ndarray) -> tuple:
+        size = self._piece()
+
+        def one(start: int) -> tuple:
+            part = positions[start : start + size]
+            # One shape only is compiled: repeats of the last structure fill up the last piece.
+            full = np.pad(part, ((0, size - len(part)), (0, 0), (0, 0)), mode="edge")
+            return tuple(result[: len(part)] for result in run(full))
+
+        if len(positions) == 0:
+            return positions, np.zeros(0)
+        parts = list(self._pool.map(one, range(0, len(positions), size)))
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+class _Descents:
+    """The compiled functions of a fingerprint."""
+
+    def __init__(self, fingerprint: Fingerprint) -> None:
+        self._inverter = Inverter(fingerprint)
+        self._reach = fingerprint.descriptor.r_cut + SKIN
+        self.triples = fingerprint.triples
+        follow = self._inverter.follow
+        self._follow = tf.function(follow, jit_compile=COMPILE, autograph=False)
+        # Lengths of neighbour lists change all the time: XLA would compile without end.
+        self._follow_periodic = tf.function(follow, reduce_retracing=True, autograph=False)
+
+    def descend(
+        self,
+        goal: Goal,
+        problem: Problem,
+        free: tf.Tensor,
+        steps: int,
+        rate: float,
+        positions: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        x = tf.constant(positions, tf.float32)
+        moments = Moments.at_start(x)
+        if not goal.pbc.any():
+            schedule = tf.constant([0.0, steps, steps, rate])
+            x, _, loss = self._follow(x, problem, moments, schedule, free)
+            return x.numpy().astype(np.float64), loss.numpy()
+        # The last part has no steps: it sees the neighbours of where the descent ends.
+        for start in [*range(0, steps, STEPS_BETWEEN_LISTS), steps]:
+            stop = min(start + STEPS_BETWEEN_LISTS, steps)
+            schedule = tf.constant([start, stop, steps, rate], tf.float32)
+            lattice = self._lattice(goal, x.numpy())
+            x, moments, loss = self._follow_periodic(x, problem, moments, schedule, free, lattice)
+        return x.numpy().astype(np.float64), loss.numpy()
+
+    def _lattice(self, goal: Goal, positions: np.ndarray) -> Lattice:
+        finite = np.nan_to_num(positions, posinf=0.0, neginf=0.0)
+        structures = [
+            Atoms(goal.numbers, positions=x, cell=goal.cell, pbc=goal.pbc) for x in finite
+        ]
+        batch = StructureBatch.from_ase(structures, r_cut=self._reach, dtype="float32")
+        return Lattice(batch.cell, batch.pbc, batch.neighbours)
+
+
+def _loss_of(candidate: tuple[np.ndarray, float]) -> float:
+    return candidate[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _descents(fingerprint: Fingerprint) -> _Descents:
+    """Compiled once per fingerprint (and by TensorFlow, per shape)."""
+    return _Descents(fingerprint)
+
+
+def _spectra(positions: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Distances of [n, atoms, 3], sorted within each pair of elements: [n, pairs of atoms]."""
+    numbers = np.asarray(numbers)
+    i, j = np.triu_indices(len(numbers), 1)
+    low, high = np.minimum(numbers[i], numbers[j]), np.maximum(numbers[i], numbers[j])
+    kinds = 1000 * low + high
+    order = np.argsort(kinds, kind="stable")
+    distances = np.array([pdist(x) for x in positions])[:, order]
+    for kind in np.unique(kinds):
+        columns = np.flatnonzero(kinds[order] == kind)
+        distances[:, columns] = np.sort(distances[:, columns], axis=1)
+    return distances
+
+
+def _distinct(
+    found: _Population, numbers: np.ndarray, same: float = SAME, most: int = POPULATION
+) -> _Population:
+    """The best distinct candidates, best first.
+
+    Diversity matters more than rank: a population of copies of one wrong structure finds nothing.
+    """
+    finite = np.isfinite(found.loss) & np.isfinite(found.positions).all(axis=(1, 2))
+    order = np.argsort(np.where(finite, found.loss, np.inf), kind="stable")[: finite.sum()]
+    order = order[: 4 * most]
+    spectra = _spectra(found.positions[order], numbers) if len(order) else np.zeros([0, 0])
+    kept: list[int] = []
+    for place in range(len(order)):
+        if (np.abs(spectra[kept] - spectra[place]).max(axis=1, initial=0.0) >= same).all():
+            kept.append(place)
+        if len(kept) == most:
+            break
+    return found.rows(order[kept])
