@@ -350,3 +350,61 @@ class TestConfiguration:
         del config[name]
         with pytest.raises(ValueError, match=f"malformed fingerprint configuration: '{name}'"):
             Fingerprint.from_config(config)
+
+
+class TestParts:
+    """What a search asks for: cheap parts, and features without kinks."""
+
+    @pytest.mark.parametrize("per_species", [False, True])
+    def test_coarse_is_part_of_the_whole(self, per_species):
+        acsf = ACSF(["Cu", "Au"], R_CUT, g3_params=[0.7], **FUNCTIONS)
+        whole = Fingerprint(acsf, EVERY_POOLING, per_species)
+        coarse, places = whole.coarse
+        assert not coarse.triples
+        assert whole.triples
+        assert len(places) == coarse.size < whole.size
+        structures = [cluster(["Cu", "Au"], n, n) for n in (4, 5)]
+        np.testing.assert_allclose(
+            coarse.create(structures), whole.create(structures)[:, places], rtol=1e-12, atol=1e-14
+        )
+        # All that is left out depends on triples: it is nothing for two atoms.
+        rest = np.setdiff1d(np.arange(whole.size), places)
+        assert not whole.create([cluster(["Cu", "Au"], 2, 0)])[:, rest].any()
+
+    @pytest.mark.parametrize(
+        "functions",
+        [{"g1": True}, {"g1": False, "g5_params": [[0.1, 2, 1]]}],
+        ids=["pairs only", "triples only"],
+    )
+    def test_without_a_cheap_part(self, functions):
+        acsf = ACSF(["Pt"], R_CUT, **functions)
+        assert acsf.coarse() is None
+        assert Fingerprint(acsf, ("mean",)).coarse is None
+        assert acsf.triples is Fingerprint(acsf, ("mean",)).triples is ("g5_params" in functions)
+
+    def test_coarse_acsf_is_the_first_features_of_each_atom(self):
+        acsf = ACSF(["Cu", "Au"], R_CUT, periodic=True, **FUNCTIONS)
+        coarse = acsf.coarse()
+        crystal = bulk("Cu", cubic=True)
+        crystal.symbols[0] = "Au"
+        for atoms in (cluster(["Cu", "Au"], 5, 1), crystal):
+            found, wanted = coarse.create(atoms), acsf.create(atoms)
+            assert found.shape == (len(atoms), 2 * (1 + 2))
+            np.testing.assert_allclose(found, wanted[:, : coarse.size], rtol=1e-12)
+        assert coarse.periodic
+        assert coarse.coarse() is None
+
+    def test_of_a_descriptor_of_ones_own(self):
+        own = Fingerprint(Distances(["Pt"], [2.0, 3.0]), ("mean",))
+        assert own.coarse is None
+        assert own.triples  # unless it says otherwise
+
+    @pytest.mark.parametrize("per_species", [False, True])
+    def test_smooth_are_those_that_are_neither_largest_nor_smallest(self, per_species):
+        acsf = ACSF(["Cu", "Au"], R_CUT, **FUNCTIONS)
+        whole = Fingerprint(acsf, ("max", "mean", "min", "std"), per_species)
+        size = acsf.size
+        block = [False] * size + [True] * size + [False] * size + [True] * size
+        np.testing.assert_array_equal(whole.smooth, block * (2 if per_species else 1))
+        assert whole.smooth.dtype == bool
+        assert len(whole.smooth) == whole.size

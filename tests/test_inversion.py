@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from ase import Atoms
+from ase.build import bulk
 from ase.cluster import Octahedron
 from ase.data import covalent_radii
 from hypothesis import given
@@ -16,6 +18,8 @@ from tfgen.fingerprint import Fingerprint
 from tfgen.inversion import (
     PACKING_FRACTION,
     Inverter,
+    Lattice,
+    Moments,
     Pool,
     Problem,
     _rank_in_element,
@@ -24,6 +28,7 @@ from tfgen.inversion import (
     propose,
     select,
 )
+from tfgen.structures import StructureBatch
 
 PURE = [78] * 6
 ALLOY = [29, 29, 79, 79, 79, 79]
@@ -319,3 +324,78 @@ class TestDescent:
         ):
             np.testing.assert_array_equal(found, again)
         assert np.abs(search(SEED + 7)[0].loss - first.loss).max() > 0
+
+
+@pytest.fixture(scope="module")
+def one(problem):
+    """The first target, and three structures near it."""
+    problem, positions = problem
+    one = problem._replace(numbers=problem.numbers[:1], targets=problem.targets[:1])
+    noise = np.random.default_rng(0).normal(size=[3, *positions.shape[1:]])
+    return one, positions[:1] + 0.3 * tf.constant(noise, tf.float32)
+
+
+class TestFollow:
+    """Descents towards one target, in parts."""
+
+    def test_parts_are_the_whole(self, inverter, one):
+        problem, start = one
+        free = tf.ones([6, 1])
+
+        def part(x, moments, first, stop):
+            schedule = tf.constant([first, stop, 12.0, 0.1])
+            return inverter.follow(x, problem, moments, schedule, free)
+
+        whole, _, loss = part(start, Moments.at_start(start), 0.0, 12.0)
+        x, moments = start, Moments.at_start(start)
+        for first in (0.0, 4.0, 8.0):
+            x, moments, final = part(x, moments, first, first + 4.0)
+        np.testing.assert_allclose(x, whole, atol=1e-4)
+        np.testing.assert_allclose(final, loss, atol=1e-4)
+        before = part(start, Moments.at_start(start), 0.0, 0.0)[2]
+        assert (final.numpy() < before.numpy()).all()
+
+    def test_without_steps_gives_the_loss(self, inverter, one):
+        """L1 on scaled features, by a loop over structures."""
+        problem, start = one
+        x, _, loss = inverter.follow(
+            start, problem, Moments.at_start(start), tf.zeros([4]), tf.ones([6, 1])
+        )
+        np.testing.assert_array_equal(x, start)
+        for structure, found in zip(start.numpy(), loss.numpy(), strict=True):
+            values = inverter.fingerprint.create(Atoms(ALLOY, positions=structure))[0]
+            wanted = np.mean(np.abs(values - problem.targets[0]) / problem.scale)
+            assert found == pytest.approx(wanted, rel=1e-4)
+
+    def test_moves_free_atoms_only(self, inverter, one):
+        problem, start = one
+        free = tf.constant([[1.0], [0.0], [1.0], [0.0], [0.0], [1.0]])
+        schedule = tf.constant([0.0, 5.0, 5.0, 0.1])
+        x, _, _ = inverter.follow(start, problem, Moments.at_start(start), schedule, free)
+        moved = (x != start).numpy().any(axis=2)
+        np.testing.assert_array_equal(moved, np.tile(free[:, 0] > 0, [3, 1]))
+
+    def test_sees_across_the_borders_of_a_cell(self):
+        acsf = ACSF(["Pt"], 4.0, g2_params=[[1.0, 2.5]], g5_params=[[0.1, 2, 1]], periodic=True)
+        fingerprint = Fingerprint(acsf, ("mean", "std"))
+        crystal = bulk("Pt", cubic=True)
+        crystal.rattle(0.2, seed=1)
+        target = fingerprint.create([bulk("Pt", cubic=True)])
+        batch = StructureBatch.from_ase([crystal], r_cut=5.0, dtype="float32")
+        problem = Problem(batch.numbers, tf.constant(target, tf.float32), tf.ones(target.shape[1]))
+        lattice = Lattice(batch.cell, batch.pbc, batch.neighbours)
+
+        def after(steps):
+            schedule = tf.constant([0.0, steps, steps, 0.05])
+            x = batch.positions
+            return Inverter(fingerprint).follow(
+                x, problem, Moments.at_start(x), schedule, tf.ones([4, 1]), lattice
+            )
+
+        wanted = np.abs(fingerprint.create([crystal]) - target).mean()
+        assert float(after(0.0)[2][0]) == pytest.approx(wanted, rel=1e-4)
+        x, _, loss = after(20.0)
+        crystal.positions = x[0]
+        found = np.abs(fingerprint.create([crystal]) - target).mean()
+        assert float(loss[0]) == pytest.approx(found, rel=1e-3)
+        assert found < 0.5 * wanted

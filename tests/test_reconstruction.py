@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +21,14 @@ from ase.cluster import Decahedron, Icosahedron, Octahedron
 from tfgen import reconstruction, search
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprint import Fingerprint
-from tfgen.reconstruction import CONVERGED, TOLERANCE, reconstruct, status_of
+from tfgen.reconstruction import (
+    CONVERGED,
+    NOT_CONVERGED,
+    TOLERANCE,
+    ReconstructionResult,
+    reconstruct,
+    status_of,
+)
 from tfgen.search import Found
 from tfgen.similarity import deviations
 
@@ -148,7 +163,7 @@ class TestKnownShapes:
         self.find([Atoms(s.numbers, positions=s.positions) for s in solids])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def uncompiled():
     """The real search, where compilation would take longer."""
     with pytest.MonkeyPatch.context() as patch:
@@ -225,16 +240,47 @@ class TestStarts:
 
 
 @pytest.mark.usefixtures("uncompiled")
+class TestAmbiguous:
+    def test_a_weak_fingerprint_is_ambiguous(self):
+        """Mean numbers of neighbours, those too near among them, say little about the shape."""
+        acsf = ACSF(["Pt"], 3.5, g2_params=[[2.0, 1.2], [2.0, 2.6]], g1=False)
+        fingerprint = Fingerprint(acsf, ("mean",))
+        target = fingerprint.create([small.structures()[0]])
+        result = reconstruct(fingerprint, target, "Pt5", max_rounds=20)
+        (status,), (candidates,), (losses,) = (
+            result.status,
+            result.candidates,
+            result.candidate_losses,
+        )
+        assert (
+            status
+            == f"ambiguous: {len(candidates)} different structures found with this fingerprint"
+        )
+        assert len(candidates) > 1
+        assert losses[0] == result.loss[0]
+        assert (losses <= TOLERANCE).all()
+        for one, other in itertools.combinations(candidates, 2):
+            assert deviations([one], [other])[0] > SAME
+
+
+@pytest.mark.usefixtures("uncompiled")
 class TestPeriodic:
-    @pytest.mark.parametrize("open_", [False, True], ids=["crystal", "slab"])
-    def test_finds_what_has_the_fingerprint(self, open_):
+    @pytest.mark.parametrize(
+        ("n", "open_"),
+        [
+            pytest.param(4, False, marks=pytest.mark.slow, id="crystal"),
+            pytest.param(2, True, id="slab"),
+        ],
+    )
+    def test_finds_what_has_the_fingerprint(self, n, open_, monkeypatch):
+        monkeypatch.setattr(search, "STARTS", 12)
         cell = [[4.1, 0.0, 0.0], [0.3, 3.9, 0.0], [0.0, 0.2, 4.2]]
         fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
         shifts = 0.05 * np.random.default_rng(3).normal(size=[4, 3])
         pbc = [True, True, not open_]
-        atoms = Atoms("Pt4", positions=(fcc + shifts) @ cell, cell=cell, pbc=pbc)
+        atoms = Atoms("Pt4", positions=(fcc + shifts) @ cell, cell=cell, pbc=pbc)[:n]
         target = of_crystals().create([atoms])
-        result = reconstruct(of_crystals(), target, "Pt4", cell=cell, pbc=pbc)
+        result = reconstruct(of_crystals(), target, f"Pt{n}", cell=cell, pbc=pbc)
         assert result.status[0] == CONVERGED
         assert result.loss[0] <= TOLERANCE
         for found in result.candidates[0]:
@@ -263,7 +309,7 @@ class TestPeriodic:
         assert len(result.candidates[0]) == 1
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def quick():
     with small.quick_search():
         yield
@@ -276,6 +322,53 @@ def targets():
 
 
 FORMULAS = ["Pt5", "Pt6", "Pt5", "Pt6"]
+
+
+def same_results(one: ReconstructionResult, other: ReconstructionResult) -> None:
+    np.testing.assert_array_equal(one.loss, other.loss)
+    assert one.status == other.status
+    for name in ("starts", "steps", "rounds"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for a, b in zip(one.candidates, other.candidates, strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x.positions, y.positions)
+
+
+@pytest.mark.slow
+def test_processes_give_the_same(targets):
+    """They search as it is, with the real constants."""
+    own = reconstruct(small.fingerprint(), targets[::2], "Pt5", max_rounds=1)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        other = reconstruct(
+            small.fingerprint(), targets[::2], "Pt5", max_rounds=1, executor=executor
+        )
+    assert own.status == other.status
+    np.testing.assert_array_equal(own.steps, other.steps)
+    # Up to what float64 leaves when it ends its last steps.
+    np.testing.assert_allclose(own.loss, other.loss, atol=1e-6)
+    assert deviations(own.structures, other.structures).max() < 1e-4
+
+
+@pytest.mark.usefixtures("quick")
+def test_tasks_of_an_executor_share_what_is_compiled(targets, monkeypatch):
+    """Each brings a copy of the fingerprint."""
+    made = []
+    real = search._Descents
+
+    def counted(fingerprint):
+        made.append(fingerprint)
+        return real(fingerprint)
+
+    monkeypatch.setattr(search, "_descents", functools.cache(counted))
+    monkeypatch.setattr(reconstruction, "_FIRST", {})
+
+    class Pickles(ThreadPoolExecutor):
+        def submit(self, function, *arguments):
+            return super().submit(function, *pickle.loads(pickle.dumps(arguments)))
+
+    with Pickles(1) as executor:
+        reconstruct(small.fingerprint(), targets, FORMULAS, max_rounds=0, executor=executor)
+    assert len(made) == 2  # the whole, and its coarse part
 
 
 @pytest.mark.usefixtures("quick")
@@ -372,6 +465,95 @@ class TestResult:
         result = reconstruct(fingerprint, target, "Pt4", max_rounds=2, tolerance=0.01)
         assert result.status == [CONVERGED]
         assert deviations(result.structures, [tetrahedron()])[0] < 0.1
+
+    def test_a_target_given_twice(self, targets):
+        """Is searched for twice, by draws of its own."""
+        twice = np.concatenate([targets[:1], targets[:1]])
+        result = reconstruct(small.fingerprint(), twice, "Pt5", max_rounds=0)
+        alone = reconstruct(small.fingerprint(), targets[:1], "Pt5", max_rounds=0)
+        assert result.loss[0] == alone.loss[0] != result.loss[1]
+
+    @pytest.mark.parametrize("dtype", [np.float32, object, list], ids=str)
+    def test_targets_of_any_type(self, targets, dtype):
+        exact = targets[:1].astype(np.float32).astype(float)
+        given = exact.tolist() if dtype is list else exact.astype(dtype)
+        losses = [
+            reconstruct(small.fingerprint(), t, np.array(["Pt5"]), max_rounds=0).loss
+            for t in (exact, given)
+        ]
+        np.testing.assert_array_equal(*losses)
+
+    def test_time_runs_out(self, targets):
+        began = time.perf_counter()
+        result = reconstruct(
+            small.fingerprint(),
+            targets,
+            FORMULAS,
+            max_rounds=10**9,
+            tolerance=1e-12,
+            time_limit=1e-3,
+        )
+        assert time.perf_counter() - began < 30
+        assert result.status == [NOT_CONVERGED] * 4
+        np.testing.assert_array_equal(result.rounds, 0)
+
+    def test_an_executor_gives_the_same(self, targets):
+        own = reconstruct(small.fingerprint(), targets, FORMULAS, max_rounds=2)
+        with ThreadPoolExecutor(2) as executor:
+            other = reconstruct(
+                small.fingerprint(), targets, FORMULAS, max_rounds=2, executor=executor
+            )
+        same_results(own, other)
+
+    def test_what_fails_elsewhere_fails_here(self, targets, monkeypatch):
+        def fail(*_):
+            raise OSError("the disk is full")
+
+        monkeypatch.setattr(reconstruction, "search", fail)
+        with pytest.raises(OSError, match="the disk is full"):
+            reconstruct(small.fingerprint(), targets, FORMULAS)
+        with ThreadPoolExecutor(2) as executor, pytest.raises(OSError, match="the disk is full"):
+            reconstruct(small.fingerprint(), targets, FORMULAS, executor=executor)
+
+    def test_an_interruption_leaves_no_threads(self, targets, monkeypatch):
+        """Ctrl-C, while searches without end are running."""
+        before = threading.active_count()
+        proceed = search._Search._next
+
+        def interrupted(self, old):
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.setattr(search._Search, "_next", proceed)
+            return proceed(self, old)
+
+        monkeypatch.setattr(search._Search, "_next", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reconstruct(small.fingerprint(), targets, FORMULAS, max_rounds=10**9, tolerance=1e-12)
+        assert threading.active_count() == before
+
+    def test_between_two_structures_there_is_nothing(self, monkeypatch):
+        """Half of one fingerprint and half of another is no structure's."""
+        for name, value in {
+            "PATIENCE": 3,
+            "STARTS": 12,
+            "PROPOSALS": 3,
+            "WHOLE": (60, 0.1),
+        }.items():
+            monkeypatch.setattr(search, name, value)
+        triangles = [
+            Atoms("Pt3", positions=edge * np.array([[0, 0, 0], [1, 0, 0], [0.5, np.sqrt(0.75), 0]]))
+            for edge in (2.5, 2.9)
+        ]
+        target = small.fingerprint().create(triangles).mean(axis=0, keepdims=True)
+        result = reconstruct(small.fingerprint(), target, "Pt3", max_rounds=200)
+        again = (
+            f"unreachable: the best structure, found again and again, has loss {result.loss[0]:.2g}"
+        )
+        assert result.status == [again]
+        assert result.rounds[0] < 200
+        # The best compromise is a triangle between the two.
+        edges = result.structures[0].get_all_distances()[np.triu_indices(3, 1)]
+        assert (edges > 2.5).all()
+        assert (edges < 2.9).all()
 
     def test_two_atoms(self):
         pair = Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2.5]])

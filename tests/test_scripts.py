@@ -85,3 +85,10 @@ def test_compare_fingerprints():
     arguments = ("Pt5", "--only", "default", "--targets", 2, "--starts", 2, "--steps", 3)
     table = run("compare_fingerprints.py", *arguments, "--packings", 60)
     assert re.search(r"^default +205 ", table, re.MULTILINE)
+
+
+def test_benchmark_inversion():
+    arguments = ("Pt3", "--targets", 1, "--preset", "default", "--max-rounds", 2)
+    heading, row = run("benchmark_inversion.py", *arguments).splitlines()
+    assert heading.split()[:3] == ["formula", "preset", "targets"]
+    assert row.split()[:6] == ["Pt3", "default", "1", "100%", "100%", "100%"]

@@ -13,11 +13,11 @@ from tfgen.structures import StructureBatch
 
 __all__ = ["refine"]
 
-ITERATIONS, TRIALS = 10, 5
-# First damping, as a share of the diagonal; longest step of an atom's coordinate, Å.
-DAMPING, LONGEST = 1e-6, 0.1
-# Where a solution is near the error falls ever faster: less than this in an iteration is in vain.
-GAIN = 0.8
+ITERATIONS, TRIALS = 20, 6
+# First damping, as a share of the mean diagonal; longest step of an atom's coordinate, Å.
+DAMPING, LONGEST = 1e-3, 0.15
+# Factor by which an iteration has to lower the error, or the rest would be in vain.
+GAIN = 0.97
 # Mean error (in units of `scale`) below which nothing is left to gain.
 EXACT = 1e-7
 # Derivatives computed at once.
@@ -61,18 +61,20 @@ def refine(
         if not np.isfinite(slope).all() or not slope.any():
             break
         normal, downhill = slope.T @ slope, -slope.T @ error
-        diagonal = np.diag(normal) + 1e-9 * np.trace(normal) / len(normal)
+        # The same for all directions: where there are hardly more features than coordinates, many
+        # directions hardly matter, and must not run away.
+        unit = np.eye(len(normal)) * np.trace(normal) / len(normal)
         for _ in range(TRIALS):
-            step = np.linalg.solve(normal + np.diag(damping * diagonal), downhill)
+            step = np.linalg.solve(normal + damping * unit, downhill)
             step *= min(1.0, LONGEST / max(np.abs(step).max(), 1e-300))
             moved = atoms.copy()
             moved.positions[free] += step.reshape(-1, 3)
             new = _error(fingerprint, moved, target, scale)[rows]
             gain = np.linalg.norm(new) / np.linalg.norm(error)
             if gain < 1.0:
-                atoms, error, damping = moved, new, max(0.1 * damping, 1e-12)
+                atoms, error, damping = moved, new, max(0.2 * damping, 1e-12)
                 break
-            damping *= 30.0
+            damping *= 5.0
         if not gain < GAIN:
             break
     return atoms
@@ -94,14 +96,16 @@ def _jacobian(fingerprint: Fingerprint, atoms: Atoms, free: np.ndarray) -> np.nd
     tangents[np.arange(len(columns)), columns] = 1.0
     reach = fingerprint.descriptor.r_cut
     batch = StructureBatch.from_ase([atoms] * PIECE, r_cut=reach, dtype="float32")
-    forward = _forward(fingerprint)
+    forward = _forward(fingerprint, len(atoms))
     pieces = tangents.reshape(-1, PIECE, len(atoms), 3)
     slopes = [forward(batch, tf.constant(piece, tf.float32)).numpy() for piece in pieces]
     return np.concatenate(slopes)[: len(columns)].T.astype(np.float64)
 
 
-@functools.lru_cache(maxsize=8)
-def _forward(fingerprint: Fingerprint) -> tf.types.experimental.PolymorphicFunction:
+@functools.lru_cache(maxsize=32)
+def _forward(fingerprint: Fingerprint, _atoms: int) -> tf.types.experimental.PolymorphicFunction:
+    """One graph for each number of atoms: what was computed before must not change the sums."""
+
     def derivative(batch: StructureBatch, tangents: tf.Tensor) -> tf.Tensor:
         with tf.autodiff.ForwardAccumulator(batch.positions, tangents) as accumulator:
             values = fingerprint(batch)

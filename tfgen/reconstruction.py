@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import zlib
 from collections import Counter
@@ -38,6 +39,8 @@ TOLERANCE = 0.002
 MAX_ROUNDS = 100
 # A best loss above this is further off than structures are from one another.
 FAR = 0.5
+# In a process of an executor's: fingerprints, by descriptor and configuration.
+_FIRST: dict[tuple[type, str], Fingerprint] = {}
 # Packings whose fingerprints give the scale when the caller has none.
 SCALE_SAMPLE = 256
 # Targets and scales beyond this (or its inverse) are slips, and out of range of float32.
@@ -380,6 +383,9 @@ def _everywhere(
 
 def _alone(fingerprint: Fingerprint, goal: Goal, budget: Budget) -> Found:
     """One goal, in a process of an executor's."""
+    # Each task brings a copy: what is compiled for the first serves all that are like it.
+    config = json.dumps(fingerprint.get_config(), sort_keys=True)
+    fingerprint = _FIRST.setdefault((type(fingerprint.descriptor), config), fingerprint)
     with ThreadPoolExecutor(threads()) as pool:
         return search(fingerprint, goal, budget, pool)
 

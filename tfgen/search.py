@@ -41,10 +41,12 @@ PROPOSALS = 15
 DESCENT, WHOLE, POLISH = (60, 0.15), (80, 0.1), (300, 0.05)
 # Candidates of a round that are shown the whole fingerprint.
 PROMOTED = 2
+# Candidates besides the best that may turn out to have the same fingerprint.
+RIVALS = 3
 # Loss under which a candidate may be the structure sought, and is polished.
 PROMISING = 0.05
 # Losses, in tolerances, up to which Gauss-Newton steps may complete a structure.
-NEAR = 4.0
+NEAR = 5.0
 # Rounds without progress, by the factor, after which a population is given up for a new one.
 PATIENCE, PROGRESS = 10, 0.99
 # Populations that end in the same best structure before the search believes it is the best of all.
@@ -189,6 +191,7 @@ class _Search:
         if coarse is not None:
             self._coarse = _Loss(_descents(coarse[0]), goal, coarse[1], pool)
         self._best: list[tuple[np.ndarray, float]] = []
+        self._tried: list[tuple[np.ndarray, float]] = []
         self._rounds = self._starts = 0
 
     def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:
@@ -226,6 +229,7 @@ class _Search:
                     ends.append(end[0])
         if self._reached():  # others in the population may have this fingerprint, too
             self._hand_on(population)
+            self._finish_rivals()
         positions, loss = self._result()
         return Found(
             positions=positions,
@@ -271,15 +275,33 @@ class _Search:
         results = [(found[i], float(loss[i])) for i in order]
         if np.isfinite(results[0][1]) and results[0][1] < PROMISING:
             results[0] = self._follow(results[0][0], POLISH)
-            if results[0][1] <= NEAR * self._goal.tolerance:
+            if results[0][1] <= NEAR * self._goal.tolerance and self._worth_a_try(results[0]):
                 results[0] = min(results[0], self._refined(results[0][0]), key=_loss_of)
         self._best += results
         self._best = sorted(self._best, key=_loss_of)[: 2 * POPULATION]
         return results
 
+    def _finish_rivals(self) -> None:
+        """Polishes others that nearly fit: only then it shows whether they have the fingerprint."""
+        others, loss = (found[1:] for found in self._result())
+        near = np.flatnonzero(loss <= NEAR * self._goal.tolerance)[:RIVALS]
+        if len(near) == 0:
+            return
+        found, loss = self._whole.descend(others[near], *POLISH)
+        reached = np.flatnonzero(loss <= 2.0 * self._goal.tolerance)
+        self._best += [self._refined(found[i]) for i in reached]
+        self._best = sorted(self._best, key=_loss_of)
+
     def _follow(self, positions: np.ndarray, schedule: tuple[int, float]) -> tuple:
         found, loss = self._whole.descend(positions[None], *schedule)
         return found[0], float(loss[0])
+
+    def _worth_a_try(self, candidate: tuple[np.ndarray, float]) -> bool:
+        """Whether none like it was completed in vain before; costs as much as some rounds."""
+        tried = [x for x, value in self._tried if candidate[1] > 0.8 * value]
+        self._tried.append(candidate)
+        apart = separation(candidate[0], np.array(tried), self._goal.numbers)
+        return not (apart < 2 * SAME).any()
 
     def _refined(self, positions: np.ndarray) -> tuple[np.ndarray, float]:
         goal = self._goal
