@@ -33,7 +33,7 @@ SEED = 77_000
 SYSTEMS = ("Pt10", "Pt13", "Pt20", "Cu6Au7")
 STEPS, RATE, SHAKE = 300, 0.5, 0.25
 # What the preset is made of; candidates differ from it in one thing each.
-G2 = ((4.0, 0.5),)  # (eta, step of r_s from 1 Å on)
+G2 = ((2.0, 0.5),)  # (eta, step of r_s from 1 Å on)
 ZETAS, ETAS = (1, 4, 16), (0.06, 0.2, 0.5)
 POOLING = ("mean", "std", "moment3", "max", "min")
 
@@ -86,6 +86,7 @@ CANDIDATES = (
     Candidate("G2 of eta 1, 1 Å apart", g2=((1.0, 1.0),)),
     Candidate("G2 of eta 1, 0.5 Å apart", g2=((1.0, 0.5),)),
     Candidate("G2 of eta 2, 0.7 Å apart", g2=((2.0, 0.7),)),
+    Candidate("G2 of eta 4, 0.5 Å apart", g2=((4.0, 0.5),)),
     Candidate("G2 of eta 16, 0.25 Å apart", g2=((16.0, 0.25),)),
     Candidate("G2 of eta 1 and 4", g2=((1.0, 1.0), (4.0, 0.5))),
     Candidate("G2 of eta 0.25, 1 and 4", g2=((0.25, 2.0), (1.0, 1.0), (4.0, 0.5))),

@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -252,11 +253,11 @@ class TestAmbiguous:
             result.candidates,
             result.candidate_losses,
         )
-        assert (
-            status
-            == f"ambiguous: {len(candidates)} different structures found with this fingerprint"
+        said = re.fullmatch(
+            r"ambiguous: (\d) different structures found with this fingerprint", status
         )
-        assert len(candidates) > 1
+        assert said
+        assert 1 < int(said[1]) <= len(candidates)
         assert losses[0] == result.loss[0]
         assert (losses <= TOLERANCE).all()
         for one, other in itertools.combinations(candidates, 2):

@@ -261,10 +261,9 @@ def _fung2022(species: Sequence[str]) -> Fingerprint:
 def _default(species: Sequence[str]) -> Fingerprint:
     """The project's own: 205 features for one element.
 
-    Chosen among the candidates of `scripts/compare_fingerprints.py` (figures in
-    docs/fingerprints.md): on Pt13 as many starts find their target as with the paper's 190
-    functions and the same pooling, at half the cost. Much broader G2 find none there, narrower
-    ones none even on Pt10; without the third moment less than half as many succeed.
+    Kind and number of functions and pooling were chosen among the candidates of
+    `scripts/compare_fingerprints.py` (figures in docs/fingerprints.md), the width of G2 by the
+    search that inverts it (docs/inversion.md): with eta 4 it lost all of five Pt26, with 2 one.
     """
     acsf = ACSF(
         species=species,

@@ -296,7 +296,8 @@ def _save_library(path: Path, structures: Sequence[Atoms]) -> None:
 
 def _load_library(path: Path) -> tuple[Atoms, ...]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file open that it opened itself and that turns out to be damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             sizes, numbers, positions = (file[k] for k in ("sizes", "numbers", "positions"))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{path.name}: {error}") from None
