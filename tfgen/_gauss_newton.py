@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +23,8 @@ GAIN = 0.97
 EXACT = 1e-7
 # Derivatives computed at once.
 PIECE = 8
+# TensorFlow keeps what forward mode traces in tables that bear one thread at a time.
+_TRACING = threading.Lock()
 
 
 def refine(
@@ -98,6 +101,8 @@ def _jacobian(fingerprint: Fingerprint, atoms: Atoms, free: np.ndarray) -> np.nd
     batch = StructureBatch.from_ase([atoms] * PIECE, r_cut=reach, dtype="float32")
     forward = _forward(fingerprint, len(atoms))
     pieces = tangents.reshape(-1, PIECE, len(atoms), 3)
+    with _TRACING:  # once for each shape; then it is at hand
+        forward.get_concrete_function(batch, tf.constant(pieces[0], tf.float32))
     slopes = [forward(batch, tf.constant(piece, tf.float32)).numpy() for piece in pieces]
     return np.concatenate(slopes)[: len(columns)].T.astype(np.float64)
 
