@@ -32,7 +32,7 @@ TRAINING = {
 # Constants of the search where its quality is not the point.
 QUICK = {
     "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PATIENCE": 100, "COMPILE": False,
-    "DESCENT": (20, 0.3), "WHOLE": (20, 0.1), "POLISH": (20, 0.05),
+    "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
 QUICK_EXPORTED = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
 

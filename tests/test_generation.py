@@ -77,10 +77,8 @@ class TestRecord:
             assert info["predicted"] == {}
             assert info["seconds"] > 0
             assert info["tolerance"] == small.model().tolerance
-            if info["fingerprint_loss"] <= info["tolerance"]:
-                assert info["status"] in ("converged", "overlapping atoms")
-            else:
-                assert info["status"] == "not converged: loss above tolerance"
+            assert info["status"] in ("converged", "overlapping atoms")
+            assert info["fingerprint_loss"] <= info["tolerance"]
             assert str(atoms.symbols) == "Pt6"
             assert not atoms.pbc.any()
 

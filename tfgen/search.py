@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,13 +19,13 @@ import numpy as np
 import tensorflow as tf
 from ase import Atoms
 from ase.data import covalent_radii
-from scipy.spatial.distance import pdist
 
 from tfgen._gauss_newton import refine
 from tfgen.datasets.moves import propose
 from tfgen.datasets.sampling import pack
 from tfgen.fingerprint import Fingerprint
 from tfgen.inversion import Inverter, Lattice, Moments, Problem
+from tfgen.similarity import sorted_distances
 from tfgen.structures import StructureBatch
 
 __all__ = ["Budget", "Found", "Goal", "search", "separation"]
@@ -159,7 +159,7 @@ def separation(one: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.n
     """
     if len(others) == 0:
         return np.zeros(0)
-    spectra = _spectra(np.concatenate([one[None], others]), numbers)
+    spectra = sorted_distances(numbers, np.concatenate([one[None], others]))
     return np.abs(spectra[1:] - spectra[0]).max(axis=1, initial=0.0)
 
 
@@ -489,20 +489,6 @@ def _descents(fingerprint: Fingerprint) -> _Descents:
     return _Descents(fingerprint)
 
 
-def _spectra(positions: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Distances of [n, atoms, 3], sorted within each pair of elements: [n, pairs of atoms]."""
-    numbers = np.asarray(numbers)
-    i, j = np.triu_indices(len(numbers), 1)
-    low, high = np.minimum(numbers[i], numbers[j]), np.maximum(numbers[i], numbers[j])
-    kinds = 1000 * low + high
-    order = np.argsort(kinds, kind="stable")
-    distances = np.array([pdist(x) for x in positions])[:, order]
-    for kind in np.unique(kinds):
-        columns = np.flatnonzero(kinds[order] == kind)
-        distances[:, columns] = np.sort(distances[:, columns], axis=1)
-    return distances
-
-
 def _distinct(
     found: _Population, numbers: np.ndarray, same: float = SAME, most: int = POPULATION
 ) -> _Population:
@@ -513,7 +499,7 @@ def _distinct(
     finite = np.isfinite(found.loss) & np.isfinite(found.positions).all(axis=(1, 2))
     order = np.argsort(np.where(finite, found.loss, np.inf), kind="stable")[: finite.sum()]
     order = order[: 4 * most]
-    spectra = _spectra(found.positions[order], numbers) if len(order) else np.zeros([0, 0])
+    spectra = sorted_distances(numbers, found.positions[order])
     kept: list[int] = []
     for place in range(len(order)):
         if (np.abs(spectra[kept] - spectra[place]).max(axis=1, initial=0.0) >= same).all():
