@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 
-from tfgen import saved_model, search
+from tfgen import candidates, descent, landscape, saved_model, search
 from tfgen.datasets.sampling import pack
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
@@ -31,9 +31,11 @@ TRAINING = {
 }  # fmt: skip
 # Constants of the search where its quality is not the point.
 QUICK = {
-    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PATIENCE": 100, "COMPILE": False,
+    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PATIENCE": 100,
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
+# Few calculations for a landscape, and few proposals from it.
+QUICK_LANDSCAPE, QUICK_PROPOSALS = {"LEAST": 100, "EPOCHS": 3}, {"PROPOSALS": 2, "MOST": 4}
 QUICK_EXPORTED = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
 
 
@@ -113,15 +115,26 @@ def model() -> Model:
 
 @contextlib.contextmanager
 def quick_search() -> Iterator[None]:
-    """Makes searches short, and spares `reconstruct` the compilation by XLA."""
+    """Makes searches and landscapes short, and spares `reconstruct` the compilation by XLA."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUICK.items():
             patch.setattr(search, name, value)
-        for name, value in QUICK_EXPORTED.items():
-            patch.setattr(saved_model, name, value)
-        # What was compiled by then is neither found now nor left to others.
-        patch.setattr(search, "_descents", functools.cache(search._Descents))
+        for module, changes in (
+            (saved_model, QUICK_EXPORTED),
+            (landscape, QUICK_LANDSCAPE),
+            (candidates, QUICK_PROPOSALS),
+        ):
+            for name, value in changes.items():
+                patch.setattr(module, name, value)
+        leave_uncompiled(patch)
         yield
+
+
+def leave_uncompiled(patch: pytest.MonkeyPatch) -> None:
+    """Spares searches the compilation by XLA, where it would take longer than they do."""
+    patch.setattr(descent, "COMPILE", False)
+    # What was compiled by then is neither found now nor left to others.
+    patch.setattr(descent, "_descents", functools.cache(descent._Descents))
 
 
 @contextlib.contextmanager

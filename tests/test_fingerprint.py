@@ -408,3 +408,36 @@ class TestParts:
         np.testing.assert_array_equal(whole.smooth, block * (2 if per_species else 1))
         assert whole.smooth.dtype == bool
         assert len(whole.smooth) == whole.size
+
+
+class TestScale:
+    """The unit of each feature's error."""
+
+    def test_is_the_spread_with_a_floor_for_each_block(self, alloys):
+        vectors = np.random.default_rng(0).lognormal(0.0, 2.0, [20, alloys.size])
+        size = alloys.descriptor.size
+        wanted = []
+        for start in range(0, alloys.size, size):
+            spread = [float(np.std(column)) for column in vectors.T[start : start + size]]
+            floor = max(0.1 * np.quantile(spread, 0.75), 1e-3 * max(spread))
+            wanted += [max(s, floor) for s in spread]
+        assert np.allclose(alloys.scale(vectors), wanted, rtol=1e-12, atol=0.0)
+
+    def test_a_block_that_varies_much_leaves_the_others_alone(self, alloys):
+        vectors = np.random.default_rng(1).normal(size=[20, alloys.size])
+        before = alloys.scale(vectors)
+        size = alloys.descriptor.size
+        vectors[:, size : 2 * size] *= 100.0
+        after = alloys.scale(vectors)
+        others = np.r_[:size, 2 * size : alloys.size]
+        assert np.array_equal(after[others], before[others])
+        assert np.allclose(after[size : 2 * size], 100.0 * before[size : 2 * size])
+
+    def test_where_nothing_varies(self, alloys):
+        assert np.array_equal(alloys.scale(np.ones([5, alloys.size])), np.ones(alloys.size))
+
+    def test_does_not_blow_up_rounding(self):
+        """Third moments of two atoms are zero but for it."""
+        fingerprint = Fingerprint.preset("default", ["Cu", "Au"])
+        scale = fingerprint.scale(fingerprint.create([cluster(["Cu"], 2, i) for i in range(9)]))
+        assert scale.min() > 1e-8  # they are below 1e-16

@@ -19,7 +19,7 @@ import small
 from ase import Atoms
 from ase.cluster import Decahedron, Icosahedron, Octahedron
 
-from tfgen import reconstruction, search
+from tfgen import descent, reconstruction, search
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprint import Fingerprint
 from tfgen.reconstruction import (
@@ -154,8 +154,7 @@ class TestKnownShapes:
         self.find([ring, planar_hexagon(), helix(), mirrored])
 
     def test_a_chain(self, monkeypatch):
-        monkeypatch.setattr(search, "COMPILE", False)  # takes longer than the search
-        monkeypatch.setattr(search, "_descents", functools.cache(search._Descents))
+        small.leave_uncompiled(monkeypatch)
         self.find([chain()])
 
     @pytest.mark.slow
@@ -168,8 +167,7 @@ class TestKnownShapes:
 def uncompiled():
     """The real search, where compilation would take longer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "COMPILE", False)
-        patch.setattr(search, "_descents", functools.cache(search._Descents))
+        small.leave_uncompiled(patch)
         yield
 
 
@@ -354,13 +352,13 @@ def test_processes_give_the_same(targets):
 def test_tasks_of_an_executor_share_what_is_compiled(targets, monkeypatch):
     """Each brings a copy of the fingerprint."""
     made = []
-    real = search._Descents
+    real = descent._Descents
 
     def counted(fingerprint):
         made.append(fingerprint)
         return real(fingerprint)
 
-    monkeypatch.setattr(search, "_descents", functools.cache(counted))
+    monkeypatch.setattr(descent, "_descents", functools.cache(counted))
     monkeypatch.setattr(reconstruction, "_FIRST", {})
 
     class Pickles(ThreadPoolExecutor):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from tfgen import search
+from tfgen.descent import Goal
 from tfgen.fingerprint import Fingerprint
-from tfgen.search import Budget, Goal, _distinct, _Population, separation
+from tfgen.search import Budget, _distinct, _Population, separation
 from tfgen.structures import StructureBatch
 
 PURE, ALLOY = np.full(5, 78), np.array([29, 29, 79, 79, 79])

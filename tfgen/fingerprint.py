@@ -18,6 +18,9 @@ from tfgen.structures import StructureBatch, as_structures
 
 __all__ = ["POOLINGS", "PRESETS", "Fingerprint"]
 
+# Least scale of a feature, as a share of what three quarters of its block stay below.
+SCALE_FLOOR = 0.1
+
 
 def _maximum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     lowest = tf.constant(features.dtype.min, features.dtype)
@@ -233,6 +236,27 @@ class Fingerprint:
         for members, vectors in self._evaluator(structures):
             result[members] = vectors
         return result
+
+    def scale(self, vectors: np.ndarray) -> np.ndarray:
+        """The unit in which differences of each feature count: its spread over a sample.
+
+        scale_f = max(std_f, 0.1 q_b), with q_b the 75 % quantile of std in the feature's block,
+        that of one pooling (and element). The floor keeps features that hardly vary from drowning
+        the others; it is the block's own, as third moments of large clusters vary a thousand times
+        as much as means.
+
+        Args:
+            vectors: [structures, size], fingerprints.
+
+        Returns:
+            [size] float64, all positive.
+        """
+        spread = np.asarray(vectors, np.float64).std(axis=0).reshape(-1, self.descriptor.size)
+        usual = np.quantile(spread, 0.75, axis=1, keepdims=True)
+        floor = np.maximum(SCALE_FLOOR * usual, 1e-3 * spread.max(axis=1, keepdims=True))
+        # A block may not vary but by rounding, as the third moments of two equal atoms.
+        floor = np.maximum(floor, 1e-3 * floor.max())
+        return np.maximum(spread, np.where(floor > 0, floor, 1.0)).ravel()
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:

@@ -180,7 +180,23 @@ class Inverter:
         """
         each = _spread(problem, positions)
         positions, moments = self._adam(positions, each, moments, schedule, free, lattice)
-        return positions, moments, _finite(positions, self.loss(positions, each, lattice))
+        return positions, moments, self.losses(positions, problem, lattice)
+
+    def losses(
+        self, positions: tf.Tensor, problem: Problem, lattice: Lattice | None = None
+    ) -> tf.Tensor:
+        """Losses of many structures against one target.
+
+        Args:
+            positions: [n, atoms, 3], Å.
+            problem: with one target.
+            lattice: of periodic structures.
+
+        Returns:
+            [n], infinite where a structure is not whole.
+        """
+        each = _spread(problem, positions)
+        return _finite(positions, self.loss(positions, each, lattice))
 
     def _adam(
         self,

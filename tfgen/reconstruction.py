@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from tfgen._tensorflow import threads
 from tfgen.datasets.sampling import pack
+from tfgen.descent import Goal
 from tfgen.descriptors.base import check_structures
 from tfgen.fingerprint import Fingerprint
-from tfgen.search import SAME, Budget, Found, Goal, search
+from tfgen.search import SAME, Budget, Found, search
 from tfgen.similarity import duplicates
 from tfgen.structures import as_structures, numbers_from_formula
 from tfgen.validity import OVERLAP_FACTOR
@@ -320,9 +321,7 @@ def _packing_scale(
     else:
         positions = np.asarray(pack(numbers, SCALE_SAMPLE, rng))
     sample = [Atoms(numbers, positions=x, cell=frame.cell, pbc=frame.pbc) for x in positions]
-    spread = fingerprint.create(sample).std(axis=0)
-    # A lone atom in its cell has one fingerprint only.
-    return np.maximum(spread, max(1e-3 * spread.max(), 1e-12))
+    return fingerprint.scale(fingerprint.create(sample))
 
 
 def _everywhere(

@@ -8,7 +8,6 @@ done with the cheap part, and only the best candidates see the whole fingerprint
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -16,19 +15,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from ase import Atoms
 from ase.data import covalent_radii
 
 from tfgen._gauss_newton import refine
 from tfgen.datasets.moves import propose
 from tfgen.datasets.sampling import pack
+from tfgen.descent import Goal, Loss
 from tfgen.fingerprint import Fingerprint
-from tfgen.inversion import Inverter, Lattice, Moments, Problem
 from tfgen.similarity import sorted_distances
-from tfgen.structures import StructureBatch
 
-__all__ = ["Budget", "Found", "Goal", "search", "separation"]
+__all__ = ["Budget", "Found", "search", "separation"]
 
 # All figures here as measured by `scripts/benchmark_inversion.py`; docs/inversion.md says what
 # each gives.
@@ -55,39 +52,6 @@ REPEATS = 3
 SAME = 0.15
 # Moves and their weights: relocations find most, the rest what they cannot.
 MOVES = ("relocate", "relocate", "relocate", "splice", "twist", "rattle")
-# Sizes of pieces that stay in a core's cache: triples (pairs) of atoms of all its structures, and
-# structures.
-TRIPLES_IN_CACHE, PAIRS_IN_CACHE, MOST_IN_PIECE = 16_000, 6_000, 8
-# Whether XLA compiles the descents of clusters, which takes seconds for each number of atoms.
-COMPILE = True
-# Steps between two looks for neighbours across cell borders, and what they may move meanwhile, Å.
-STEPS_BETWEEN_LISTS, SKIN = 10, 1.0
-
-
-class Goal(NamedTuple):
-    """What is sought.
-
-    Attributes:
-        numbers: [atoms], sorted atomic numbers.
-        target: [features], the fingerprint.
-        scale: [features], the unit of each feature's error.
-        tolerance: loss under which the goal is reached.
-        starts: [starts, atoms, 3], Å, structures to begin with; may be empty.
-        fixed: [atoms] bool, atoms that stay where the first start has them.
-        cell: [3, 3], Å, row vectors.
-        pbc: [3] bool.
-        seed: of all random draws.
-    """
-
-    numbers: np.ndarray
-    target: np.ndarray
-    scale: np.ndarray
-    tolerance: float
-    starts: np.ndarray
-    fixed: np.ndarray
-    cell: np.ndarray
-    pbc: np.ndarray
-    seed: tuple[int, ...]
 
 
 class Budget(NamedTuple):
@@ -185,11 +149,11 @@ class _Search:
         self._fingerprint, self._goal = fingerprint, goal
         self._periodic = bool(goal.pbc.any())
         self._rng = np.random.default_rng(goal.seed)
-        self._whole = _Loss(_descents(fingerprint), goal, slice(None), pool)
+        self._whole = Loss(fingerprint, goal, slice(None), pool)
         coarse = fingerprint.coarse
         self._coarse = self._whole
         if coarse is not None:
-            self._coarse = _Loss(_descents(coarse[0]), goal, coarse[1], pool)
+            self._coarse = Loss(coarse[0], goal, coarse[1], pool)
         self._best: list[tuple[np.ndarray, float]] = []
         self._tried: list[tuple[np.ndarray, float]] = []
         self._rounds = self._starts = 0
@@ -387,106 +351,8 @@ class _Search:
         return np.where(self._goal.fixed[:, None], self._goal.starts[0], x)
 
 
-class _Loss:
-    """Losses of many structures against one goal, and descents along their gradient."""
-
-    def __init__(
-        self, descents: _Descents, goal: Goal, columns: slice | np.ndarray, pool: Executor
-    ) -> None:
-        self.steps = 0
-        self._goal, self._pool, self._descents = goal, pool, descents
-        self._problem = Problem(
-            tf.constant(goal.numbers[None], tf.int32),
-            tf.constant(goal.target[columns][None], tf.float32),
-            tf.constant(goal.scale[columns], tf.float32),
-        )
-        self._free = tf.constant(~goal.fixed[:, None], tf.float32)
-
-    def of(self, positions: np.ndarray) -> np.ndarray:
-        """[n, atoms, 3] -> [n]."""
-        return self.descend(positions, 0, 0.0)[1]
-
-    def descend(self, positions: np.ndarray, steps: int, rate: float) -> tuple:
-        """[n, atoms, 3] -> [n, atoms, 3], [n]."""
-        self.steps += steps * len(positions)
-        run = functools.partial(
-            self._descents.descend, self._goal, self._problem, self._free, steps, rate
-        )
-        return self._in_pieces(run, positions)
-
-    def _piece(self) -> int:
-        atoms = len(self._goal.numbers)
-        work = atoms**3 // 2 if self._descents.triples else atoms**2
-        limit = TRIPLES_IN_CACHE if self._descents.triples else PAIRS_IN_CACHE
-        return int(np.clip(limit // work, 1, MOST_IN_PIECE))
-
-    def _in_pieces(self, run: Callable, positions: np.ndarray) -> tuple:
-        size = self._piece()
-
-        def one(start: int) -> tuple:
-            part = positions[start : start + size]
-            # One shape only is compiled: repeats of the last structure fill up the last piece.
-            full = np.pad(part, ((0, size - len(part)), (0, 0), (0, 0)), mode="edge")
-            return tuple(result[: len(part)] for result in run(full))
-
-        if len(positions) == 0:
-            return positions, np.zeros(0)
-        parts = list(self._pool.map(one, range(0, len(positions), size)))
-        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-class _Descents:
-    """The compiled functions of a fingerprint."""
-
-    def __init__(self, fingerprint: Fingerprint) -> None:
-        self._inverter = Inverter(fingerprint)
-        self._reach = fingerprint.descriptor.r_cut + SKIN
-        self.triples = fingerprint.triples
-        follow = self._inverter.follow
-        self._follow = tf.function(follow, jit_compile=COMPILE, autograph=False)
-        # Lengths of neighbour lists change all the time: XLA would compile without end.
-        self._follow_periodic = tf.function(follow, reduce_retracing=True, autograph=False)
-
-    def descend(
-        self,
-        goal: Goal,
-        problem: Problem,
-        free: tf.Tensor,
-        steps: int,
-        rate: float,
-        positions: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        x = tf.constant(positions, tf.float32)
-        moments = Moments.at_start(x)
-        if not goal.pbc.any():
-            schedule = tf.constant([0.0, steps, steps, rate])
-            x, _, loss = self._follow(x, problem, moments, schedule, free)
-            return x.numpy().astype(np.float64), loss.numpy()
-        # The last part has no steps: it sees the neighbours of where the descent ends.
-        for start in [*range(0, steps, STEPS_BETWEEN_LISTS), steps]:
-            stop = min(start + STEPS_BETWEEN_LISTS, steps)
-            schedule = tf.constant([start, stop, steps, rate], tf.float32)
-            lattice = self._lattice(goal, x.numpy())
-            x, moments, loss = self._follow_periodic(x, problem, moments, schedule, free, lattice)
-        return x.numpy().astype(np.float64), loss.numpy()
-
-    def _lattice(self, goal: Goal, positions: np.ndarray) -> Lattice:
-        finite = np.nan_to_num(positions, posinf=0.0, neginf=0.0)
-        structures = [
-            Atoms(goal.numbers, positions=x, cell=goal.cell, pbc=goal.pbc) for x in finite
-        ]
-        batch = StructureBatch.from_ase(structures, r_cut=self._reach, dtype="float32")
-        return Lattice(batch.cell, batch.pbc, batch.neighbours)
-
-
 def _loss_of(candidate: tuple[np.ndarray, float]) -> float:
     return candidate[1]
-
-
-@functools.lru_cache(maxsize=8)
-def _descents(fingerprint: Fingerprint) -> _Descents:
-    """Compiled once per fingerprint (and by TensorFlow, per shape)."""
-    return _Descents(fingerprint)
 
 
 def _distinct(
