@@ -136,8 +136,7 @@ class TestSearch:
                 small.fingerprint(), goal(), Budget(3), pool, lambda: calls.append(1)
             )
         assert len(calls) == found.rounds == 3
-        first = min(search.STARTS, search.STARTS * search.PROPOSALS // 3)
-        assert found.starts == first + 3 * search.CHILDREN
+        assert found.starts == search.STARTS + 3 * search.CHILDREN
         coarse = found.starts * search.DESCENT[0]
         # Each of four generations shows one or two candidates, and may polish one, more than once.
         least, most = search.WHOLE[0], 2 * search.WHOLE[0] + search.POLISH[0]

@@ -33,17 +33,22 @@ __all__ = ["Budget", "Found", "search", "separation"]
 STARTS, CHILDREN, POPULATION = 48, 24, 16
 # Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
 PROPOSALS = 15
+# Random packings looked at for the first generation, by the square of the number of atoms.
+PACKINGS = 1.7
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
 # of one that may be it.
 DESCENT, WHOLE, POLISH = (60, 0.15), (80, 0.1), (300, 0.05)
+# Those of what has the fingerprint but for its kinks, in turn with Gauss-Newton, so often at most.
+ENDING, ENDINGS = (300, 0.02), 6
 # Candidates of a round that are shown the whole fingerprint.
 PROMOTED = 2
 # Candidates besides the best that may turn out to have the same fingerprint.
 RIVALS = 3
 # Loss under which a candidate may be the structure sought, and is polished.
 PROMISING = 0.05
-# Losses, in tolerances, up to which Gauss-Newton steps may complete a structure.
-NEAR = 5.0
+# Losses, in tolerances, up to which Gauss-Newton steps may complete a structure, and under which
+# it is complete.
+NEAR, COMPLETE = 5.0, 0.01
 # Rounds without progress, by the factor, after which a population is given up for a new one.
 PATIENCE, PROGRESS = 10, 0.99
 # Populations that end in the same best structure before the search believes it is the best of all.
@@ -191,7 +196,9 @@ class _Search:
                     again = separation(end[0], np.array(ends), self._goal.numbers) < SAME
                     repeated = not self._periodic and again.sum() >= REPEATS - 1
                     ends.append(end[0])
-        if self._reached():  # others in the population may have this fingerprint, too
+        if self._reached():
+            self._complete()
+            # Others in the population may have this fingerprint, too.
             self._hand_on(population)
             self._finish_rivals()
         positions, loss = self._result()
@@ -208,7 +215,7 @@ class _Search:
     # --- Generations -----------------------------------------------------------------------
 
     def _first(self, given: np.ndarray) -> _Population:
-        drawn = self._drawn(STARTS * PROPOSALS // 3)
+        drawn = self._drawn(max(STARTS, int(PACKINGS * len(self._goal.numbers) ** 2)))
         best = np.argsort(self._coarse.of(drawn), kind="stable")[: max(0, STARTS - len(given))]
         return self._descended(np.concatenate([given, drawn[best]]))
 
@@ -244,6 +251,18 @@ class _Search:
         self._best += results
         self._best = sorted(self._best, key=_loss_of)[: 2 * POPULATION]
         return results
+
+    def _complete(self) -> None:
+        """Brings the best to the very point, which neither way alone does if features have kinks."""
+        for _ in range(ENDINGS):
+            positions, loss = self._best[0]
+            if loss <= COMPLETE * self._goal.tolerance:
+                break
+            followed, _ = self._follow(positions, ENDING)
+            refined = self._refined(followed)
+            if refined[1] >= loss:
+                break
+            self._best.insert(0, refined)
 
     def _finish_rivals(self) -> None:
         """Polishes others that nearly fit: only then it shows whether they have the fingerprint."""
