@@ -11,18 +11,28 @@ structures of one composition. All methods are judged by the same code:
 - packings: random packings, relaxed.
 - paper (with --paper): the recipe of the source paper: its fingerprint, networks and inversion.
 
-A verified hit is valid, equal to no training structure and to none before it for the same target,
-and has the property within 0.01 eV/atom. Where the training structures are no minima (pt10) the
-structures of "one shot" and "chosen" stay unrelaxed, and "relaxations" are single calculations.
+A verified hit is valid, equal to no training structure and to no hit before it for the same
+target, and has the property within 0.01 eV/atom. Where the training structures are no minima
+(pt10) the structures of "one shot", "chosen" and "paper" stay unrelaxed, and "relaxations" are
+single calculations; there is one more rival then:
+
+- halted: random packings, their relaxation halted where the energy is nearest to the target.
+
+Hits of few structures say little of what one costs: "rattled", "packings" and "halted", for which
+calculations are all the work, go on for each target until there are 20 verified hits or 2,000
+relaxations are spent. Their hit rates and other shares are of the first `count`, like all others'.
+
+The landscape's single calculations are spread over the verified hits of the five targets, though
+they serve all other targets, too.
 
     tfgen dataset build pt13 -o pt13.h5
-    python scripts/benchmark_generation.py pt13.h5 --formula Pt13 --count 40
+    python scripts/benchmark_generation.py pt13.h5 --formula Pt13
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,46 +44,42 @@ from tfgen._tensorflow import load_quietly
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from generation_methods import Made, Method, Workshop
 
     from tfgen.datasets.storage import Dataset
+    from tfgen.model import Model
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOLERANCE = 0.01  # eV/atom, of a hit
-RATTLE = 0.3  # Å, standard deviation of a coordinate
 SAME_BASIN = 0.2  # Å, RMSD from raw to relaxed
-SEED = 90_000  # of what is generated; tuning uses others
-STAGES = ("decoded", "reconstructed", "relaxed")
+# Of what is generated; whoever tunes takes another.
+SEED = 2_026_112
+# What rivals go on to, for each target: verified hits, or relaxations.
+ENOUGH, MOST, MORE = 20, 2000, 200
 
 
 @dataclass
-class Made:
-    """What a method made for one target.
+class Row:
+    """Figures of one method at one target; shares are of the first structures asked for."""
 
-    Attributes:
-        structures: in their final state.
-        raw: before relaxation.
-        energies: stage -> [n], eV/atom; a stage may be missing.
-        calculations: relaxations spent (single calculations where nothing is relaxed).
-        seconds, cpu: elapsed, and of the processors.
-    """
-
-    structures: list[Atoms]
-    raw: list[Atoms]
-    energies: dict[str, np.ndarray]
-    calculations: int
-    seconds: float = 0.0
+    target: float
+    stages: dict[str, dict[str, float]]
+    valid: float
+    unique: float
+    new: float
+    basin: float
+    seconds: float
+    relaxations: int = 0
+    calculations: float = 0.0
+    verified: int = 0
     cpu: float = 0.0
-
-
-@dataclass
-class Tally:
-    """Sums over the targets of one method."""
-
-    hits: dict[str, list[float]] = field(default_factory=dict)
-    verified: list[int] = field(default_factory=list)
-    calculations: list[int] = field(default_factory=list)
+    hits: list[Atoms] = field(default_factory=list)
     structures: list[Atoms] = field(default_factory=list)
-    cpu: float = 0.0
+
+    @property
+    def per_hit(self) -> float:
+        """Relaxations per verified hit."""
+        return self.relaxations / self.verified if self.verified else np.inf
 
 
 def displacement(a: Atoms, b: Atoms) -> float:
@@ -84,48 +90,163 @@ def displacement(a: Atoms, b: Atoms) -> float:
     return float(np.sqrt(((x @ u @ vt - y) ** 2).sum(axis=1).mean()))
 
 
-def per_atom(structures: Sequence[Atoms]) -> np.ndarray:
-    """EMT's energies, eV/atom, of structures of one size."""
-    from tfgen.potentials.emt import EMT
+def judge(made: Made, target: float, library: list[Atoms]) -> Row:
+    """Shares and errors of what was made for a target."""
+    from generation_methods import STAGES
 
-    return EMT().compute(structures)["energy"] / len(structures[0])
+    from tfgen import similarity
+    from tfgen.validity import valid
+
+    sound = valid(made.structures)
+    kept = [s for s, good in zip(made.structures, sound, strict=True) if good]
+    unique, new = np.zeros(len(kept), bool), np.zeros(len(kept), bool)
+    if kept:
+        unique = similarity.duplicates(kept) == np.arange(len(kept))
+        new = similarity.match(kept, library) < 0
+    stages = {}
+    for name in STAGES:
+        energies = made.energies.get(name)
+        if energies is None:
+            stages[name] = dict.fromkeys(("mae", "bias", "hits"), np.nan)
+            continue
+        off = energies - target
+        good = np.isfinite(off) & (sound if name == made.final else True)
+        hit = good & (np.abs(np.where(good, off, np.inf)) <= TOLERANCE)
+        stages[name] = {
+            "mae": 1e3 * float(np.abs(off[good]).mean()) if good.any() else np.nan,
+            "bias": 1e3 * float(off[good].mean()) if good.any() else np.nan,
+            "hits": float(hit.mean()),
+        }
+    moved = [displacement(a, b) for a, b in zip(made.raw, made.structures, strict=True)]
+    row = Row(
+        target=target,
+        stages=stages,
+        valid=float(sound.mean()),
+        unique=unique.sum() / max(1, len(kept)),
+        new=(unique & new).sum() / max(1, unique.sum()),
+        basin=float(np.mean(np.array(moved) < SAME_BASIN)),
+        seconds=made.seconds / len(made.structures),
+        structures=kept,
+    )
+    add(row, made, library)
+    return row
 
 
-def relaxed(raw: list[Atoms]) -> Made:
-    """Relaxes what a rival made."""
-    from tfgen.relaxation import relax
+def add(row: Row, made: Made, library: list[Atoms]) -> None:
+    """Adds what was spent and the verified hits to a row."""
+    from tfgen import similarity
+    from tfgen.validity import valid
 
-    found = relax(raw)
-    energies = {"reconstructed": per_atom(raw), "relaxed": found.energy / len(raw[0])}
-    return Made(found.structures, raw, energies, len(raw))
+    near = np.abs(np.nan_to_num(made.energies[made.final], nan=np.inf) - row.target) <= TOLERANCE
+    hits = [made.structures[i] for i in np.flatnonzero(near & valid(made.structures))]
+    if hits:
+        known = similarity.match(hits, library) >= 0
+        everyone = [*row.hits, *(s for s, old in zip(hits, known, strict=True) if not old)]
+        first = similarity.duplicates(everyone) == np.arange(len(everyone))
+        row.hits = [s for s, own in zip(everyone, first, strict=True) if own]
+    row.verified = len(row.hits)
+    row.relaxations += made.relaxations
+    row.calculations += made.calculations
+    row.cpu += made.cpu
 
 
-def methods(
-    dataset: Dataset,
-    formula: str,
-    count: int,
-    *,
-    epochs: int,
-    seed: int,
-    folder: Path | None,
-    paper: bool,
-) -> dict[str, Callable[[float, int], Made]]:
-    """Returns name -> method of (target, number of the target)."""
-    from ase import Atoms
+def timed(method: Method, *arguments: float) -> Made:
+    """What a method made, with its times if it does not say them itself."""
+    began, cpu = time.perf_counter(), time.process_time()
+    made = method(*arguments)  # type: ignore[arg-type]
+    if not made.seconds:
+        made.seconds, made.cpu = time.perf_counter() - began, time.process_time() - cpu
+    return made
 
-    from tfgen.datasets.sampling import pack
-    from tfgen.generation import generate
+
+def rows_of(
+    name: str, method: Method, targets: list[float], count: int, workshop: Workshop
+) -> Iterator[Row]:
+    """A row for each target."""
+    method(targets[2], 99, min(count, 8), 0)  # compiles
+    for place, target in enumerate(targets):
+        row = judge(timed(method, target, place, count, 0), target, workshop.structures)
+        batch = 1
+        while name in workshop.endless and row.verified < ENOUGH and row.relaxations < MOST:
+            size = min(MORE, MOST - row.relaxations)
+            add(row, timed(method, target, place, size, batch), workshop.structures)
+            batch += 1
+        yield row
+
+
+def number(value: float, form: str) -> str:
+    """A number or, where there is none, a dash; in the width of the form."""
+    width = int(form.lstrip("+").split(".")[0])
+    return format(value, form) if np.isfinite(value) else f"{'-':>{width}}"
+
+
+HEAD = (
+    f"\n{'':<9}{'target':>8} |{'decoded':^12}|{'reconstructed':^19}|{'relaxed':^19}|\n"
+    f"{'':<9}{'eV/atom':>8} |{'MAE':>6}{'hits':>6}|{'MAE':>6}{'bias':>7}{'hits':>6}|"
+    f"{'MAE':>6}{'bias':>7}{'hits':>6}| valid uniq  new basin s/struct| relax. verif. per hit"
+)
+
+
+def line(name: str, row: Row) -> str:
+    """A row as text."""
+    cells = []
+    for stage, r in row.stages.items():
+        bias = "" if stage == "decoded" else number(r["bias"], "+7.1f")
+        cells.append(number(r["mae"], "6.1f") + bias + number(r["hits"], "6.0%"))
+    return (
+        f"{name:<9}{row.target:8.4f} |{'|'.join(cells)}|{row.valid:6.0%}{row.unique:5.0%}"
+        f"{row.new:5.0%}{row.basin:6.0%}{row.seconds:9.3f}|{row.relaxations:7d}"
+        f"{row.verified:7d}{number(row.per_hit, '8.2f')}"
+    )
+
+
+def summary(
+    tables: dict[str, list[Row]],
+    workshop: Workshop,
+    single_points: int,
+    length: float,
+    test: list[Atoms],
+) -> str:
+    """One line for each method."""
+    from tfgen.similarity import match
+
+    head = (
+        f"{'':<9} {'hits':^11}|{'relaxations':^43}|{'calculations':^24}| hits per  test split\n"
+        f"{'':<9} {'mean':>5} {'worst':>5}|{'all':>6} {'verified':>8} {'per hit':>7} "
+        f"{'5 %, 95 %':>12} {'all in':>6}|{'a relax.':>8} {'per hit':>7} {'all in':>7}"
+        "| CPU-min.     covered"
+    )
+    lines = [head]
+    for name, rows in tables.items():
+        hits = [
+            r.stages[workshop.final if name not in workshop.relaxes else "relaxed"]["hits"]
+            for r in rows
+        ]
+        total, spent = sum(r.verified for r in rows), sum(r.relaxations for r in rows)
+        calculations, cpu = sum(r.calculations for r in rows), sum(r.cpu for r in rows)
+        learned = single_points if name in ("one shot", "chosen") else 0
+        cost = [
+            spent, spent + learned / length, calculations, calculations + learned
+        ]  # fmt: skip
+        relax, relax_all, single, single_all = (c / total if total else np.inf for c in cost)
+        ends = f"{number(rows[0].per_hit, '5.1f')}, {number(rows[-1].per_hit, '5.1f')}"
+        made = [s for r in rows for s in r.structures]
+        covered = float(np.mean(match(test, made) >= 0)) if test and made else 0.0
+        lines.append(
+            f"{name:<9} {np.mean(hits):5.0%} {min(hits):5.0%}|{spent:6d} {total:8d} "
+            f"{number(relax, '7.2f')} {ends:>12} {number(relax_all, '6.2f')}|"
+            f"{number(calculations / spent if spent else np.inf, '8.1f')} "
+            f"{number(single, '7.0f')} {number(single_all, '7.0f')}|"
+            f"{number(60 * total / cpu if cpu else np.inf, '9.0f')}{covered:12.0%}"
+        )
+    return "\n".join(lines)
+
+
+def model_of(dataset: Dataset, folder: Path | None, epochs: int, seed: int) -> Model:
+    """Loads a model or trains it, and says what it cost."""
     from tfgen.model import Model
-    from tfgen.properties import ENERGY_PER_ATOM
-    from tfgen.records import raw_structures
-    from tfgen.structures import formula_of, numbers_from_formula
     from tfgen.training import train
 
-    training = dataset.select("train")
-    numbers = numbers_from_formula(formula)
-    own = [i for i, s in enumerate(training.structures) if formula_of(s.numbers) == formula]
-    structures = [training.structures[i] for i in own]
-    known = training.properties[ENERGY_PER_ATOM][own]
     began, cpu = time.perf_counter(), time.process_time()
     if folder is not None and folder.exists():
         model = Model.load(folder)
@@ -135,141 +256,12 @@ def methods(
             model.save(folder)
     learned = model.provenance["landscape"] or {}
     click.echo(
-        f"model in {time.perf_counter() - began:.0f} s ({time.process_time() - cpu:.0f} of CPU); "
-        f"landscape from {learned.get('single_points', 0)} single calculations, off by "
+        f"model of {model.provenance['epochs']} epochs in {time.perf_counter() - began:.0f} s "
+        f"({time.process_time() - cpu:.0f} of CPU); landscape from "
+        f"{learned.get('single_points', 0)} single calculations, off by "
         f"{1e3 * learned.get('energy_error', np.nan):.1f} meV/atom where held out"
     )
-
-    def ours(candidates: int) -> Callable[[float, int], Made]:
-        def run(target: float, place: int) -> Made:
-            made = generate(
-                model,
-                formula,
-                {ENERGY_PER_ATOM: target},
-                count,
-                seed=SEED + place,
-                relax=model.minima,
-                candidates=candidates,
-            )
-            energies = {
-                stage: np.array([np.nan if v is None else v for v in column])
-                for stage in STAGES
-                if (column := [a.info[stage].get(ENERGY_PER_ATOM) for a in made])
-                and (model.minima or stage != "relaxed")
-            }
-            raw = raw_structures(made)
-            return Made(made, raw, energies, sum(a.info["candidates"] for a in made))
-
-        return run
-
-    def draws(_: float, place: int) -> Made:
-        picked = np.random.default_rng([SEED, place]).integers(len(own), size=count)
-        chosen = [structures[i] for i in picked]
-        return Made(chosen, chosen, {"relaxed": known[picked]}, 0)
-
-    def rattled(target: float, place: int) -> Made:
-        rng = np.random.default_rng([SEED, place])
-        nearest = np.resize(np.argsort(np.abs(known - target)), count)
-        raw = [structures[i].copy() for i in nearest]
-        for atoms in raw:
-            atoms.positions += RATTLE * rng.standard_normal(atoms.positions.shape)
-        return relaxed(raw)
-
-    def packings(_: float, place: int) -> Made:
-        rng = np.random.default_rng([SEED, place])
-        return relaxed([Atoms(numbers, positions=x) for x in pack(numbers, count, rng)])
-
-    result = {
-        "one shot": ours(1),
-        "chosen": ours(10),
-        "draws": draws,
-        "rattled": rattled,
-        "packings": packings,
-    }
-    if paper:
-        result["paper"] = _paper(dataset, numbers, count, seed)
-    return result
-
-
-def _paper(
-    dataset: Dataset, numbers: np.ndarray, count: int, seed: int
-) -> Callable[[float, int], Made]:
-    from ase import Atoms
-    from paper_inversion import invert
-    from paper_network import fit
-
-    from tfgen.fingerprint import Fingerprint
-
-    training = dataset.select("train")
-    fingerprint = Fingerprint.preset("fung2022", sorted({*Atoms(numbers).get_chemical_symbols()}))
-    totals = training.properties["energy_per_atom"] * len(numbers)
-    zero = totals.min() - 1.0  # its networks want energies of a few units
-    networks = fit(fingerprint.create(training.structures), totals - zero, seed=seed)
-
-    def run(target: float, place: int) -> Made:
-        drawn = networks.sample(target * len(numbers) - zero, count, SEED + place)
-        decoded = (networks.energies(drawn) + zero) / len(numbers)
-        found = invert(fingerprint, drawn, numbers, seed=SEED + place)
-        raw = [Atoms(numbers, positions=x) for x in found.positions]
-        made = relaxed(raw)
-        made.energies["decoded"] = decoded
-        return made
-
-    return run
-
-
-def judge(
-    made: Made, target: float, library: list[Atoms], tally: Tally, final: str
-) -> dict[str, float]:
-    """Figures of one method at one target; adds to the tally."""
-    from tfgen import similarity
-    from tfgen.validity import valid
-
-    stage = final if final in made.energies else "relaxed"
-    is_valid = valid(made.structures)
-    fine = np.flatnonzero(is_valid)
-    kept = [made.structures[i] for i in fine]
-    unique, new = np.zeros(len(is_valid), bool), np.zeros(len(is_valid), bool)
-    if kept:
-        unique[fine] = similarity.duplicates(kept) == np.arange(len(kept))
-        new[fine] = similarity.match(kept, library) < 0
-    row: dict[str, float] = {}
-    for name in STAGES:
-        energies = made.energies.get(name)
-        if energies is None:
-            row[f"{name} mae"] = row[f"{name} hits"] = row[f"{name} bias"] = np.nan
-            continue
-        off = energies - target
-        good = np.isfinite(off) & (is_valid if name == stage else True)
-        hit = good & (np.abs(np.nan_to_num(off, nan=np.inf)) <= TOLERANCE)
-        row[f"{name} mae"] = float(np.abs(off[good]).mean()) if good.any() else np.nan
-        row[f"{name} bias"] = float(off[good].mean()) if good.any() else np.nan
-        row[f"{name} hits"] = float(hit.mean())
-        tally.hits.setdefault(name, []).append(float(hit.mean()))
-        if name == stage:
-            verified = int((hit & unique & new).sum())
-    moved = [displacement(a, b) for a, b in zip(made.raw, made.structures, strict=True)]
-    tally.verified.append(verified)
-    tally.calculations.append(made.calculations)
-    tally.structures += kept
-    tally.cpu += made.cpu
-    row.update(
-        {
-            "valid": float(is_valid.mean()),
-            "unique": unique.sum() / max(1, len(kept)),
-            "new": (unique & new).sum() / max(1, unique.sum()),
-            "basin kept": float(np.mean(np.array(moved) < SAME_BASIN)),
-            "per hit": made.calculations / verified if verified else np.inf,
-            "verified": verified,
-            "s": made.seconds / len(made.structures),
-        }
-    )
-    return row
-
-
-def number(value: float, form: str) -> str:
-    """A number or, where there is none, a dash."""
-    return format(value, form) if np.isfinite(value) else "-"
+    return model
 
 
 @click.command()
@@ -279,104 +271,72 @@ def number(value: float, form: str) -> str:
 @click.option("--epochs", default=300, show_default=True, help="Of the training.")
 @click.option("--seed", default=1, show_default=True, help="Of the training.")
 @click.option(
+    "--generation-seed", default=SEED, show_default=True,
+    help="Of what is generated; take another for development.",
+)  # fmt: skip
+@click.option(
     "--model", "model_folder", type=click.Path(path_type=Path),
     help="Takes the model from here; trains it and saves it here if there is none.",
 )  # fmt: skip
 @click.option("--only", multiple=True, help="Of the methods; may be repeated.")
-@click.option("--paper", is_flag=True, help="The source paper's recipe, too: minutes to an hour.")
+@click.option("--paper", is_flag=True, help="The source paper's recipe, too: some minutes.")
 def main(
     file: Path,
     formula: str,
     count: int,
     epochs: int,
     seed: int,
+    generation_seed: int,
     model_folder: Path | None,
     only: tuple[str, ...],
     paper: bool,
 ) -> None:
     """Benchmark generation on FILE, a data set with EMT's energies."""
     load_quietly()
+    from generation_methods import Workshop
+
     from tfgen.datasets.storage import Dataset
     from tfgen.properties import ENERGY_PER_ATOM
-    from tfgen.similarity import match
     from tfgen.structures import formula_of, numbers_from_formula
 
     dataset = Dataset.load(file)
-    formula = formula_of(numbers_from_formula(formula))
+    numbers = numbers_from_formula(formula)
+    formula = formula_of(numbers)
     split = {}
-    for name in ("train", "test"):
+    for name in ("test", "train"):
         part = dataset.select(name)
         rows = [i for i, s in enumerate(part.structures) if formula_of(s.numbers) == formula]
         split[name] = [part.structures[i] for i in rows]
-        if name == "train":
-            energies = part.properties[ENERGY_PER_ATOM][rows]
+    energies = part.properties[ENERGY_PER_ATOM][rows]
     if not split["train"]:
         raise click.ClickException(f"no training structure is {formula}")
-    forces = [np.linalg.norm(f, axis=1).max() for f in _forces(split["train"])]
-    final = "relaxed" if np.mean(np.array(forces) <= 0.1) >= 0.8 else "reconstructed"
-    targets = np.quantile(energies, QUANTILES)
+    targets = np.quantile(energies, QUANTILES).tolist()
     click.echo(
-        f"{file.name}: {len(dataset.select('train'))} training structures, {len(energies)} of "
-        f"{formula}; {count} structures for each target; judged as {final}\n"
+        f"{file.name}: {len(part)} training structures, {len(energies)} of {formula}; "
+        f"{count} structures for each target"
     )
-    tried = methods(
-        dataset, formula, count, epochs=epochs, seed=seed, folder=model_folder, paper=paper
-    )
-    tried = {name: method for name, method in tried.items() if not only or name in only}
+    model = model_of(dataset, model_folder, epochs, seed)
+    workshop = Workshop(model, split["train"], energies, numbers, generation_seed)
+    methods = workshop.methods()
+    if paper:
+        methods["paper"] = workshop.paper(seed)
+    click.echo(f"structures of our own are judged as {workshop.final}\n{HEAD}")
+    tables: dict[str, list[Row]] = {}
+    for name, method in methods.items():
+        if only and name not in only:
+            continue
+        tables[name] = []
+        for row in rows_of(name, method, targets, count, workshop):
+            click.echo(line(name, row))
+            tables[name].append(row)
+    packed = workshop.packings(targets[2], 99, 40, 0)
+    length = packed.calculations / packed.relaxations
+    single_points = (model.provenance["landscape"] or {}).get("single_points", 0)
     click.echo(
-        f"\n{'':<9}{'target':>8} |{'decoded':^12}|{'reconstructed':^19}|{'relaxed':^19}|\n"
-        f"{'':<9}{'eV/atom':>8} |{'MAE':>6}{'hits':>6}|{'MAE':>6}{'bias':>7}{'hits':>6}|"
-        f"{'MAE':>6}{'bias':>7}{'hits':>6}| valid uniq  new basin  calc. verif. per hit s/struct"
+        "\n(MAE and bias in meV/atom. All in: with the landscape's single calculations; as "
+        f"relaxations, of {length:.0f} calculations each, as those of packings.)\n\n"
+        + summary(tables, workshop, single_points, length, split["test"])
     )
-    tallies: dict[str, Tally] = {}
-    for name, method in tried.items():
-        tally = tallies[name] = Tally()
-        method(float(targets[2]), 99)  # compiles
-        for place, target in enumerate(targets.tolist()):
-            began, cpu = time.perf_counter(), time.process_time()
-            made = method(target, place)
-            made.seconds, made.cpu = time.perf_counter() - began, time.process_time() - cpu
-            r = judge(made, target, split["train"], tally, final)
-            stages = "|".join(
-                f"{number(1e3 * r[f'{s} mae'], '6.1f')!s:>6}"
-                + ("" if s == "decoded" else f"{number(1e3 * r[f'{s} bias'], '+7.1f')!s:>7}")
-                + f"{number(r[f'{s} hits'], '6.0%')!s:>6}"
-                for s in STAGES
-            )
-            click.echo(
-                f"{name:<9}{target:8.4f} |{stages}|{r['valid']:6.0%}{r['unique']:5.0%}"
-                f"{r['new']:5.0%}{r['basin kept']:6.0%}{made.calculations:7d}{r['verified']:7.0f}"
-                f"{number(r['per hit'], '8.2f')!s:>8}{r['s']:9.3f}"
-            )
-    click.echo(
-        "\n(MAE and bias in meV/atom)\n\n"
-        f"{'method':<9} mean hits worst | verified calculations per hit (5 %, 95 %)"
-        "   hits per CPU-minute  test split covered"
-    )
-    for name, tally in tallies.items():
-        stage = final if final in tally.hits else "relaxed"
-        hits = tally.hits[stage]
-        total, spent = sum(tally.verified), sum(tally.calculations)
-        ends = ", ".join(
-            number(
-                tally.calculations[k] / tally.verified[k] if tally.verified[k] else np.inf, ".1f"
-            )
-            for k in (0, -1)
-        )
-        covered = 0.0
-        if split["test"] and tally.structures:
-            covered = float(np.mean(match(split["test"], tally.structures) >= 0))
-        click.echo(
-            f"{name:<9} {np.mean(hits):9.0%} {min(hits):5.0%} | {total:8d} {spent:12d} "
-            f"{number(spent / total if total else np.inf, '7.2f')!s:>7} ({ends})"
-            f"{60 * total / tally.cpu if tally.cpu else 0:17.0f}{covered:20.0%}"
-        )
-
-
-def _forces(structures: list[Atoms]) -> list[np.ndarray]:
-    from tfgen.potentials.emt import EMT
-
-    return EMT().compute(structures)["forces"]
 
 
 if __name__ == "__main__":

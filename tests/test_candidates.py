@@ -50,8 +50,11 @@ class TestMiss:
             ({ENERGY: 1.0}, {ENERGY: 1.1}, 2.0),
             ({ENERGY: 1.0}, {ENERGY: 0.9, SIZE: 9.0}, 2.0),
             ({ENERGY: (0.9, 1.2)}, {ENERGY: 1.0}, 0.0),
-            ({ENERGY: (0.9, 1.2)}, {ENERGY: 1.25}, 1.0),
-            ({ENERGY: (0.9, 1.2)}, {ENERGY: 0.8}, 2.0),
+            ({ENERGY: (0.9, 1.2)}, {ENERGY: 0.91}, 0.8),
+            ({ENERGY: (0.9, 1.2)}, {ENERGY: 1.25}, 2.0),
+            ({ENERGY: (0.9, 1.2)}, {ENERGY: 0.8}, 3.0),
+            ({ENERGY: (1.0, 1.02)}, {ENERGY: 1.005}, 0.5),
+            ({ENERGY: (1.0, 1.0)}, {ENERGY: 1.1}, 2.0),
             ({ENERGY: 1.0, SIZE: 2.0}, {ENERGY: 1.05, SIZE: 2.3}, 3.0),
             ({ENERGY: 1.0}, {ENERGY: np.nan}, np.inf),
         ],
@@ -112,6 +115,22 @@ class TestPool:
         np.testing.assert_array_equal(first, [0, 1])
         assert pool.proposed >= 5
 
+    def test_two_targets_at_once(self, model):
+        """A value and a range: first come structures that have both, where there are any."""
+        start = next(s for s in small.structures() if len(s) == 6)
+        minimum = relax([start], module._potential(model), fmax=module.FMAX)
+        energy, size = minimum.energy[0] / 6, radius_of_gyration(minimum.structures)[0]
+        tolerance = {ENERGY: 0.1, SIZE: 0.02}
+        targets = {ENERGY: (energy - 0.1, energy + 0.1), SIZE: size}
+        taken = Candidates(model, PT6, targets, tolerance, 3, seed=1).take(3)
+        best = taken[0]
+        assert energy - 0.16 <= best.predicted[ENERGY] <= energy + 0.16
+        assert abs(best.predicted[SIZE] - size) <= module.MARGIN * 0.02
+        assert [c.miss for c in taken] == sorted(c.miss for c in taken)
+        # Whoever is not asked for the size has others, too.
+        free = Candidates(model, PT6, {ENERGY: targets[ENERGY]}, tolerance, 3, seed=1).take(8)
+        assert max(abs(c.predicted[SIZE] - size) for c in free) > 0.02
+
     def test_order(self, model, monkeypatch):
         """Sound, on target, new and unlike those before; the rest only when these run out."""
         line = [Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2 + 0.5 * i]]) for i in range(5)]
@@ -122,21 +141,30 @@ class TestPool:
         waiting = [
             candidate(0, miss=3.0),
             candidate(1, miss=0.5),
-            candidate(2, known=True),
+            candidate(2, known=True, copy=True),
             candidate(1, miss=0.4),
             dataclasses.replace(candidate(3), status="no"),
             candidate(4, miss=0.2),
         ]
         pool = Candidates(model, np.full(2, 78), {}, {}, 2, seed=0, _waiting=waiting)
         monkeypatch.setattr(Candidates, "_propose", lambda *_: pytest.fail("enough"))
-        order, promising = pool._ranked()
-        assert promising == 2
+        order, promising, possible = pool._ranked()
+        assert promising == possible == 2
         assert order[:2] == [5, 3]
         assert set(order[2:4]) == {1, 2}  # a copy and a known one, both on target
         assert order[4:] == [0, 4]
         assert pool.take(1)[0] is waiting[5]
         pool._taken.append(line[1])
-        assert pool._ranked()[1] == 0
+        assert pool._ranked()[1:] == (0, 0)
+        # Next to one of those taken, or to a known one: perhaps the same.
+        near = Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2.58]])
+        pool._waiting += [
+            dataclasses.replace(candidate(1, miss=0.4), structure=near),
+            candidate(3, known=True, miss=0.4),
+        ]
+        order, promising, possible = pool._ranked()
+        assert (promising, possible) == (0, 2)
+        assert set(order[:2]) == {5, 6}
 
     def test_training_structures_are_recognised(self, model, target):
         """Of those proposed, with the minima found before as a library."""

@@ -111,6 +111,11 @@ class TestScaling:
         np.testing.assert_array_equal(cvae.feature_scale, 1.0)
         np.testing.assert_array_equal(cvae.condition_scale, 1.0)
 
+    def test_may_be_given(self, data):
+        cvae, scale = small(), np.linspace(1, 2, FEATURES)
+        cvae.adapt(data["fingerprint"], data["condition"], scale)
+        np.testing.assert_allclose(cvae.feature_scale, scale, rtol=1e-6)
+
     def test_is_not_trained(self, data, trained):
         fresh = small(data)
         for name in ("feature_mean", "feature_scale", "condition_mean", "condition_scale"):

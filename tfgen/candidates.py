@@ -37,18 +37,20 @@ PROPOSALS, MOST = 8, 64
 STARTS, STEPS, RATE = 4, 100, 0.5
 # Fingerprints inverted at once.
 AT_ONCE = 16
-# Weight of an energy off target, per eV/atom, next to the loss of the inversion; for structures
-# that are to stay where they are, on a slope.
-ENERGY_WEIGHT = 5.0
+# Steps along the slope to the energy asked for, for structures that are to stay on it, and how far
+# an atom goes in one, Å.
+LEVEL_STEPS, LEVEL_REACH = 40, 0.1
 # Of the way down the learned landscape, eV/Å. At 0.05 one structure in ten still sits on a flat
 # saddle, and the potential takes it elsewhere.
-FMAX, MAX_STEPS = 0.005, 1000
+FMAX, MAX_STEPS = 0.005, 250
 # Predicted this close to the target, in hit tolerances, a candidate is taken to be on it: what is
 # left of the tolerance is for the landscape's own error.
 MARGIN = 0.6
 # Two structures are taken for the same minimum if all sorted distances agree within this, Å. Wider
 # than for relaxed structures, as the landscape's minima are not exactly the potential's.
 SAME = 0.12
+# Within this they certainly are. Between the two it takes a relaxation to tell.
+COPY = 0.05
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Candidate:
         predicted: property -> value expected after relaxation; empty without a landscape.
         loss: distance of its fingerprint to the drawn one, as the inversion measures.
         status: "converged", or the reason it is not.
-        known: whether it is one of the training structures.
+        known: whether it is taken for one of the training structures.
+        copy: whether it certainly is one.
         miss: distance of the prediction to the target, in hit tolerances; 0 without a landscape.
     """
 
@@ -71,21 +74,27 @@ class Candidate:
     loss: float
     status: str
     known: bool = False
+    copy: bool = False
     miss: float = 0.0
 
 
 def miss(
     targets: Mapping[str, Target], values: Mapping[str, float], tolerance: Mapping[str, float]
 ) -> float:
-    """How far values are off their targets, in tolerances; the worst property counts.
+    """How far values are off their targets: up to 1 is a hit; the worst property counts.
 
-    Values in a range are not off at all; values beyond it are judged by the nearer end.
+    A value wanted is a range of its tolerance to either side. In the middle of a range the miss is
+    0, at its ends 1; it grows from one to the other over the tolerance, or half of a range that is
+    narrower, and on at the same pace beyond.
     """
     worst = 0.0
     for name, target in targets.items():
         low, high = target if isinstance(target, tuple) else (target, target)
-        off = max(low - values[name], values[name] - high, 0.0)
-        worst = max(worst, off / tolerance[name] if np.isfinite(off) else np.inf)
+        if low == high:
+            low, high = low - tolerance[name], high + tolerance[name]
+        reach = min(tolerance[name], 0.5 * (high - low))
+        beyond = max(low - values[name], values[name] - high)
+        worst = max(worst, 1.0 + beyond / reach if np.isfinite(beyond) else np.inf)
     return worst
 
 
@@ -125,26 +134,26 @@ class Candidates:
         """Returns the `count` most promising candidates, each once, proposing more as needed."""
         if self.model.landscape is None:
             return self._inverted(count)
-        order, _ = self._enough(count)
+        order = self._enough(count)[0]
         while len(order) < count:
             self._propose(PROPOSALS * count)
-            order, _ = self._ranked()
+            order = self._ranked()[0]
         return self._remove(order[:count])
 
     def take_promising(self, count: int) -> list[Candidate]:
-        """Returns up to `count` candidates, only such as are expected to be on target and new."""
+        """Returns up to `count` candidates, only such as may be on target and new."""
         if self.model.landscape is None:
             return self._inverted(count) if count else []
-        order, promising = self._enough(count)
-        return self._remove(order[: min(count, promising)])
+        order, _, possible = self._enough(count)
+        return self._remove(order[: min(count, possible)])
 
-    def _enough(self, count: int) -> tuple[list[int], int]:
+    def _enough(self, count: int) -> tuple[list[int], int, int]:
         """Proposes until so many are promising, or it is in vain; returns what `_ranked` does."""
-        order, promising = self._ranked()
-        while promising < count and self.proposed < MOST * self.count:
-            self._propose(PROPOSALS * (count - promising))
-            order, promising = self._ranked()
-        return order, promising
+        found = self._ranked()
+        while found[1] < count and self.proposed < MOST * self.count:
+            self._propose(PROPOSALS * (count - found[1]))
+            found = self._ranked()
+        return found
 
     def _remove(self, places: list[int]) -> list[Candidate]:
         picked = [self._waiting[i] for i in places]
@@ -153,11 +162,11 @@ class Candidates:
         self._taken += [c.structure for c in picked]
         return picked
 
-    def _ranked(self) -> tuple[list[int], int]:
-        """Places of those waiting, the most promising first, and how many are worth a try."""
+    def _ranked(self) -> tuple[list[int], int, int]:
+        """Places of those waiting, the best first; how many are promising, and may be new."""
         pool = self._waiting
         if not pool:
-            return [], 0
+            return [], 0, 0
 
         def faults(i: int) -> tuple[bool, bool]:
             return pool[i].status != CONVERGED, pool[i].miss > MARGIN
@@ -165,14 +174,16 @@ class Candidates:
         # Ties go to the one proposed first.
         order = sorted(range(len(pool)), key=lambda i: (*faults(i), pool[i].known, pool[i].miss))
         everyone = [*self._taken, *(pool[i].structure for i in order)]
-        first = similarity.duplicates(everyone, SAME) == np.arange(len(everyone))
-        stale = {
-            i: pool[i].known or not new
-            for i, new in zip(order, first[len(self._taken) :], strict=True)
-        }
+        # 0: like no other; 1: perhaps one of those before or known; 2: certainly.
+        seen = np.array([pool[i].known + pool[i].copy for i in order])
+        for tolerance, degree in ((SAME, 1), (COPY, 2)):
+            own = similarity.duplicates(everyone, tolerance) == np.arange(len(everyone))
+            seen = np.maximum(seen, np.where(own[len(self._taken) :], 0, degree))
+        stale = dict(zip(order, seen.tolist(), strict=True))
         # A copy that is on target is better than something new that is not.
         order.sort(key=lambda i: (*faults(i), stale[i]))
-        return order, sum(not (any(faults(i)) or stale[i]) for i in order)
+        sound = [stale[i] for i in order if not any(faults(i))]
+        return order, sound.count(0), sound.count(0) + sound.count(1)
 
     def _draw(self, count: int) -> tuple[np.ndarray, np.ndarray, int]:
         """Draws [count, features] for the targets; energies asked for; a seed for what follows."""
@@ -236,6 +247,7 @@ class Candidates:
                     values.setdefault(name, predicted[:, i])
         loss = np.where(fine, np.abs((fingerprints - drawn) / model.scale).mean(axis=1), np.inf)
         known = similarity.match(structures, self.library, SAME) >= 0
+        copy = similarity.match(structures, self.library, COPY) >= 0
         for i, atoms in enumerate(structures):
             predicted_i = {name: float(values[name][i]) for name in names}
             self._waiting.append(
@@ -246,6 +258,7 @@ class Candidates:
                     loss=float(loss[i]),
                     status=CONVERGED if fine[i] else "no valid structure on the landscape",
                     known=bool(known[i]),
+                    copy=bool(copy[i]),
                     miss=miss(self.targets, predicted_i, self.tolerance),
                 )
             )
@@ -287,31 +300,35 @@ def sketch(
         scale: [fingerprint.size], the spread of each feature.
         seed: of the packings.
         advance: is told how many are done.
-        aim: a potential, and the energies per atom [n] that structures should have in it; NaN
-            where any will do.
+        aim: a potential, and the energies per atom [n] to which structures move in it, along its
+            slope, in the end; NaN where any will do.
 
     Returns:
         One structure for each target.
     """
     rng = np.random.default_rng(seed)
-    potential, energies = (None, np.full(len(targets), np.nan)) if aim is None else aim
-    descend = _descent(fingerprint, potential)
+    descend = _descent(fingerprint)
     result = []
     for start in range(0, len(targets), AT_ONCE):
         part = targets[start : start + AT_ONCE]
         # One shape only is compiled.
         full = np.resize(part, [AT_ONCE, targets.shape[1]])
-        asked = np.resize(energies[start : start + AT_ONCE], AT_ONCE)
         positions = pack(numbers, AT_ONCE * STARTS, rng)
         moved, loss = descend(
             tf.constant(positions, tf.float32),
             tf.constant(np.tile(numbers, [len(positions), 1]), tf.int32),
             tf.constant(np.repeat(full, STARTS, axis=0), tf.float32),
             tf.constant(scale, tf.float32),
-            tf.constant(np.repeat(asked, STARTS), tf.float32),
         )
         best = np.nan_to_num(loss.numpy(), nan=np.inf).reshape(AT_ONCE, STARTS).argmin(axis=1)
         chosen = moved.numpy().reshape(AT_ONCE, STARTS, -1, 3)[np.arange(AT_ONCE), best]
+        if aim is not None:
+            potential, energies = aim
+            chosen = _levelling(potential)(
+                tf.constant(chosen),
+                tf.constant(np.tile(numbers, [AT_ONCE, 1]), tf.int32),
+                tf.constant(np.resize(energies[start : start + AT_ONCE], AT_ONCE), tf.float32),
+            ).numpy()
         for x, origin in zip(chosen[: len(part)], positions[::STARTS], strict=False):
             # A descent that lost its way leaves the packing it started from.
             whole = x if np.isfinite(x).all() else origin
@@ -321,49 +338,59 @@ def sketch(
 
 
 @functools.lru_cache(maxsize=8)
-def _descent(
-    fingerprint: Fingerprint, potential: LearnedPotential | None
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def _descent(fingerprint: Fingerprint) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Adam on the L1 loss of scaled features, its rate falling as a parabola; compiled."""
-    steps = float(STEPS if potential is None else 2 * STEPS)
 
-    def losses(
-        x: tf.Tensor,
-        numbers: tf.Tensor,
-        targets: tf.Tensor,
-        scale: tf.Tensor,
-        asked: tf.Tensor,
-        weight: tf.Tensor | float,
-    ) -> tf.Tensor:
-        batch = StructureBatch.of_clusters(x, numbers)
-        loss = weight * tf.reduce_mean(tf.abs(fingerprint(batch) - targets) / scale, axis=1)
-        if potential is None:
-            return loss
-        energy = potential.energies(batch) / tf.cast(tf.shape(x)[1], x.dtype)
-        wanted = tf.where(tf.math.is_finite(asked), asked, energy)
-        return loss + ENERGY_WEIGHT * tf.abs(energy - wanted)
+    def losses(x: tf.Tensor, numbers: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        found = fingerprint(StructureBatch.of_clusters(x, numbers))
+        return tf.reduce_mean(tf.abs(found - targets) / scale, axis=1)
 
     @tf.function(jit_compile=True, autograph=False)
     def descend(
-        x: tf.Tensor, numbers: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor, asked: tf.Tensor
+        x: tf.Tensor, numbers: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         def body(t: tf.Tensor, x: tf.Tensor, m: tf.Tensor, v: tf.Tensor) -> tuple:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)
-                # With an energy to aim at, the second half leads there from wherever it is.
-                share = 1.0 if potential is None else tf.maximum(0.0, 1.0 - 2.0 * t / steps)
-                loss = losses(x, numbers, targets, scale, asked, share)
+                loss = losses(x, numbers, targets, scale)
             gradient = tape.gradient(loss, x)
             m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
             unbiased = (m / (1.0 - 0.9 ** (t + 1.0)), v / (1.0 - 0.999 ** (t + 1.0)))
-            rate = RATE * (1.0 - t / steps) ** 2
+            rate = RATE * (1.0 - t / STEPS) ** 2
             return t + 1.0, x - rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8), m, v
 
         start = (tf.constant(0.0), x, tf.zeros_like(x), tf.zeros_like(x))
-        _, x, _, _ = tf.while_loop(lambda t, *_: t < steps, body, start)
-        return x, losses(x, numbers, targets, scale, asked, 1.0)
+        _, x, _, _ = tf.while_loop(lambda t, *_: t < STEPS, body, start)
+        return x, losses(x, numbers, targets, scale)
 
     return descend
+
+
+@functools.lru_cache(maxsize=8)
+def _levelling(potential: LearnedPotential) -> Callable[..., tf.Tensor]:
+    """Newton's steps along the slope to a given energy per atom, none too long; compiled.
+
+    x <- x - (E - E_wanted) ∇E / |∇E|²
+    """
+
+    @tf.function(jit_compile=True, autograph=False)
+    def level(x: tf.Tensor, numbers: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+        def body(t: tf.Tensor, x: tf.Tensor) -> tuple:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                energy = potential.energies(StructureBatch.of_clusters(x, numbers))
+            slope = tape.gradient(energy, x)
+            off = energy - wanted * tf.cast(tf.shape(x)[1], x.dtype)
+            off = tf.where(tf.math.is_finite(off), off, 0.0)
+            squared = tf.reduce_sum(slope**2, axis=[1, 2])
+            step = (off / tf.maximum(squared, 1e-6))[:, None, None] * slope
+            longest = tf.sqrt(tf.reduce_max(tf.reduce_sum(step**2, axis=2), axis=1))
+            share = LEVEL_REACH / tf.maximum(longest, LEVEL_REACH)
+            return t + 1, x - share[:, None, None] * step
+
+        return tf.while_loop(lambda t, _: t < LEVEL_STEPS, body, (0, x))[1]
+
+    return level
 
 
 @functools.lru_cache(maxsize=8)

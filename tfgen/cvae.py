@@ -142,18 +142,24 @@ class CVAE(keras.Model):
         own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own, "hidden": list(self.hidden)}
 
-    def adapt(self, fingerprints: np.ndarray, conditions: np.ndarray) -> None:
+    def adapt(
+        self, fingerprints: np.ndarray, conditions: np.ndarray, scale: np.ndarray | None = None
+    ) -> None:
         """Sets the scaling from training data: mean and standard deviation of every column.
 
         Args:
             fingerprints: [n, features].
             conditions: [n, conditions]; a column that never varies is only centred.
+            scale: [features], instead of the fingerprints' standard deviations; what belongs
+                together is known elsewhere (`Fingerprint.scale`).
         """
         if not self.built:
             self.build()
-        spread = np.asarray(fingerprints, np.float64).std(axis=0)
         self.feature_mean.assign(np.mean(fingerprints, axis=0))
-        self.feature_scale.assign(np.maximum(spread, SCALE_FLOOR * spread.max() or 1.0))
+        if scale is None:
+            scale = np.asarray(fingerprints, np.float64).std(axis=0)
+            scale = np.maximum(scale, SCALE_FLOOR * scale.max() or 1.0)
+        self.feature_scale.assign(scale)
         deviation = np.asarray(conditions, np.float64).std(axis=0)
         self.condition_mean.assign(np.mean(conditions, axis=0))
         self.condition_scale.assign(np.where(deviation > 1e-6, deviation, 1.0))
@@ -171,7 +177,7 @@ class CVAE(keras.Model):
     def likelihood(self, latents: tf.Tensor, conditions: tf.Tensor) -> Distribution:
         """Returns p(x | z, c) of the scaled fingerprint, batch [batch], event [features]."""
         c = self._scaled_condition(conditions)
-        return self._normal(self.decoder(tf.concat([latents, c], -1)), self.raw_sigma)
+        return self._likelihood(self.decoder(tf.concat([latents, c], -1)))
 
     def decode(self, latents: tf.Tensor, conditions: tf.Tensor) -> tf.Tensor:
         """Returns the mean of the likelihood as unscaled fingerprints, [batch, features]."""
@@ -213,7 +219,7 @@ class CVAE(keras.Model):
         if x is None or y_pred is None:
             raise ValueError("compute_loss needs the inputs x and the outputs y_pred")
         posterior = tfd.MultivariateNormalDiag(y_pred["latent_loc"], y_pred["latent_scale"])
-        likelihood = self._normal(self._scaled(y_pred["fingerprint"]), self.raw_sigma)
+        likelihood = self._likelihood(self._scaled(y_pred["fingerprint"]))
         nll = -likelihood.log_prob(self._scaled(x["fingerprint"])) / self.features
         kl = posterior.kl_divergence(self.prior([1])) / self.features
         wanted = self._scaled_condition(x["condition"])[:, : self.properties]
@@ -262,6 +268,9 @@ class CVAE(keras.Model):
         found = self.predict_properties(self.decode(z, conditions))
         wanted = tf.cast(conditions[:, : self.properties], tf.float32)
         return tf.sqrt(tf.reduce_mean(((found - wanted) / scale) ** 2, axis=-1))
+
+    def _likelihood(self, loc: tf.Tensor) -> Distribution:
+        return self._normal(loc, self.raw_sigma)
 
     def _normal(self, loc: tf.Tensor, raw_scale: tf.Tensor) -> Distribution:
         return tfd.MultivariateNormalDiag(loc, tf.nn.softplus(raw_scale) + SIGMA_FLOOR)

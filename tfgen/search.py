@@ -253,7 +253,7 @@ class _Search:
         return results
 
     def _complete(self) -> None:
-        """Brings the best to the very point, which neither way alone does if features have kinks."""
+        """Brings the best to the very point: neither way alone does if features have kinks."""
         for _ in range(ENDINGS):
             positions, loss = self._best[0]
             if loss <= COMPLETE * self._goal.tolerance:

@@ -149,7 +149,8 @@ def train(
         library=tuple(training.structures),
     )
     inputs = _inputs(model, training, properties)
-    cvae.adapt(inputs["fingerprint"], inputs["condition"])
+    vectors = inputs["fingerprint"]
+    cvae.adapt(vectors, inputs["condition"], fingerprint.scale(vectors))
     tolerance = _tolerance(inputs["fingerprint"], model.scale, seed)
     checked = _inputs(model, validation, properties) if len(validation) else inputs
 
