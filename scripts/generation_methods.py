@@ -24,6 +24,8 @@ __all__ = ["STAGES", "Made", "Method", "Workshop"]
 
 STAGES = ("decoded", "reconstructed", "relaxed")
 RATTLE = 0.3  # Å, standard deviation of a coordinate
+# How many of the training structures nearest to a target are rattled, in turn.
+NEAREST = 40
 HALTED = 40  # steps of a relaxation at most that is halted on its way
 PAPER_LOWEST = 1.9  # eV, of the lowest structure: the paper's networks see energies unscaled
 
@@ -153,7 +155,7 @@ class Workshop:
     def rattled(self, target: float, place: int, count: int, batch: int) -> Made:
         """The training structures nearest to the target, rattled and relaxed."""
         rng = np.random.default_rng([self.seed, place, batch])
-        nearest = np.resize(np.argsort(np.abs(self.energies - target))[:count], count)
+        nearest = np.resize(np.argsort(np.abs(self.energies - target))[:NEAREST], count)
         raw = [self.structures[i].copy() for i in nearest]
         for atoms in raw:
             atoms.positions += RATTLE * rng.standard_normal(atoms.positions.shape)

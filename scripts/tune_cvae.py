@@ -99,7 +99,10 @@ VARIANTS = (
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--epochs", default=300, show_default=True)
 @click.option("--count", default=160, show_default=True, help="Fingerprints for each target.")
-@click.option("--only", multiple=True, help="Of the settings; may be repeated.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([v.name for v in VARIANTS]),
+    help="Of the settings; may be repeated.",
+)  # fmt: skip
 @click.option("--seed", default=SEED, show_default=True, help="Another shows what is luck.")
 def main(file: Path, epochs: int, count: int, only: tuple[str, ...], seed: int) -> None:
     """Compare settings on FILE, a data set of one composition with EMT's energies."""
@@ -144,7 +147,9 @@ def main(file: Path, epochs: int, count: int, only: tuple[str, ...], seed: int) 
                 potential="auto" if potential is None else None,
                 **variant.arguments,
             )
-        if potential is None and model.landscape is not None:
+        if potential is None:
+            if model.landscape is None:
+                raise click.ClickException(f"{file}: no landscape, as its energies are not EMT's")
             potential = LearnedPotential(model.fingerprint.descriptor, model.landscape)
         seconds = time.process_time() - began
         off, strain, shares, new = drawn(model, potential, numbers, targets, count, seed)

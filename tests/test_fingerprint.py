@@ -436,6 +436,13 @@ class TestScale:
     def test_where_nothing_varies(self, alloys):
         assert np.array_equal(alloys.scale(np.ones([5, alloys.size])), np.ones(alloys.size))
 
+    @pytest.mark.parametrize("shape", [(0, 10), (3, 9), (10,)])
+    def test_refuses(self, shape):
+        fingerprint = Fingerprint(ACSF(["Pt"], 5.0, [[1.0, float(i)] for i in range(4)]))
+        assert fingerprint.size == 10
+        with pytest.raises(ValueError, match=r"\[structures, 10\] is needed"):
+            fingerprint.scale(np.ones(shape))
+
     def test_does_not_blow_up_rounding(self):
         """Third moments of two atoms are zero but for it."""
         fingerprint = Fingerprint.preset("default", ["Cu", "Au"])

@@ -292,6 +292,14 @@ class TestPeriodic:
         error = np.abs(of_crystals().create(result.structures) - target) / scale
         np.testing.assert_allclose(result.loss, error.mean(axis=1), rtol=1e-9)
 
+    def test_a_lone_atom(self):
+        """Wherever it is, its fingerprint is the same but for rounding."""
+        atoms = Atoms("Pt", cell=[4.0, 4.1, 4.2], pbc=True)
+        target = of_crystals().create([atoms])
+        result = reconstruct(of_crystals(), target, "Pt", cell=atoms.cell.array, max_rounds=1)
+        assert result.status == [CONVERGED]
+        assert result.rounds[0] == 0
+
     def test_images_are_not_different_structures(self, monkeypatch):
         """Two atoms in a cell, the second once in its place, once in the next cell."""
         cell = np.diag([4.0, 4.0, 5.0])

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import small
 import tensorflow as tf
+from ase import Atoms
 from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from tfgen import search
+from tfgen import descent, search
 from tfgen.descent import Goal
 from tfgen.fingerprint import Fingerprint
 from tfgen.search import Budget, _distinct, _Population, separation
@@ -160,6 +161,45 @@ class TestSearch:
         )
         wanted = np.abs(values - goal().target) / goal().scale
         np.testing.assert_allclose(found.loss, wanted.mean(axis=1), atol=1e-5)
+
+    @pytest.mark.parametrize("more", [0, 1, 113])
+    def test_losses_of_any_number_of_structures(self, more):
+        """Some in pieces of one descent, some in looks of many pieces."""
+        rng = np.random.default_rng(more)
+        with ThreadPoolExecutor(2) as pool:
+            losses = descent.Loss(small.fingerprint(), goal(), slice(None), pool)
+            x = 1.5 * rng.normal(size=[losses._piece() + more, 5, 3])
+            x[-1, 0, 0] = np.nan
+            found = losses.of(x)
+        whole = small.fingerprint().create([Atoms(PURE, positions=p) for p in x[:-1]])
+        wanted = (np.abs(whole - goal().target) / goal().scale).mean(axis=1)
+        np.testing.assert_allclose(found[:-1], wanted, rtol=1e-4, atol=1e-5)
+        assert found[-1] == np.inf
+
+    def test_completes_what_has_kinks(self):
+        """Largest and smallest values alone: neither descents nor Gauss-Newton get there."""
+        fingerprint = Fingerprint(small.fingerprint().descriptor, ("max", "min"))
+        start = small.structures()[0].positions
+        target = fingerprint.create([small.structures()[0]])[0]
+        own = goal(target=target, scale=np.ones(len(target)), tolerance=1e-2)
+        near = start + 0.02 * np.random.default_rng(3).normal(size=start.shape)
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(fingerprint, own, pool)
+            searching._best = [(near, searching._error(near))]
+            searching._complete(lambda: True)
+            assert len(searching._best) == 1  # no time left
+            searching._complete(lambda: False)
+        losses = [loss for _, loss in searching._best]
+        assert losses == sorted(losses)
+        assert searching._error(searching._best[0][0]) < 0.1 * searching._error(near)
+
+    def test_a_start_that_nearly_fits_where_gradients_fail(self):
+        fingerprint = Fingerprint(NeverDifferentiable(["Pt"], 5.0, 1.0), ("mean", "std"))
+        start = small.structures()[0].positions
+        target = fingerprint.create([small.structures()[0]])[0]
+        own = goal(target=target + 1e-3, scale=np.ones(len(target)), tolerance=2e-3)
+        found = run(own._replace(starts=start[None]), fingerprint=fingerprint)
+        np.testing.assert_allclose(found.positions[0], start, atol=1e-6)
 
     def test_more_starts_than_it_descends(self):
         starts = np.array([s.positions for s in small.structures()[1:30]])

@@ -65,7 +65,7 @@ class Candidate:
         status: "converged", or the reason it is not.
         known: whether it is taken for one of the training structures.
         copy: whether it certainly is one.
-        miss: distance of the prediction to the target, in hit tolerances; 0 without a landscape.
+        miss: how far the prediction is off, up to 1 a hit (see `miss`); 0 without a landscape.
     """
 
     structure: Atoms

@@ -145,7 +145,7 @@ class CVAE(keras.Model):
     def adapt(
         self, fingerprints: np.ndarray, conditions: np.ndarray, scale: np.ndarray | None = None
     ) -> None:
-        """Sets the scaling from training data: mean and standard deviation of every column.
+        """Sets the scaling from training data: mean and spread of every column.
 
         Args:
             fingerprints: [n, features].

@@ -84,7 +84,7 @@ class Loss:
         self._free = tf.constant(~goal.fixed[:, None], tf.float32)
 
     def of(self, positions: np.ndarray) -> np.ndarray:
-        """[n, atoms, 3] -> [n]."""
+        """Losses [n] of structures [n, atoms, 3], Å; infinite where one is not whole."""
         piece = self._piece()
         # A handful is not worth the compilation of a look.
         if self._goal.pbc.any() or len(positions) <= piece:
@@ -97,7 +97,16 @@ class Loss:
         return self._in_pieces(look, positions, PIECES_A_LOOK * piece)[0]
 
     def descend(self, positions: np.ndarray, steps: int, rate: float) -> tuple:
-        """[n, atoms, 3] -> [n, atoms, 3], [n]."""
+        """Follows the gradient by Adam.
+
+        Args:
+            positions: [n, atoms, 3], Å.
+            steps: their number.
+            rate: first step length, Å; falls to 0 as a parabola.
+
+        Returns:
+            Positions [n, atoms, 3] and losses [n], infinite where a structure is not whole.
+        """
         self.steps += steps * len(positions)
         run = functools.partial(
             self._descents.descend, self._goal, self._problem, self._free, steps, rate
@@ -108,7 +117,7 @@ class Loss:
         atoms = len(self._goal.numbers)
         work = atoms**3 // 2 if self._descents.triples else atoms**2
         limit = TRIPLES_IN_CACHE if self._descents.triples else PAIRS_IN_CACHE
-        return int(np.clip(limit // work, 1, MOST_IN_PIECE))
+        return int(np.clip(limit // max(work, 1), 1, MOST_IN_PIECE))
 
     def _in_pieces(self, run: Callable, positions: np.ndarray, size: int) -> tuple:
         def one(start: int) -> tuple:

@@ -240,21 +240,31 @@ class Fingerprint:
     def scale(self, vectors: np.ndarray) -> np.ndarray:
         """The unit in which differences of each feature count: its spread over a sample.
 
-        scale_f = max(std_f, 0.1 q_b), with q_b the 75 % quantile of std in the feature's block,
-        that of one pooling (and element). The floor keeps features that hardly vary from drowning
-        the others; it is the block's own, as third moments of large clusters vary a thousand times
-        as much as means.
+        scale_f = max(std_f, 0.1 q_b, 0.001 max std_b), with b the feature's block, that of one
+        pooling (and element), and q_b the 75 % quantile of std in it. The floor keeps features that
+        hardly vary from drowning the others; it is the block's own, as third moments of large
+        clusters vary a thousand times as much as means. A block that varies but by rounding has a
+        thousandth of the largest floor, or 1 if none varies.
 
         Args:
             vectors: [structures, size], fingerprints.
 
         Returns:
             [size] float64, all positive.
+
+        Raises:
+            ValueError: if `vectors` has another shape or no rows.
         """
-        spread = np.asarray(vectors, np.float64).std(axis=0).reshape(-1, self.descriptor.size)
+        vectors = np.asarray(vectors, np.float64)
+        if vectors.ndim != 2 or vectors.shape[1] != self.size or len(vectors) == 0:
+            raise ValueError(
+                f"vectors has shape {vectors.shape}; [structures, {self.size}] is needed"
+            )
+        spread = vectors.std(axis=0).reshape(-1, self.descriptor.size)
         usual = np.quantile(spread, 0.75, axis=1, keepdims=True)
         floor = np.maximum(SCALE_FLOOR * usual, 1e-3 * spread.max(axis=1, keepdims=True))
-        # A block may not vary but by rounding, as the third moments of two equal atoms.
+        # As the third moments of two equal atoms, or all features of a lone atom in its cell.
+        floor[floor <= 1e-12 * np.abs(vectors).max()] = 0.0
         floor = np.maximum(floor, 1e-3 * floor.max())
         return np.maximum(spread, np.where(floor > 0, floor, 1.0)).ravel()
 

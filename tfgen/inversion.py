@@ -1,7 +1,7 @@
 """Losses, descents and a simple search that turn fingerprints back into positions.
 
 TensorFlow graph code throughout: an exported SavedModel holds the whole search of this module.
-`tfgen.search`, which `tfgen.reconstruct` runs, takes the losses and descents from here.
+`tfgen.descent`, for `tfgen.reconstruct`, takes its losses and descents from here.
 """
 
 from __future__ import annotations

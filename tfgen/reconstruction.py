@@ -109,7 +109,7 @@ def reconstruct(
         formula: of all structures, like "Pt13", or one for each target.
         seed: repeats the search (a `time_limit` that is met does not).
         scale: [fingerprint.size], the spread of each feature, by which its error is divided; if
-            None, the spread over random packings of the same formula.
+            None, `fingerprint.scale` over random packings of the same formula.
         tolerance: loss at which a target counts as reached.
         starts: structures to begin with, besides random ones; each serves all targets of its
             composition. Results keep the order of the atoms of the first.

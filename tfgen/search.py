@@ -28,13 +28,13 @@ from tfgen.similarity import sorted_distances
 __all__ = ["Budget", "Found", "search", "separation"]
 
 # All figures here as measured by `scripts/benchmark_inversion.py`; docs/inversion.md says what
-# each gives.
+# most of them give.
 # Candidates: of the first generation, of a round, and those that live on.
 STARTS, CHILDREN, POPULATION = 48, 24, 16
 # Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
 PROPOSALS = 15
-# Random packings looked at for the first generation, by the square of the number of atoms.
-PACKINGS = 1.7
+# Random packings looked at for the first generation: by the square of the number of atoms, at most.
+PACKINGS, MOST_PACKINGS = 1.7, 2500
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
 # of one that may be it.
 DESCENT, WHOLE, POLISH = (60, 0.15), (80, 0.1), (300, 0.05)
@@ -165,6 +165,11 @@ class _Search:
 
     def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:
         began = time.perf_counter()
+
+        def late() -> bool:
+            spent = time.perf_counter() - began
+            return budget.seconds is not None and spent >= budget.seconds
+
         ends: list[np.ndarray] = []
         given = self._goal.starts
         # As they are: a descent may lead away from a start that fits already.
@@ -176,9 +181,7 @@ class _Search:
             finished = self._hand_on(population)
             best, idle = population.loss.min(initial=np.inf), 0
             while True:
-                spent = time.perf_counter() - began
-                late = budget.seconds is not None and spent >= budget.seconds
-                done = self._reached() or self._rounds >= budget.rounds or late
+                done = self._reached() or self._rounds >= budget.rounds or late()
                 if done or idle >= PATIENCE:
                     break
                 population = self._next(population)
@@ -197,7 +200,7 @@ class _Search:
                     repeated = not self._periodic and again.sum() >= REPEATS - 1
                     ends.append(end[0])
         if self._reached():
-            self._complete()
+            self._complete(late)
             # Others in the population may have this fingerprint, too.
             self._hand_on(population)
             self._finish_rivals()
@@ -215,9 +218,13 @@ class _Search:
     # --- Generations -----------------------------------------------------------------------
 
     def _first(self, given: np.ndarray) -> _Population:
-        drawn = self._drawn(max(STARTS, int(PACKINGS * len(self._goal.numbers) ** 2)))
-        best = np.argsort(self._coarse.of(drawn), kind="stable")[: max(0, STARTS - len(given))]
-        return self._descended(np.concatenate([given, drawn[best]]))
+        wanted = max(0, STARTS - len(given))
+        if wanted:
+            count = min(int(PACKINGS * len(self._goal.numbers) ** 2), MOST_PACKINGS)
+            drawn = self._drawn(max(STARTS, count))
+            best = np.argsort(self._coarse.of(drawn), kind="stable")[:wanted]
+            given = np.concatenate([given, drawn[best]])
+        return self._descended(given)
 
     def _next(self, old: _Population) -> _Population:
         if len(old.loss) == 0:  # not a single finite fingerprint to go on from
@@ -252,17 +259,26 @@ class _Search:
         self._best = sorted(self._best, key=_loss_of)[: 2 * POPULATION]
         return results
 
-    def _complete(self) -> None:
+    def _complete(self, late: Callable[[], bool]) -> None:
         """Brings the best to the very point: neither way alone does if features have kinks."""
         for _ in range(ENDINGS):
             positions, loss = self._best[0]
-            if loss <= COMPLETE * self._goal.tolerance:
+            # In float64: what is exact must not look otherwise.
+            if self._error(positions) <= COMPLETE * self._goal.tolerance or late():
                 break
-            followed, _ = self._follow(positions, ENDING)
+            followed, after = self._follow(positions, ENDING)
+            if not np.isfinite(after):
+                break
             refined = self._refined(followed)
             if refined[1] >= loss:
                 break
             self._best.insert(0, refined)
+
+    def _error(self, positions: np.ndarray) -> float:
+        goal = self._goal
+        atoms = Atoms(goal.numbers, positions=positions, cell=goal.cell, pbc=goal.pbc)
+        error = (self._fingerprint.create(atoms)[0] - goal.target) / goal.scale
+        return float(np.abs(error).mean())
 
     def _finish_rivals(self) -> None:
         """Polishes others that nearly fit: only then it shows whether they have the fingerprint."""
