@@ -12,7 +12,7 @@ from ase import Atoms
 from tfgen.fingerprint import Fingerprint
 from tfgen.structures import StructureBatch
 
-__all__ = ["refine"]
+__all__ = ["errors", "refine"]
 
 ITERATIONS, TRIALS = 20, 6
 # First damping, as a share of the mean diagonal; longest step of an atom's coordinate, Å.
@@ -56,7 +56,7 @@ def refine(
     if rows.sum() < 3 * len(atoms):
         rows = np.ones(fingerprint.size, bool)
     damping = DAMPING
-    error = _error(fingerprint, atoms, target, scale)[rows]
+    error = errors(fingerprint, atoms, target, scale)[rows]
     for _ in range(ITERATIONS):
         if not np.isfinite(error).all() or np.abs(error).mean() < EXACT:
             break
@@ -72,7 +72,7 @@ def refine(
             step *= min(1.0, LONGEST / max(np.abs(step).max(), 1e-300))
             moved = atoms.copy()
             moved.positions[free] += step.reshape(-1, 3)
-            new = _error(fingerprint, moved, target, scale)[rows]
+            new = errors(fingerprint, moved, target, scale)[rows]
             gain = np.linalg.norm(new) / np.linalg.norm(error)
             if gain < 1.0:
                 atoms, error, damping = moved, new, max(0.2 * damping, 1e-12)
@@ -83,9 +83,10 @@ def refine(
     return atoms
 
 
-def _error(
+def errors(
     fingerprint: Fingerprint, atoms: Atoms, target: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
+    """Differences [features] of a structure's fingerprint to a target, in `scale`, in float64."""
     return (fingerprint.create(atoms)[0] - target) / scale
 
 

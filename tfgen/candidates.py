@@ -20,6 +20,7 @@ from tqdm import tqdm
 from tfgen import similarity
 from tfgen.datasets.sampling import pack
 from tfgen.fingerprint import Fingerprint
+from tfgen.inversion import Inverter, Pool, Problem
 from tfgen.landscape import LearnedPotential
 from tfgen.model import Model, Target
 from tfgen.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
@@ -314,22 +315,23 @@ def sketch(
         # One shape only is compiled.
         full = np.resize(part, [AT_ONCE, targets.shape[1]])
         positions = pack(numbers, AT_ONCE * STARTS, rng)
-        moved, loss = descend(
-            tf.constant(positions, tf.float32),
-            tf.constant(np.tile(numbers, [len(positions), 1]), tf.int32),
-            tf.constant(np.repeat(full, STARTS, axis=0), tf.float32),
+        problem = Problem(
+            tf.constant(np.tile(numbers, [AT_ONCE, 1]), tf.int32),
+            tf.constant(full, tf.float32),
             tf.constant(scale, tf.float32),
         )
-        best = np.nan_to_num(loss.numpy(), nan=np.inf).reshape(AT_ONCE, STARTS).argmin(axis=1)
-        chosen = moved.numpy().reshape(AT_ONCE, STARTS, -1, 3)[np.arange(AT_ONCE), best]
+        starts = positions.reshape(AT_ONCE, STARTS, -1, 3)
+        pool = descend(tf.constant(starts, tf.float32), problem)
+        best = pool.loss.numpy().argmin(axis=1)
+        chosen = pool.positions.numpy()[np.arange(AT_ONCE), best]
         if aim is not None:
             potential, energies = aim
             chosen = _levelling(potential)(
                 tf.constant(chosen),
-                tf.constant(np.tile(numbers, [AT_ONCE, 1]), tf.int32),
+                problem.numbers,
                 tf.constant(np.resize(energies[start : start + AT_ONCE], AT_ONCE), tf.float32),
             ).numpy()
-        for x, origin in zip(chosen[: len(part)], positions[::STARTS], strict=False):
+        for x, origin in zip(chosen[: len(part)], starts[: len(part), 0], strict=True):
             # A descent that lost its way leaves the packing it started from.
             whole = x if np.isfinite(x).all() else origin
             result.append(Atoms(numbers, positions=whole - whole.mean(axis=0)))
@@ -338,30 +340,13 @@ def sketch(
 
 
 @functools.lru_cache(maxsize=8)
-def _descent(fingerprint: Fingerprint) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Adam on the L1 loss of scaled features, its rate falling as a parabola; compiled."""
-
-    def losses(x: tf.Tensor, numbers: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-        found = fingerprint(StructureBatch.of_clusters(x, numbers))
-        return tf.reduce_mean(tf.abs(found - targets) / scale, axis=1)
+def _descent(fingerprint: Fingerprint) -> Callable[[tf.Tensor, Problem], Pool]:
+    """Short descents from [targets, starts, atoms, 3], Å; compiled."""
+    inverter = Inverter(fingerprint)
 
     @tf.function(jit_compile=True, autograph=False)
-    def descend(
-        x: tf.Tensor, numbers: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        def body(t: tf.Tensor, x: tf.Tensor, m: tf.Tensor, v: tf.Tensor) -> tuple:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(x)
-                loss = losses(x, numbers, targets, scale)
-            gradient = tape.gradient(loss, x)
-            m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
-            unbiased = (m / (1.0 - 0.9 ** (t + 1.0)), v / (1.0 - 0.999 ** (t + 1.0)))
-            rate = RATE * (1.0 - t / STEPS) ** 2
-            return t + 1.0, x - rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8), m, v
-
-        start = (tf.constant(0.0), x, tf.zeros_like(x), tf.zeros_like(x))
-        _, x, _, _ = tf.while_loop(lambda t, *_: t < STEPS, body, start)
-        return x, losses(x, numbers, targets, scale)
+    def descend(positions: tf.Tensor, problem: Problem) -> Pool:
+        return inverter.descend(positions, problem, STEPS, RATE)
 
     return descend
 

@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from tfgen._gauss_newton import refine
+from tfgen._gauss_newton import errors, refine
 from tfgen.datasets.moves import propose
 from tfgen.datasets.sampling import pack
 from tfgen.descent import Goal, Loss
@@ -277,7 +277,7 @@ class _Search:
     def _error(self, positions: np.ndarray) -> float:
         goal = self._goal
         atoms = Atoms(goal.numbers, positions=positions, cell=goal.cell, pbc=goal.pbc)
-        error = (self._fingerprint.create(atoms)[0] - goal.target) / goal.scale
+        error = errors(self._fingerprint, atoms, goal.target, goal.scale)
         return float(np.abs(error).mean())
 
     def _finish_rivals(self) -> None:
