@@ -111,6 +111,14 @@ def pooled(features: np.ndarray, pooling: tuple[str, ...]) -> np.ndarray:
     """One vector from [atoms, features]."""
     parts = []
     for name in pooling:
+        if name == "covariance":
+            n, size = features.shape
+            means = [sum(column) / n for column in features.T]
+            for lag in range(1, 7):
+                for f in range(size - lag):
+                    products = [(x[f] - means[f]) * (x[f + lag] - means[f + lag]) for x in features]
+                    parts.append(sum(products) / n)
+            continue
         for column in features.T:
             n = len(column)
             mean = sum(column) / n
@@ -133,9 +141,7 @@ def fingerprint(
     parts = []
     for z in sorted(numbers):
         own = features[atoms.numbers == z]
-        parts.append(
-            pooled(own, pooling) if len(own) else np.zeros(len(pooling) * features.shape[1])
-        )
+        parts.append(pooled(own, pooling) if len(own) else 0.0 * pooled(features, pooling))
     return np.concatenate(parts)
 
 

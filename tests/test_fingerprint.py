@@ -129,7 +129,9 @@ class TestPooling:
     def test_of_each_element_apart_equals_the_loops(self, alloys):
         structures = [cluster(["Cu", "Au"], 6, 1), cluster(["Au"], 4, 2), Atoms("Cu")]
         found = alloys.create(structures)
-        assert found.shape == (3, alloys.size) == (3, 2 * 5 * alloys.descriptor.size)
+        features = alloys.descriptor.size
+        pairs = sum(max(features - lag, 0) for lag in range(1, 7))
+        assert found.shape == (3, alloys.size) == (3, 2 * (5 * features + pairs))
         for one, structure in zip(found, structures, strict=True):
             features = alloys.descriptor.create(structure)
             wanted = reference.fingerprint(structure, features, [29, 79], EVERY_POOLING)
@@ -137,6 +139,23 @@ class TestPooling:
         half = alloys.size // 2
         assert (found[1, :half] == 0).all()  # no copper there
         assert (found[1, half:] != 0).any()
+
+    def test_covariances_in_their_order(self):
+        """By NumPy: of each with the next, each with the one after that, and so on to the sixth."""
+        acsf = ACSF(["Cu"], R_CUT, g2_params=[[1.0, 0.3 * i] for i in range(9)], g1=False)
+        atoms = cluster(["Cu"], 6, 5)
+        matrix = np.cov(acsf.create(atoms).T, ddof=0)
+        wanted = np.concatenate([np.diag(matrix, lag) for lag in range(1, 7)])
+        fingerprint = Fingerprint(acsf, "covariance")
+        assert fingerprint.size == len(wanted) == 8 + 7 + 6 + 5 + 4 + 3
+        assert fingerprint.smooth.all()
+        np.testing.assert_allclose(fingerprint.create(atoms)[0], wanted, rtol=1e-9, atol=1e-13)
+
+    def test_covariance_needs_two_functions(self):
+        acsf = ACSF(["Cu"], R_CUT)
+        with pytest.raises(ValueError, match="pooling is .*covariance.*descriptor has one feature"):
+            Fingerprint(acsf, "covariance")
+        assert Fingerprint(acsf, ("mean", "covariance")).size == 1
 
     @pytest.mark.parametrize("pooling", [(), ("max", "median"), "median", ["Max"]])
     def test_refuses(self, pooling):
@@ -417,8 +436,9 @@ class TestScale:
         vectors = np.random.default_rng(0).lognormal(0.0, 2.0, [20, alloys.size])
         size = alloys.descriptor.size
         wanted = []
-        for start in range(0, alloys.size, size):
-            spread = [float(np.std(column)) for column in vectors.T[start : start + size]]
+        widths = 2 * [*5 * [size], sum(size - lag for lag in range(1, 7))]
+        for start, width in zip(np.cumsum([0, *widths]), widths, strict=False):
+            spread = [float(np.std(column)) for column in vectors.T[start : start + width]]
             floor = max(0.1 * np.quantile(spread, 0.75), 1e-3 * max(spread))
             wanted += [max(s, floor) for s in spread]
         assert np.allclose(alloys.scale(vectors), wanted, rtol=1e-12, atol=0.0)

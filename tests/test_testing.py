@@ -20,7 +20,7 @@ FUNCTIONS = {
     "g4_params": [[0.02, 4, 1]],
     "g5_params": [[0.1, 1.5, -1]],
 }
-EVERY_POOLING = ("max", "min", "mean", "std", "moment3")
+EVERY_POOLING = ("max", "min", "mean", "std", "moment3", "covariance")
 
 
 class Sound:

@@ -20,6 +20,8 @@ __all__ = ["POOLINGS", "PRESETS", "Fingerprint"]
 
 # Least scale of a feature, as a share of what three quarters of its block stay below.
 SCALE_FLOOR = 0.1
+# Each feature's covariances with so many that follow it.
+COVARIANCES = 6
 
 
 def _maximum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -47,14 +49,33 @@ def _std(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return safe_sqrt(_moment(2)(features, mask))
 
 
-# name -> map of ([batch, atoms, features], mask [batch, atoms, 1]) to [batch, features].
+def _covariance(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Of each feature with the next, then of each with the one after the next, and so on."""
+    apart = features - _mean(features, mask)[:, None, :]
+    lags = [_mean(apart[..., :-lag] * apart[..., lag:], mask) for lag in range(1, COVARIANCES + 1)]
+    return tf.concat(lags, axis=-1)
+
+
+# name -> map of ([batch, atoms, features], mask [batch, atoms, 1]) to [batch, width].
 POOLINGS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "max": _maximum,
     "min": _minimum,
     "mean": _mean,
     "std": _std,
     "moment3": _moment(3),
+    "covariance": _covariance,
 }
+
+
+def _places(name: str, features: int, first: int) -> np.ndarray:
+    """Where in a block of so many features those of the first few of them come to lie."""
+    if name != "covariance":
+        return np.arange(min(features, first))
+    places, start = [np.zeros(0, int)], 0
+    for lag in range(1, COVARIANCES + 1):
+        places.append(start + np.arange(max(first - lag, 0)))
+        start += max(features - lag, 0)
+    return np.concatenate(places)
 
 
 class Fingerprint:
@@ -66,7 +87,8 @@ class Fingerprint:
     Args:
         descriptor: maps structures to per-atom features, [batch, atoms, descriptor.size].
         pooling: names out of `POOLINGS`: max, min, mean, std (of the population), moment3 (the
-            third central moment).
+            third central moment), covariance (over atoms, of each feature with the six that follow
+            it in the descriptor's order: first all with the next, then with the one after, ...).
         per_species: pool over the atoms of each element apart (0 where there are none), which
             tells an alloy's elements apart; needless for one element.
 
@@ -104,6 +126,10 @@ class Fingerprint:
         self.pooling = tuple(pooling)
         self.per_species = bool(per_species)
         self._numbers = [Atoms(symbol).numbers[0] for symbol in descriptor.species]
+        if self.size == 0:
+            raise ValueError(
+                f"pooling is {pooling!r}, which leaves nothing: the descriptor has one feature"
+            )
 
     @classmethod
     def preset(cls, name: str, species: Sequence[str] = ("Pt",)) -> Fingerprint:
@@ -128,8 +154,17 @@ class Fingerprint:
     @property
     def size(self) -> int:
         """Length of the vector."""
-        groups = len(self._numbers) if self.per_species else 1
-        return groups * len(self.pooling) * self.descriptor.size
+        return self._groups * sum(self._widths)
+
+    @property
+    def _groups(self) -> int:
+        return len(self._numbers) if self.per_species else 1
+
+    @property
+    def _widths(self) -> list[int]:
+        """Lengths of the blocks of a group, one for each pooling."""
+        features = self.descriptor.size
+        return [len(_places(name, features, features)) for name in self.pooling]
 
     @property
     def triples(self) -> bool:
@@ -139,10 +174,8 @@ class Fingerprint:
     @property
     def smooth(self) -> np.ndarray:
         """[size] bool, features without kinks: not the largest or smallest value over atoms."""
-        pooled = np.repeat(
-            [name not in ("max", "min") for name in self.pooling], self.descriptor.size
-        )
-        return np.tile(pooled, self.size // len(pooled))
+        pooled = np.repeat([name not in ("max", "min") for name in self.pooling], self._widths)
+        return np.tile(pooled, self._groups)
 
     @functools.cached_property
     def coarse(self) -> tuple[Fingerprint, np.ndarray] | None:
@@ -154,9 +187,12 @@ class Fingerprint:
         descriptor = getattr(self.descriptor, "coarse", lambda: None)()
         if descriptor is None:
             return None
-        blocks = self.size // self.descriptor.size
-        places = np.arange(blocks)[:, None] * self.descriptor.size + np.arange(descriptor.size)
-        return Fingerprint(descriptor, self.pooling, self.per_species), places.ravel()
+        starts = np.cumsum([0, *self._widths * self._groups])
+        places = [
+            start + _places(name, self.descriptor.size, descriptor.size)
+            for start, name in zip(starts, self.pooling * self._groups, strict=False)
+        ]
+        return Fingerprint(descriptor, self.pooling, self.per_species), np.concatenate(places)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs to make the same fingerprint, JSON-able."""
@@ -260,13 +296,14 @@ class Fingerprint:
             raise ValueError(
                 f"vectors has shape {vectors.shape}; [structures, {self.size}] is needed"
             )
-        spread = vectors.std(axis=0).reshape(-1, self.descriptor.size)
-        usual = np.quantile(spread, 0.75, axis=1, keepdims=True)
-        floor = np.maximum(SCALE_FLOOR * usual, 1e-3 * spread.max(axis=1, keepdims=True))
+        spread = vectors.std(axis=0)
+        widths = [width for width in self._widths * self._groups if width]
+        blocks = np.split(spread, np.cumsum(widths)[:-1])
+        floor = np.array([max(SCALE_FLOOR * np.quantile(b, 0.75), 1e-3 * b.max()) for b in blocks])
         # As the third moments of two equal atoms, or all features of a lone atom in its cell.
         floor[floor <= 1e-12 * np.abs(vectors).max()] = 0.0
         floor = np.maximum(floor, 1e-3 * floor.max())
-        return np.maximum(spread, np.where(floor > 0, floor, 1.0)).ravel()
+        return np.maximum(spread, np.repeat(np.where(floor > 0, floor, 1.0), widths))
 
     @functools.cached_property
     def _evaluator(self) -> Evaluator:
