@@ -81,7 +81,12 @@ def test_distinct_is_a_loop_over_the_sorted_candidates(seed, numbers, most):
     positions = kinds[rng.integers(4, size=12)] + 0.02 * rng.normal(size=[12, 5, 3])
     positions[rng.integers(12), 0, 0] = np.nan
     loss = rng.choice([0.1, 0.2, 0.3, np.nan, np.inf], size=12)
-    found = _distinct(_Population(positions, loss, np.arange(12) % 2 == 0), numbers, 0.15, most)
+    found = _distinct(
+        _Population(positions, loss, np.arange(12) % 2 == 0, np.zeros(12, bool)),
+        numbers,
+        0.15,
+        most,
+    )
     wanted: list[int] = []
     sound = [i for i in range(12) if np.isfinite(loss[i]) and np.isfinite(positions[i]).all()]
     for i in sorted(sound, key=lambda i: loss[i])[: 4 * most]:
@@ -144,6 +149,20 @@ class TestSearch:
         assert coarse + 4 * least <= found.steps <= coarse + 4 * most
         assert found.seconds > 0
         assert not found.repeated
+
+    def test_relocations_of_each_candidate_are_looked_at_once(self):
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(small.fingerprint(), goal(), pool)
+            population = searching._first(np.zeros([0, 5, 3]))
+            for done in range(len(population.loss)):
+                assert population.searched.tolist() == [
+                    i < done for i in range(len(population.loss))
+                ]
+                near = searching._relocated(population)
+                stay = (near == population.positions[done]).all(axis=2)
+                assert (stay.sum(axis=1) == 4).all()
+            assert len(searching._relocated(population)) == 0
+            assert searching._next(population).searched.any()  # those that live on
 
     def test_candidates_are_distinct_and_sorted(self):
         found = run(goal(), rounds=4)

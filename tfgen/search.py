@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from tfgen._gauss_newton import errors, refine
-from tfgen.datasets.moves import propose
+from tfgen.datasets.moves import propose, relocations
 from tfgen.datasets.sampling import pack
 from tfgen.descent import Goal, Loss
 from tfgen.fingerprint import Fingerprint
@@ -33,6 +33,8 @@ __all__ = ["Budget", "Found", "search", "separation"]
 STARTS, CHILDREN, POPULATION = 48, 24, 16
 # Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
 PROPOSALS = 15
+# Places offered to every single atom of the best candidate, for half of those that are followed.
+PLACES = 75
 # Random packings looked at for the first generation: by the square of the number of atoms, at most.
 PACKINGS, MOST_PACKINGS = 1.7, 2500
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
@@ -137,16 +139,24 @@ class _Population:
     positions: np.ndarray
     loss: np.ndarray
     seen: np.ndarray  # whether a candidate was handed on
+    searched: np.ndarray  # whether its relocations were looked at
+
+    @classmethod
+    def of(cls, positions: np.ndarray, loss: np.ndarray) -> _Population:
+        return cls(positions, loss, np.zeros(len(loss), bool), np.zeros(len(loss), bool))
 
     def joined(self, other: _Population) -> _Population:
         return _Population(
             np.concatenate([self.positions, other.positions]),
             np.concatenate([self.loss, other.loss]),
             np.concatenate([self.seen, other.seen]),
+            np.concatenate([self.searched, other.searched]),
         )
 
     def rows(self, rows: np.ndarray) -> _Population:
-        return _Population(self.positions[rows], self.loss[rows], self.seen[rows])
+        return _Population(
+            *(x[rows] for x in (self.positions, self.loss, self.seen, self.searched))
+        )
 
 
 class _Search:
@@ -229,18 +239,30 @@ class _Search:
     def _next(self, old: _Population) -> _Population:
         if len(old.loss) == 0:  # not a single finite fingerprint to go on from
             return self._first(self._goal.starts[:0])
-        count = CHILDREN * PROPOSALS
+        relocated = self._weeded(self._relocated(old), CHILDREN // 2)
+        wanted = CHILDREN - len(relocated)
         # Powers of the draw favour the best without forgetting the rest.
-        rows = (self._rng.random(count) ** 1.5 * len(old.loss)).astype(int)
-        moved = self._moved(old.positions[rows])
-        best = np.argsort(self._coarse.of(moved), kind="stable")[:CHILDREN]
-        return _distinct(old.joined(self._descended(moved[best])), self._goal.numbers)
+        rows = (self._rng.random(wanted * PROPOSALS) ** 1.5 * len(old.loss)).astype(int)
+        moved = self._weeded(self._moved(old.positions[rows]), wanted)
+        new = self._descended(np.concatenate([relocated, moved]))
+        return _distinct(old.joined(new), self._goal.numbers)
+
+    def _relocated(self, old: _Population) -> np.ndarray:
+        """All that one atom could go, from the best candidate where that is news."""
+        news = np.flatnonzero(~old.searched)
+        if self._periodic or len(news) == 0:
+            return old.positions[:0]
+        old.searched[news[0]] = True
+        free = np.flatnonzero(~self._goal.fixed)
+        return relocations(old.positions[news[0]], self._goal.numbers, free, PLACES, self._rng)
+
+    def _weeded(self, moved: np.ndarray, count: int) -> np.ndarray:
+        return moved[np.argsort(self._coarse.of(moved), kind="stable")[:count]]
 
     def _descended(self, positions: np.ndarray) -> _Population:
         self._starts += len(positions)
         found, loss = self._coarse.descend(positions, *DESCENT)
-        new = _Population(found, loss, np.zeros(len(loss), bool))
-        return _distinct(new, self._goal.numbers)
+        return _distinct(_Population.of(found, loss), self._goal.numbers)
 
     def _hand_on(self, population: _Population) -> list[tuple[np.ndarray, float]]:
         """Shows the best candidates that are new the whole fingerprint; returns what became."""
@@ -316,8 +338,7 @@ class _Search:
     def _result(self) -> tuple[np.ndarray, np.ndarray]:
         positions = np.array([x for x, _ in self._best]).reshape(-1, *self._shape())
         loss = np.array([value for _, value in self._best])
-        found = _Population(positions, loss, np.zeros(len(loss), bool))
-        found = _distinct(found, self._goal.numbers)
+        found = _distinct(_Population.of(positions, loss), self._goal.numbers)
         if len(found.loss) == 0:  # not a single finite fingerprint
             return self._drawn(1), np.array([np.inf])
         return self._held(found.positions), found.loss  # not as float32 has them

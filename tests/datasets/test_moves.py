@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfgen.datasets import moves
-from tfgen.datasets.moves import MOVES, grow, propose
+from tfgen.datasets.moves import MOVES, grow, propose, relocations
 from tfgen.datasets.sampling import pack
 
 # So small that no move is followed by a push that separates atoms.
@@ -68,6 +68,31 @@ def test_relocate_takes_one_to_three_atoms_elsewhere():
     # An atom that stayed keeps its distances to the 12 or more others that did.
     gone = (same.sum(axis=2) < 12).sum(axis=1)
     assert set(gone.tolist()) == {1, 2, 3}
+
+
+def test_relocations_are_all_that_one_atom_could_do():
+    numbers = np.array([29] * 4 + [79] * 6)
+    parent = pack(numbers, 1, np.random.default_rng(5))[0]
+    leaving = np.array([1, 3, 7])
+    children = relocations(parent, numbers, leaving, 25, np.random.default_rng(6))
+    assert 3 * 20 < len(children) <= 3 * 25
+    changed = (children != parent).any(axis=2)
+    assert (changed.sum(axis=1) == 1).all()
+    own = changed.argmax(axis=1)
+    assert set(own) == set(leaving)
+    radii = covalent_radii[numbers]
+    for child, atom in zip(children, own, strict=True):
+        assert np.linalg.norm(child[atom] - parent[atom]) > radii[atom]
+        # It touches an atom, at times the one that it was itself.
+        near = np.linalg.norm(parent - child[atom], axis=1) / (radii + radii[atom])
+        assert np.isclose(near, 1.0).any()
+
+
+def test_no_atom_that_may_leave_makes_no_relocations():
+    none = np.zeros(0, int)
+    parent = pack(np.full(4, 78), 1, np.random.default_rng(0))[0]
+    found = relocations(parent, np.full(4, 78), none, 5, np.random.default_rng(1))
+    assert found.shape == (0, 4, 3)
 
 
 def test_relocate_prefers_loose_atoms():

@@ -9,7 +9,15 @@ from ase.data import covalent_radii
 from ase.neighborlist import neighbor_list
 from scipy.spatial.distance import pdist, squareform
 
-from tfgen.datasets.sites import CONTACT, add_atom, contacts, rotations, separate, standardise
+from tfgen.datasets.sites import (
+    CONTACT,
+    add_atom,
+    contacts,
+    places,
+    rotations,
+    separate,
+    standardise,
+)
 
 PT = covalent_radii[78]
 
@@ -60,6 +68,39 @@ def test_adatoms_touch_and_mostly_sit_in_hollows():
     touching = (relative <= CONTACT).sum(axis=1)
     assert (touching == 3).mean() > 0.5
     assert (touching == 1).any()
+
+
+class TestPlaces:
+    def octahedron(self) -> np.ndarray:
+        return np.sqrt(2) * PT * np.concatenate([np.eye(3), -np.eye(3)])
+
+    def test_touch_and_do_not_overlap(self):
+        x = np.random.default_rng(1).normal(size=[9, 3]) * 4.0
+        radii = covalent_radii[[78, 29, 79, 6, 13, 78, 28, 79, 29]]
+        found = places(x, radii, PT, 10_000, np.random.default_rng(2))
+        assert len(found) > 100
+        relative = np.linalg.norm(found[:, None] - x, axis=2) / (radii + PT)
+        assert np.isclose(relative, 1.0, atol=1e-9).any(axis=1).all()
+        assert relative.min() > 0.8
+        assert pdist(found).min() > 0
+        cubes = np.floor(found / 0.5)
+        assert len(np.unique(cubes, axis=0)) == len(found)
+
+    def test_hollows_come_first(self):
+        """Eight of an octahedron's faces; bridges and tops if more places are wanted."""
+        x, radii = self.octahedron(), np.full(6, PT)
+        few, all_ = (places(x, radii, PT, n, np.random.default_rng(3)) for n in (40, 10_000))
+        assert len(few) == 40 < len(all_)
+        touched = [(np.linalg.norm(p[:, None] - x, axis=2) <= CONTACT * 2 * PT).sum(axis=1)
+                   for p in (few, all_)]  # fmt: skip
+        assert touched[0].min() >= 3
+        assert touched[1].min() < 3
+        assert len(np.unique(np.sign(few), axis=0)) == 8
+
+    def test_beside_a_lone_atom(self):
+        found = places(np.zeros([1, 3]), np.array([PT]), PT, 30, np.random.default_rng(4))
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 2 * PT)
+        assert len(found) == 30
 
 
 def test_rotations_are_proper_and_uniform():

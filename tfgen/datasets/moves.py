@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 
-from tfgen.datasets.sites import add_atom, contacts, rotations, separate, standardise
+from tfgen.datasets.sites import add_atom, contacts, places, rotations, separate, standardise
 
-__all__ = ["MOVES", "grow", "propose"]
+__all__ = ["MOVES", "grow", "propose", "relocations"]
 
 MOVES = ("rattle", "relocate", "twist", "splice", "exchange")
 """Names of the moves that `propose` knows."""
@@ -92,6 +92,38 @@ def propose(
         else:
             result[rows] = _exchanged(x, numbers, rng)
     return separate(result, numbers, min_distance)
+
+
+def relocations(
+    parent: np.ndarray,
+    numbers: np.ndarray,
+    atoms: np.ndarray,
+    wanted: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Makes all structures in which one atom has left for another place.
+
+    Args:
+        parent: [N, 3], Å.
+        numbers: [N], atomic numbers.
+        atoms: those that may leave.
+        wanted: places on the parent's surface that each is offered, at most.
+        rng: the source of all randomness.
+
+    Returns:
+        [n, N, 3], Å, the parent but for one atom each; n is at most len(atoms) * wanted.
+    """
+    radii = covalent_radii[numbers]
+    moved = [np.zeros([0, *parent.shape])]
+    for number in np.unique(numbers[atoms]):
+        radius = covalent_radii[number]
+        offered = places(parent, radii, radius, wanted, rng)
+        for atom in atoms[numbers[atoms] == number]:
+            # Places beside where it lies lead back there.
+            apart = np.linalg.norm(offered - parent[atom], axis=1) > 1.2 * radius
+            moved.append(np.repeat(parent[None], apart.sum(), axis=0))
+            moved[-1][:, atom] = offered[apart]
+    return np.concatenate(moved)
 
 
 def grow(

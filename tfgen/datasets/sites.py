@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase.data import covalent_radii
 
-__all__ = ["CONTACT", "add_atom", "contacts", "rotations", "separate", "standardise"]
+__all__ = ["CONTACT", "add_atom", "contacts", "places", "rotations", "separate", "standardise"]
 
 CONTACT = 1.25
 """Atoms touch up to this times the sum of their covalent radii: within the first shell."""
@@ -18,6 +18,10 @@ _DAMPING = 0.7
 _TRIALS = 40
 # Pairs held at once by `separate`: few enough for a processor's cache.
 _CACHED = 100_000
+# Places tried to find all that a structure offers, and the edge of the cubes that hold one, Å.
+_TRIED, _EDGE = 3000, 0.5
+# Contacts of a place in a hollow of the surface; nearer, in sums of radii, atoms overlap there.
+_HOLLOW, _OVERLAP = 3, 0.82
 # Numbers held at once by `add_atom`: about 100 MB of temporaries.
 _CHUNK = 4_000_000
 
@@ -161,6 +165,39 @@ def add_atom(
         best = score.argmax(axis=1)
         positions[rows, place] = trial[rows, best]
         present[rows, place] = True
+
+
+def places(
+    positions: np.ndarray, radii: np.ndarray, radius: float, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Finds where one more atom could lie: at contact with an atom, not overlapping any.
+
+    Hollows between three and more atoms come first, then bridges and the rest; of those that
+    nearly coincide one is taken.
+
+    Args:
+        positions: [N, 3], Å.
+        radii: [N], covalent radii, Å.
+        radius: that of the atom to come, Å.
+        wanted: places, at most.
+        rng: the source of all randomness.
+
+    Returns:
+        [places, 3], Å; in hollows only if there are as many of them.
+    """
+    host = rng.integers(len(positions), size=_TRIED)
+    touch = radii + radius
+    trial = positions[host] + _unit(rng.normal(size=[_TRIED, 3])) * touch[host, None]
+    relative = np.linalg.norm(trial[:, None] - positions, axis=2) / touch
+    free = (relative > _OVERLAP).all(axis=1)
+    trial, hollow = trial[free], (relative[free] <= CONTACT).sum(axis=1) >= _HOLLOW
+    trial = trial[np.argsort(~hollow, kind="stable")]
+    _, first = np.unique(np.floor(trial / _EDGE), axis=0, return_index=True)
+    first = np.sort(first)
+    hollows = np.searchsorted(first, hollow.sum())
+    if hollows > wanted:  # any of them
+        first = rng.permutation(first[:hollows])
+    return trial[first[:wanted]]
 
 
 def rotations(count: int, rng: np.random.Generator) -> np.ndarray:
