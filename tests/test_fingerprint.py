@@ -153,7 +153,7 @@ class TestPooling:
 
     def test_covariance_needs_two_functions(self):
         acsf = ACSF(["Cu"], R_CUT)
-        with pytest.raises(ValueError, match="pooling is .*covariance.*descriptor has one feature"):
+        with pytest.raises(ValueError, match="pooling is .*covariance.*descriptor of size 1"):
             Fingerprint(acsf, "covariance")
         assert Fingerprint(acsf, ("mean", "covariance")).size == 1
 
@@ -400,6 +400,17 @@ class TestParts:
         assert acsf.coarse() is None
         assert Fingerprint(acsf, ("mean",)).coarse is None
         assert acsf.triples is Fingerprint(acsf, ("mean",)).triples is ("g5_params" in functions)
+
+    def test_without_covariances_of_the_cheap_part(self):
+        """It is one function, which has none."""
+        acsf = ACSF(["Pt"], R_CUT, g5_params=[[0.1, 1, 1], [0.1, 1, -1]])
+        assert acsf.coarse().size == 1
+        assert Fingerprint(acsf, "covariance").coarse is None
+        structures = [cluster(["Pt"], 4, i) for i in range(3)]
+        whole = Fingerprint(acsf, ("mean", "covariance"))
+        coarse, places = whole.coarse
+        np.testing.assert_allclose(coarse.create(structures), whole.create(structures)[:, places])
+        assert coarse.scale(coarse.create(structures)).shape == (1,)
 
     def test_coarse_acsf_is_the_first_features_of_each_atom(self):
         acsf = ACSF(["Cu", "Au"], R_CUT, periodic=True, **FUNCTIONS)

@@ -164,6 +164,37 @@ class TestSearch:
             assert len(searching._relocated(population)) == 0
             assert searching._next(population).searched.any()  # those that live on
 
+    def test_relocations_leave_fixed_atoms_and_cells_alone(self):
+        start = small.structures()[0].positions[None]
+        population = _Population.of(start, np.ones(1))
+        fixed = np.array([True, False, True, False, False])
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(small.fingerprint(), goal(starts=start, fixed=fixed), pool)
+            near = searching._relocated(population)
+            np.testing.assert_array_equal(near[:, fixed], np.repeat(start, len(near), 0)[:, fixed])
+            assert (near != start).any(axis=2).any(axis=0).tolist() == (~fixed).tolist()
+            cell = goal(cell=9.0 * np.eye(3), pbc=np.ones(3, bool))
+            population.searched[:] = False
+            assert not len(search._Search(small.fingerprint(), cell, pool)._relocated(population))
+
+    def test_what_looks_best_is_followed(self, monkeypatch):
+        """Half of it relocations of the best candidate, half moves of any."""
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(small.fingerprint(), goal(), pool)
+            population = searching._first(np.zeros([0, 5, 3]))
+            looked, followed = [], []
+            of = searching._coarse.of
+            monkeypatch.setattr(searching._coarse, "of", lambda x: looked.append(x) or of(x))
+            descended = searching._descended
+            monkeypatch.setattr(
+                searching, "_descended", lambda x: followed.append(x) or descended(x)
+            )
+            searching._next(population)
+            half = search.CHILDREN // 2
+            wanted = [x[np.argsort(of(x))[:half]] for x in looked]
+        assert len(looked) == 2
+        np.testing.assert_array_equal(followed[0], np.concatenate(wanted))
+
     def test_candidates_are_distinct_and_sorted(self):
         found = run(goal(), rounds=4)
         assert (np.diff(found.loss) >= 0).all()

@@ -20,7 +20,7 @@ __all__ = ["POOLINGS", "PRESETS", "Fingerprint"]
 
 # Least scale of a feature, as a share of what three quarters of its block stay below.
 SCALE_FLOOR = 0.1
-# Each feature's covariances with so many that follow it.
+# Each feature's covariances with so many that follow it; saved fingerprints rely on it.
 COVARIANCES = 6
 
 
@@ -67,7 +67,7 @@ POOLINGS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 }
 
 
-def _places(name: str, features: int, first: int) -> np.ndarray:
+def _columns(name: str, features: int, first: int) -> np.ndarray:
     """Where in a block of so many features those of the first few of them come to lie."""
     if name != "covariance":
         return np.arange(min(features, first))
@@ -88,7 +88,8 @@ class Fingerprint:
         descriptor: maps structures to per-atom features, [batch, atoms, descriptor.size].
         pooling: names out of `POOLINGS`: max, min, mean, std (of the population), moment3 (the
             third central moment), covariance (over atoms, of each feature with the six that follow
-            it in the descriptor's order: first all with the next, then with the one after, ...).
+            it in the descriptor's order, across kinds of functions and elements too: first all
+            with the next, then with the one after, ...).
         per_species: pool over the atoms of each element apart (0 where there are none), which
             tells an alloy's elements apart; needless for one element.
 
@@ -128,7 +129,8 @@ class Fingerprint:
         self._numbers = [Atoms(symbol).numbers[0] for symbol in descriptor.species]
         if self.size == 0:
             raise ValueError(
-                f"pooling is {pooling!r}, which leaves nothing: the descriptor has one feature"
+                f"pooling is {pooling!r}, which leaves nothing of a descriptor of size "
+                f"{descriptor.size}"
             )
 
     @classmethod
@@ -164,7 +166,7 @@ class Fingerprint:
     def _widths(self) -> list[int]:
         """Lengths of the blocks of a group, one for each pooling."""
         features = self.descriptor.size
-        return [len(_places(name, features, features)) for name in self.pooling]
+        return [len(_columns(name, features, features)) for name in self.pooling]
 
     @property
     def triples(self) -> bool:
@@ -188,11 +190,15 @@ class Fingerprint:
         if descriptor is None:
             return None
         starts = np.cumsum([0, *self._widths * self._groups])
-        places = [
-            start + _places(name, self.descriptor.size, descriptor.size)
-            for start, name in zip(starts, self.pooling * self._groups, strict=False)
-        ]
-        return Fingerprint(descriptor, self.pooling, self.per_species), np.concatenate(places)
+        places = np.concatenate(
+            [
+                start + _columns(name, self.descriptor.size, descriptor.size)
+                for start, name in zip(starts, self.pooling * self._groups, strict=False)
+            ]
+        )
+        if len(places) == 0:  # no covariance of one function
+            return None
+        return Fingerprint(descriptor, self.pooling, self.per_species), places
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs to make the same fingerprint, JSON-able."""

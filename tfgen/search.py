@@ -33,8 +33,9 @@ __all__ = ["Budget", "Found", "search", "separation"]
 STARTS, CHILDREN, POPULATION = 48, 24, 16
 # Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
 PROPOSALS = 15
-# Places offered to every single atom of the best candidate, for half of those that are followed.
-PLACES = 75
+# Places offered to every single atom of the best candidate, for half of those that are followed;
+# and most structures that come of it.
+PLACES, RELOCATIONS = 75, 3000
 # Random packings looked at for the first generation: by the square of the number of atoms, at most.
 PACKINGS, MOST_PACKINGS = 1.7, 2500
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
@@ -139,7 +140,7 @@ class _Population:
     positions: np.ndarray
     loss: np.ndarray
     seen: np.ndarray  # whether a candidate was handed on
-    searched: np.ndarray  # whether its relocations were looked at
+    searched: np.ndarray  # whether its relocations were looked at; a better copy's will be, again
 
     @classmethod
     def of(cls, positions: np.ndarray, loss: np.ndarray) -> _Population:
@@ -248,13 +249,14 @@ class _Search:
         return _distinct(old.joined(new), self._goal.numbers)
 
     def _relocated(self, old: _Population) -> np.ndarray:
-        """All that one atom could go, from the best candidate where that is news."""
+        """Single atoms of the best candidate, not treated so before, at other places."""
         news = np.flatnonzero(~old.searched)
         if self._periodic or len(news) == 0:
             return old.positions[:0]
         old.searched[news[0]] = True
         free = np.flatnonzero(~self._goal.fixed)
-        return relocations(old.positions[news[0]], self._goal.numbers, free, PLACES, self._rng)
+        offered = max(1, min(PLACES, RELOCATIONS // len(free)))
+        return relocations(old.positions[news[0]], self._goal.numbers, free, offered, self._rng)
 
     def _weeded(self, moved: np.ndarray, count: int) -> np.ndarray:
         return moved[np.argsort(self._coarse.of(moved), kind="stable")[:count]]

@@ -82,7 +82,6 @@ class TestPlaces:
         relative = np.linalg.norm(found[:, None] - x, axis=2) / (radii + PT)
         assert np.isclose(relative, 1.0, atol=1e-9).any(axis=1).all()
         assert relative.min() > 0.8
-        assert pdist(found).min() > 0
         cubes = np.floor(found / 0.5)
         assert len(np.unique(cubes, axis=0)) == len(found)
 

@@ -101,28 +101,28 @@ def relocations(
     wanted: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Makes all structures in which one atom has left for another place.
+    """Makes structures in which one atom has left for another place, in turn each for each.
+
+    The places are drawn from those beside the whole parent, for each element anew: what the atom
+    that leaves blocks itself is not among them.
 
     Args:
         parent: [N, 3], Å.
         numbers: [N], atomic numbers.
-        atoms: those that may leave.
-        wanted: places on the parent's surface that each is offered, at most.
+        atoms: [k] int, those that may leave.
+        wanted: places that each is offered, at most.
         rng: the source of all randomness.
 
     Returns:
-        [n, N, 3], Å, the parent but for one atom each; n is at most len(atoms) * wanted.
+        [n, N, 3], Å, the parent but for one atom each; n is at most k * wanted.
     """
     radii = covalent_radii[numbers]
     moved = [np.zeros([0, *parent.shape])]
     for number in np.unique(numbers[atoms]):
-        radius = covalent_radii[number]
-        offered = places(parent, radii, radius, wanted, rng)
+        offered = places(parent, radii, covalent_radii[number], wanted, rng)
         for atom in atoms[numbers[atoms] == number]:
-            # Places beside where it lies lead back there.
-            apart = np.linalg.norm(offered - parent[atom], axis=1) > 1.2 * radius
-            moved.append(np.repeat(parent[None], apart.sum(), axis=0))
-            moved[-1][:, atom] = offered[apart]
+            moved.append(np.repeat(parent[None], len(offered), axis=0))
+            moved[-1][:, atom] = offered
     return np.concatenate(moved)
 
 

@@ -172,8 +172,8 @@ def places(
 ) -> np.ndarray:
     """Finds where one more atom could lie: at contact with an atom, not overlapping any.
 
-    Hollows between three and more atoms come first, then bridges and the rest; of those that
-    nearly coincide one is taken.
+    Hollows between three and more atoms come first, then bridges and the rest; one is taken of
+    each cube of half an ångström.
 
     Args:
         positions: [N, 3], Å.
@@ -195,7 +195,7 @@ def places(
     _, first = np.unique(np.floor(trial / _EDGE), axis=0, return_index=True)
     first = np.sort(first)
     hollows = np.searchsorted(first, hollow.sum())
-    if hollows > wanted:  # any of them
+    if hollows > wanted:  # any of them, not the widest that most of the trials fell into
         first = rng.permutation(first[:hollows])
     return trial[first[:wanted]]
 
