@@ -297,7 +297,8 @@ class TestFingerprints:
     def test_poolings(self, pooling):
         message = refusal(Fingerprint, self.acsf, pooling)
         assert message.startswith("pooling is ")
-        assert message.endswith("; allowed are max, min, mean, std, moment3, each once")
+        allowed = "max, min, mean, std, moment3, covariance"
+        assert message.endswith(f"; allowed are {allowed}, each once")
 
     @pytest.mark.parametrize("per_species", [None, "yes", 1, [True]])
     def test_per_species(self, per_species):
