@@ -31,7 +31,7 @@ TRAINING = {
 }  # fmt: skip
 # Constants of the search where its quality is not the point.
 QUICK = {
-    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PATIENCE": 100,
+    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PLACES": 4, "PATIENCE": 100,
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
 # Few calculations for a landscape, and few proposals from it.
@@ -133,8 +133,14 @@ def quick_search() -> Iterator[None]:
 def leave_uncompiled(patch: pytest.MonkeyPatch) -> None:
     """Spares searches the compilation by XLA, where it would take longer than they do."""
     patch.setattr(descent, "COMPILE", False)
-    # What was compiled by then is neither found now nor left to others.
-    patch.setattr(descent, "_descents", functools.cache(descent._Descents))
+    # What was compiled by then is not found now, nor what is traced now by those who want XLA.
+    patch.setattr(descent, "_descents", _uncompiled)
+
+
+@functools.lru_cache(maxsize=16)
+def _uncompiled(fingerprint: Fingerprint) -> descent._Descents:
+    """Shared by all tests that leave searches uncompiled: what one has traced serves the next."""
+    return descent._Descents(fingerprint)
 
 
 @contextlib.contextmanager

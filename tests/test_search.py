@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from tfgen import descent, search
+from tfgen._forgiving import NOISE
 from tfgen.descent import Goal
 from tfgen.fingerprint import Fingerprint
 from tfgen.search import Budget, _distinct, _Population, separation
@@ -194,6 +195,47 @@ class TestSearch:
             wanted = [x[np.argsort(of(x))[:half]] for x in looked]
         assert len(looked) == 2
         np.testing.assert_array_equal(followed[0], np.concatenate(wanted))
+
+    def test_weeding_forgives_displacements(self, monkeypatch):
+        """Once the features outnumber the coordinates: the shaken stay, not what looks alike."""
+        x = np.array([s.positions for s in small.structures()[:2]])
+        rng = np.random.default_rng(0)
+        shaken = x[0] + search.RATTLE * rng.normal(size=[40, 5, 3])
+        apart = search.relocations(x[0], PURE, np.arange(5), 20, rng)
+        with ThreadPoolExecutor(1) as pool:
+            own = goal(
+                scale=np.full(12, 0.1), target=small.fingerprint().create(small.structures()[0])[0]
+            )
+            searching = search._Search(small.fingerprint(), own, pool)
+            population = _Population.of(x, np.zeros(2))
+            searching._renew(population)
+            assert searching._forgiving is None  # 8 features of pairs, 15 coordinates
+            monkeypatch.setattr(search, "FORGIVING", 0.5)
+            searching._renew(population)
+            every = np.concatenate([apart, shaken])
+            errors = searching._coarse.errors(every)
+            kept = searching._weeded(every, 40)
+        assert np.median(np.abs(errors[-40:]).mean(axis=1)) > 2 * NOISE
+        assert np.median(searching._forgiving(errors[-40:])) < NOISE
+        assert np.median(searching._forgiving(errors[:-40])) > 2 * NOISE
+        assert np.isin(kept, shaken).all(axis=(1, 2)).sum() >= 36
+
+    def test_what_it_forgives_is_known_anew(self, monkeypatch):
+        """With each population, and every few rounds."""
+        monkeypatch.setattr(search, "FORGIVING", 0.5)
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(small.fingerprint(), goal(), pool)
+            known = []
+            for _ in range(2):
+                population = searching._first(np.zeros([0, 5, 3]))
+                for _ in range(search.RENEWED + 1):
+                    population = searching._next(population)
+                    known.append(searching._forgiving)
+                    searching._rounds += 1
+        turns = [a is not b for a, b in itertools.pairwise(known)]
+        n = search.RENEWED
+        wanted = [i in (n - 1, n, n + 1 + (n - 2)) for i in range(2 * n + 1)]
+        assert turns == wanted
 
     def test_candidates_are_distinct_and_sorted(self):
         found = run(goal(), rounds=4)

@@ -68,13 +68,14 @@ class Loss:
         pool: threads that compute.
 
     Attributes:
+        features: how many of the goal's it sees.
         steps: gradients computed so far.
     """
 
     def __init__(
         self, fingerprint: Fingerprint, goal: Goal, columns: slice | np.ndarray, pool: Executor
     ) -> None:
-        self.steps = 0
+        self.steps, self.features = 0, fingerprint.size
         self._goal, self._pool, self._descents = goal, pool, _descents(fingerprint)
         self._problem = Problem(
             tf.constant(goal.numbers[None], tf.int32),
@@ -85,16 +86,28 @@ class Loss:
 
     def of(self, positions: np.ndarray) -> np.ndarray:
         """Losses [n] of structures [n, atoms, 3], Å; infinite where one is not whole."""
-        piece = self._piece()
         # A handful is not worth the compilation of a look.
-        if self._goal.pbc.any() or len(positions) <= piece:
+        if self._goal.pbc.any() or len(positions) <= self._piece():
             return self.descend(positions, 0, 0.0)[1]
+        loss = np.abs(self.errors(positions)).mean(axis=1)
+        return np.where(np.isfinite(loss), loss, np.inf)
+
+    def errors(self, positions: np.ndarray) -> np.ndarray:
+        """Errors [n, features], in units of the scale, of clusters [n, atoms, 3], Å.
+
+        Those of a structure that is not whole are not finite.
+        """
+        piece = self._piece()
 
         def look(positions: np.ndarray) -> tuple:
             pieces = positions.reshape(-1, piece, *positions.shape[1:])
-            return (self._descents.losses(self._problem, pieces).ravel(),)
+            found = self._descents.errors(self._problem, pieces)
+            return (found.reshape(-1, found.shape[-1]),)
 
-        return self._in_pieces(look, positions, PIECES_A_LOOK * piece)[0]
+        found = self._in_pieces(look, positions, PIECES_A_LOOK * piece)[0]
+        # An atom that is nowhere (NaN) is nobody's neighbour: its errors alone would not show it.
+        found[~np.isfinite(positions).all(axis=(1, 2))] = np.nan
+        return found
 
     def descend(self, positions: np.ndarray, steps: int, rate: float) -> tuple:
         """Follows the gradient by Adam.
@@ -141,7 +154,7 @@ class _Descents:
         self.triples = fingerprint.triples
         follow = self._inverter.follow
         self._follow = tf.function(follow, jit_compile=COMPILE, autograph=False)
-        self._losses = tf.function(self._piecewise, jit_compile=COMPILE, autograph=False)
+        self._errors = tf.function(self._piecewise, jit_compile=COMPILE, autograph=False)
         # Lengths of neighbour lists change all the time: XLA would compile without end.
         self._follow_periodic = tf.function(follow, reduce_retracing=True, autograph=False)
 
@@ -168,13 +181,13 @@ class _Descents:
             x, moments, loss = self._follow_periodic(x, problem, moments, schedule, free, lattice)
         return x.numpy().astype(np.float64), loss.numpy()
 
-    def losses(self, problem: Problem, pieces: np.ndarray) -> np.ndarray:
-        """Losses [pieces, n] of clusters [pieces, n, atoms, 3]."""
-        return self._losses(tf.constant(pieces, tf.float32), problem).numpy()
+    def errors(self, problem: Problem, pieces: np.ndarray) -> np.ndarray:
+        """Errors [pieces, n, features] of clusters [pieces, n, atoms, 3]."""
+        return self._errors(tf.constant(pieces, tf.float32), problem).numpy()
 
     def _piecewise(self, pieces: tf.Tensor, problem: Problem) -> tf.Tensor:
         def of_piece(positions: tf.Tensor) -> tf.Tensor:
-            return self._inverter.losses(positions, problem)
+            return self._inverter.errors(positions, problem)
 
         return tf.map_fn(of_piece, pieces)
 

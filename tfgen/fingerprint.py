@@ -336,16 +336,18 @@ def _fung2022(species: Sequence[str]) -> Fingerprint:
 
 
 def _default(species: Sequence[str]) -> Fingerprint:
-    """The project's own: 205 features for one element.
+    """The project's own: 925 features for one element.
 
-    Kind and number of functions and pooling were chosen among the candidates of
-    `scripts/compare_fingerprints.py` (figures in docs/fingerprints.md), the width of G2 by the
-    search that inverts it (docs/inversion.md): with eta 4 it lost all of five Pt26, with 2 one.
+    Functions and poolings were chosen among the candidates of `scripts/compare_fingerprints.py` by
+    how often the search finds structures again (docs/fingerprints.md, docs/inversion.md).
     """
     acsf = ACSF(
         species=species,
         r_cut=20.0,
-        g2_params=[[2.0, 1.0 + 0.5 * i] for i in range(23)],
+        g2_params=[
+            *([2.0, 1.0 + 0.5 * i] for i in range(23)),
+            *([8.0, 1.0 + 0.25 * i] for i in range(45)),
+        ],
         g5_params=[
             [eta, zeta, lambda_]
             for zeta in (1, 4, 16)
@@ -354,7 +356,7 @@ def _default(species: Sequence[str]) -> Fingerprint:
         ],
         g1=False,
     )
-    pooling = ("mean", "std", "moment3", "max", "min")
+    pooling = ("mean", "std", "moment3", "max", "min", "covariance")
     return Fingerprint(acsf, pooling, per_species=len(species) > 1)
 
 

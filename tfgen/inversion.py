@@ -101,11 +101,13 @@ class Inverter:
         self, positions: tf.Tensor, problem: Problem, lattice: Lattice | None = None
     ) -> tf.Tensor:
         """Loss of one structure per target: positions [targets, atoms, 3], Å -> [targets]."""
+        return tf.reduce_mean(tf.abs(self._errors(positions, problem, lattice)), axis=-1)
+
+    def _errors(self, positions: tf.Tensor, problem: Problem, lattice: Lattice | None) -> tf.Tensor:
         batch = StructureBatch.of_clusters(positions, problem.numbers)
         if lattice is not None:
             batch = batch._replace(**lattice._asdict())
-        error = tf.abs(self.fingerprint(batch) - problem.targets)
-        return tf.reduce_mean(error / problem.scale, axis=-1)
+        return (self.fingerprint(batch) - problem.targets) / problem.scale
 
     def starts(self, numbers: tf.Tensor, candidates: int, seed: tf.Tensor) -> tf.Tensor:
         """Draws atoms uniformly in a ball of the right density.
@@ -180,23 +182,19 @@ class Inverter:
         """
         each = _spread(problem, positions)
         positions, moments = self._adam(positions, each, moments, schedule, free, lattice)
-        return positions, moments, self.losses(positions, problem, lattice)
+        return positions, moments, _finite(positions, self.loss(positions, each, lattice))
 
-    def losses(
-        self, positions: tf.Tensor, problem: Problem, lattice: Lattice | None = None
-    ) -> tf.Tensor:
-        """Losses of many structures against one target.
+    def errors(self, positions: tf.Tensor, problem: Problem) -> tf.Tensor:
+        """Errors of many clusters' features against one target.
 
         Args:
             positions: [n, atoms, 3], Å.
             problem: with one target.
-            lattice: of periodic structures.
 
         Returns:
-            [n], infinite where a structure is not whole.
+            [n, features], in units of the scale.
         """
-        each = _spread(problem, positions)
-        return _finite(positions, self.loss(positions, each, lattice))
+        return self._errors(positions, _spread(problem, positions), None)
 
     def _adam(
         self,

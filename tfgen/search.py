@@ -18,6 +18,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
+from tfgen._forgiving import Forgiving
 from tfgen._gauss_newton import errors, refine
 from tfgen.datasets.moves import propose, relocations
 from tfgen.datasets.sampling import pack
@@ -36,6 +37,12 @@ PROPOSALS = 15
 # Places offered to every single atom of the best candidate, for half of those that are followed;
 # and most structures that come of it.
 PLACES, RELOCATIONS = 75, 3000
+# Features for each free coordinate from which on weeding forgives what small displacements change:
+# with fewer, displacements can mimic anything.
+FORGIVING = 2.0
+# Rattles of each candidate, Å, that tell what displacements change, how many, and how long their
+# answer serves, rounds.
+RATTLE, RATTLES, RENEWED = 0.1, 25, 5
 # Random packings looked at for the first generation: by the square of the number of atoms, at most.
 PACKINGS, MOST_PACKINGS = 1.7, 2500
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
@@ -173,6 +180,7 @@ class _Search:
         self._best: list[tuple[np.ndarray, float]] = []
         self._tried: list[tuple[np.ndarray, float]] = []
         self._rounds = self._starts = 0
+        self._forgiving: Forgiving | None = None
 
     def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:
         began = time.perf_counter()
@@ -229,6 +237,7 @@ class _Search:
     # --- Generations -----------------------------------------------------------------------
 
     def _first(self, given: np.ndarray) -> _Population:
+        self._forgiving = None  # what it knows is of other structures
         wanted = max(0, STARTS - len(given))
         if wanted:
             count = min(int(PACKINGS * len(self._goal.numbers) ** 2), MOST_PACKINGS)
@@ -240,6 +249,8 @@ class _Search:
     def _next(self, old: _Population) -> _Population:
         if len(old.loss) == 0:  # not a single finite fingerprint to go on from
             return self._first(self._goal.starts[:0])
+        if self._forgiving is None or self._rounds % RENEWED == 0:
+            self._renew(old)
         relocated = self._weeded(self._relocated(old), CHILDREN // 2)
         wanted = CHILDREN - len(relocated)
         # Powers of the draw favour the best without forgetting the rest.
@@ -259,7 +270,23 @@ class _Search:
         return relocations(old.positions[news[0]], self._goal.numbers, free, offered, self._rng)
 
     def _weeded(self, moved: np.ndarray, count: int) -> np.ndarray:
-        return moved[np.argsort(self._coarse.of(moved), kind="stable")[:count]]
+        if self._forgiving is None or len(moved) == 0:
+            loss = self._coarse.of(moved)
+        else:
+            loss = self._forgiving(self._coarse.errors(moved))
+        return moved[np.argsort(loss, kind="stable")[:count]]
+
+    def _renew(self, population: _Population) -> None:
+        free = 3 * (~self._goal.fixed).sum()
+        if self._periodic or self._coarse.features < FORGIVING * free:
+            return
+        x = np.repeat(population.positions[:, None], RATTLES, axis=1)
+        x = self._held(x + RATTLE * self._rng.normal(size=x.shape))
+        found = self._coarse.errors(x.reshape(-1, *self._shape()))
+        found = found.reshape(*x.shape[:2], -1)
+        changes = (found - found.mean(axis=1, keepdims=True)).reshape(-1, found.shape[-1])
+        changes = changes[np.isfinite(changes).all(axis=1)]
+        self._forgiving = Forgiving(changes) if len(changes) else None
 
     def _descended(self, positions: np.ndarray) -> _Population:
         self._starts += len(positions)

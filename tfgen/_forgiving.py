@@ -1,0 +1,38 @@
+"""Errors of fingerprints, weighted by what small displacements of the atoms would change."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["Forgiving"]
+
+# Standard deviation of what no displacement explains, in units of the features' scale.
+NOISE = 0.05
+
+
+class Forgiving:
+    """Measures how far fingerprints are off, but for what small displacements would mend.
+
+    A structure with the right neighbours, all slightly misplaced, is worth more than one as far
+    off with the wrong ones. With the covariance C of the changes and noise s, an error r counts as
+    in Mahalanobis' distance, with a mean of absolute values in place of the root of squares:
+
+    d = 1/F Σ_f |[s (C + s²)^(-1/2) r]_f|
+
+    Args:
+        changes: [n, features], what displacements did to fingerprints, in units of the scale;
+            finite, n >= 1.
+    """
+
+    def __init__(self, changes: np.ndarray) -> None:
+        scaled = np.asarray(changes, np.float64) / np.sqrt(len(changes))
+        _, deviations, self._directions = np.linalg.svd(scaled, full_matrices=False)
+        self._shrinkage = NOISE / np.sqrt(deviations**2 + NOISE**2) - 1.0
+
+    def __call__(self, errors: np.ndarray) -> np.ndarray:
+        """Distances [n] for errors [n, features]; infinite where one is not finite."""
+        errors = np.asarray(errors, np.float64)
+        sound = np.isfinite(errors).all(axis=1)
+        along = np.where(sound[:, None], errors, 0.0) @ self._directions.T
+        rest = errors + (along * self._shrinkage) @ self._directions
+        return np.where(sound, np.abs(rest).mean(axis=1), np.inf)
