@@ -13,10 +13,13 @@ import tensorflow as tf
 from ase import Atoms
 
 from tfgen import candidates, descent, landscape, saved_model, search
+from tfgen.cvae import CVAE
 from tfgen.datasets.sampling import pack
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprint import Fingerprint
+from tfgen.inversion import Inverter, Pool, Problem
+from tfgen.landscape import Landscape
 from tfgen.model import Model
 from tfgen.potentials.emt import EMT
 from tfgen.properties import UNITS, compute
@@ -35,7 +38,8 @@ QUICK = {
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
 # Few calculations for a landscape, and few proposals from it.
-QUICK_LANDSCAPE, QUICK_PROPOSALS = {"LEAST": 100, "EPOCHS": 3}, {"PROPOSALS": 2, "MOST": 4}
+QUICK_LANDSCAPE = {"LEAST": 100, "EPOCHS": 3}
+QUICK_PROPOSALS = {"PROPOSALS": 2, "MOST": 4, "STARTS": 2, "STEPS": 30, "MAX_STEPS": 60}
 QUICK_EXPORTED = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
 
 
@@ -113,9 +117,15 @@ def model() -> Model:
     return train(dataset(), PROPERTIES, fingerprint=fingerprint(), seed=5, **TRAINING)
 
 
+def train_eagerly(patch: pytest.MonkeyPatch) -> None:
+    """Spares trainings the tracing of their steps, where it would take longer than they do."""
+    for kind in (CVAE, Landscape):
+        patch.setattr(kind, "compile", functools.partialmethod(kind.compile, run_eagerly=True))
+
+
 @contextlib.contextmanager
 def quick_search() -> Iterator[None]:
-    """Makes searches and landscapes short, and spares `reconstruct` the compilation by XLA."""
+    """Makes searches and landscapes short, and spares inversions the compilation by XLA."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUICK.items():
             patch.setattr(search, name, value)
@@ -126,6 +136,7 @@ def quick_search() -> Iterator[None]:
         ):
             for name, value in changes.items():
                 patch.setattr(module, name, value)
+        patch.setattr(candidates, "_descent", _short_descent)
         leave_uncompiled(patch)
         yield
 
@@ -141,6 +152,17 @@ def leave_uncompiled(patch: pytest.MonkeyPatch) -> None:
 def _uncompiled(fingerprint: Fingerprint) -> descent._Descents:
     """Shared by all tests that leave searches uncompiled: what one has traced serves the next."""
     return descent._Descents(fingerprint)
+
+
+@functools.lru_cache(maxsize=16)
+def _short_descent(fingerprint: Fingerprint) -> Any:
+    """As `candidates._descent`, uncompiled."""
+    steps, inverter = QUICK_PROPOSALS["STEPS"], Inverter(fingerprint)
+
+    def descend(positions: tf.Tensor, problem: Problem) -> Pool:
+        return inverter.descend(positions, problem, steps, candidates.RATE)
+
+    return tf.function(descend, autograph=False)
 
 
 @contextlib.contextmanager

@@ -424,6 +424,23 @@ class TestParts:
         assert coarse.periodic
         assert coarse.coarse() is None
 
+    def test_broad_acsf_is_without_narrow_functions(self):
+        acsf = ACSF(
+            ["Cu", "Au"],
+            R_CUT,
+            g2_params=[[8.0, 2.0], [5.0, 2.5], [0.5, 3.0]],
+            g5_params=[[9.0, 4, 1]],
+            periodic=True,
+        )
+        broad = acsf.broad()
+        kept = [0, 2, 3, 4, 6, 7, 8, 9, 10]  # for each element G1 and three G2; three pairs of G5
+        atoms = cluster(["Cu", "Au"], 5, 1)
+        np.testing.assert_allclose(broad.create(atoms), acsf.create(atoms)[:, kept], rtol=1e-12)
+        assert broad.periodic
+        assert broad.broad() is broad
+        narrow = ACSF(["Pt"], R_CUT, g2_params=[[8.0, 2.0]], g1=False)
+        assert narrow.broad() is narrow  # there is nothing else
+
     def test_of_a_descriptor_of_ones_own(self):
         own = Fingerprint(Distances(["Pt"], [2.0, 3.0]), ("mean",))
         assert own.coarse is None

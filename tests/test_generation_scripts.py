@@ -12,7 +12,6 @@ import small
 from ase import Atoms
 from click.testing import CliRunner
 
-from tfgen import candidates, landscape
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprint import Fingerprint
 
@@ -33,10 +32,9 @@ def file(tmp_path, monkeypatch):
     )
     dataset.save(tmp_path / "pt6.h5")
     monkeypatch.setattr(Fingerprint, "preset", lambda *_: small.fingerprint())
-    monkeypatch.setattr(landscape, "EPOCHS", 2)
-    monkeypatch.setattr(landscape, "LEAST", 100)
-    monkeypatch.setattr(candidates, "MOST", 8)
-    return tmp_path / "pt6.h5"
+    small.train_eagerly(monkeypatch)
+    with small.quick_search():
+        yield tmp_path / "pt6.h5"
 
 
 def run(name: str, *arguments: object) -> str:
@@ -54,7 +52,8 @@ def benchmark():
         yield runpy.run_path(str(SCRIPTS / "benchmark_generation.py"))
 
 
-def test_benchmark(file, tmp_path, benchmark):
+def test_benchmark(file, tmp_path, benchmark, monkeypatch):
+    monkeypatch.setitem(benchmark["main"].callback.__globals__, "MOST", 400)
     arguments = (file, "--formula", "Pt6", "--count", 2, "--epochs", 2)
     result = CliRunner().invoke(
         benchmark["main"], [*map(str, arguments), "--model", str(tmp_path / "model")]
@@ -68,7 +67,7 @@ def test_benchmark(file, tmp_path, benchmark):
     assert [int(r[2]) for r in rows if r[0] == "one shot"] == [2] * 5
     for name, _, spent, verified in rows:
         if name in ("rattled", "packings", "halted"):
-            assert int(verified) >= 20 or int(spent) == 2000
+            assert int(verified) >= 20 or int(spent) == 400
     summary = dict(re.findall(rf"^({names}) +\d+% +\d+%\|(.*)$", table, re.MULTILINE))
     assert set(summary) == set(names.split("|"))
     assert re.match(r" +10 ", summary["one shot"])  # each "relaxed" once

@@ -156,6 +156,14 @@ class TestFit:
         assert record["usable"] <= 3000
         assert 0.0 <= record["minima"] <= 1.0
 
+    def test_does_without_narrow_functions(self, monkeypatch):
+        monkeypatch.setattr(module, "LEAST", 1)
+        functions = {"g2_params": [[1.0, 2.7], [8.0, 2.7]], "g1": False}
+        narrow = ACSF(["Pt"], 7.0, **functions)
+        landscape, _ = fit_landscape(narrow, small.structures(), from_emt, epochs=1)
+        assert landscape.features == 1
+        assert LearnedPotential(narrow, landscape).descriptor.g2_params.tolist() == [[1.0, 2.7]]
+
     def test_repeats_with_the_seed(self, learned):
         again, record = fit_landscape(
             small.fingerprint().descriptor, small.structures(), from_emt, seed=1, epochs=25

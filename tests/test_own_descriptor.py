@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import tfgen
 from tfgen.cli import main
 from tfgen.datasets.sampling import pack
+from tfgen.fingerprint import Fingerprint
 from tfgen.potentials import emt
 from tfgen.testing import check_descriptor
 
@@ -26,7 +27,10 @@ PAGE = (Path(__file__).parents[1] / "docs" / "own_descriptor.md").read_text("utf
 BLOCKS = re.findall(r'```python(?: title="(.+?)")?\n(.*?)```', PAGE, flags=re.DOTALL)
 COMMANDS = re.findall(r"^\$ tfgen (.+)$", PAGE, flags=re.MULTILINE)
 # Few steps, and no more of the inversion than shows that it runs.
-SHORT = {"epochs=300": "epochs=40"}
+SHORT = {
+    "epochs=300": "epochs=4",
+    'formula="Pt13", seed=0': 'formula="Pt13", seed=0, max_rounds=1',
+}
 
 
 def dataset() -> tfgen.Dataset:
@@ -47,6 +51,7 @@ def page(tmp_path_factory):
     dataset().save(folder / "pt13.h5")
     names: dict = {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch, small.quick_search():
+        small.train_eagerly(patch)
         patch.chdir(folder)
         patch.syspath_prepend(folder)
         patch.setattr(emt, "EMT", small.potential)
@@ -110,7 +115,18 @@ def test_the_saved_model_computes_the_same(page):
 
 
 def test_the_commands_run(page, monkeypatch):
-    _, folder = page
+    """With the page's own fingerprint in place of its copies, so that little is traced anew."""
+    names, folder = page
+    made, config = [], names["pt"].get_config()
+
+    def the_same(copy):
+        assert copy.get_config() == config
+        made.append(copy)
+        return names["pt"]
+
+    copied, of_species = Fingerprint.from_config, names["fingerprint"]
+    monkeypatch.setattr(Fingerprint, "from_config", lambda *given: the_same(copied(*given)))
+    monkeypatch.setattr("histogram.fingerprint", lambda species: the_same(of_species(species)))
     monkeypatch.chdir(folder)
     assert [command.split()[0] for command in COMMANDS] == [
         "train", "generate", "reconstruct", "export"
@@ -120,6 +136,7 @@ def test_the_commands_run(page, monkeypatch):
         arguments = shlex.split(f"{command} {extra.get(command.split()[0], '')}")
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output
+    assert len(made) == len(COMMANDS)
     assert len(ase.io.read(folder / "back.extxyz", ":")) == 2
     assert (folder / "my_saved_model" / "saved_model.pb").is_file()
 

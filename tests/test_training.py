@@ -229,8 +229,11 @@ class TestInterruption:
         found = loss_of(model, small.dataset().select("validation"))
         assert found == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
 
-    def test_before_the_first_backup_is_as_if_it_had_not_been(self, tmp_path, first, interrupt):
-        checkpoint = tmp_path / "model.partial"
+    def test_before_the_first_backup_is_as_if_it_had_not_been(
+        self, tmp_path, monkeypatch, interrupt
+    ):
+        small.train_eagerly(monkeypatch)
+        first, checkpoint = trained(), tmp_path / "model.partial"
         interrupt(1)
         with pytest.raises(KeyboardInterrupt):
             trained(checkpoint=checkpoint)
@@ -269,7 +272,8 @@ def test_writes_logs_for_tensorboard(first, logs):
         assert found["validation", f"epoch_{name}"][-1] == pytest.approx(last)
 
 
-def test_of_an_alloy_counts_its_elements():
+def test_of_an_alloy_counts_its_elements(monkeypatch):
+    small.train_eagerly(monkeypatch)
     rng = np.random.default_rng(0)
     kinds = (["Cu"] * 3 + ["Au"], ["Cu"] + ["Au"] * 3)
     structures = [
@@ -294,6 +298,7 @@ def test_of_an_alloy_counts_its_elements():
 class TestLandscape:
     @pytest.fixture(autouse=True)
     def brief(self, monkeypatch):
+        small.train_eagerly(monkeypatch)
         monkeypatch.setattr(landscape, "LEAST", 1)
         monkeypatch.setattr(landscape, "EPOCHS", 3)
 

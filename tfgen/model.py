@@ -19,7 +19,7 @@ from ase.data import atomic_numbers
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.cvae import CVAE
 from tfgen.fingerprint import Fingerprint
-from tfgen.landscape import Landscape
+from tfgen.landscape import Landscape, seen
 
 __all__ = ["CONTENTS", "MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model", "Target"]
 
@@ -273,7 +273,7 @@ class Model:
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):
             raise ValueError(f"its tolerance is {self.tolerance}; it must be above 0")
         if self.landscape is not None and (
-            self.landscape.features != self.fingerprint.descriptor.size
+            self.landscape.features != seen(self.fingerprint.descriptor).size
             or self.landscape.elements != elements
         ):
             raise ValueError("its landscape is not of its fingerprint's descriptor")

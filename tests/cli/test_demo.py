@@ -26,6 +26,7 @@ def made(tmp_path_factory):
     (work / "recipe.toml").write_text(RECIPE)
     said = []
     with small.quick_search(), pytest.MonkeyPatch.context() as patch:
+        small.train_eagerly(patch)
         patch.setattr(Fingerprint, "preset", lambda *_: small.fingerprint())
         demo.run(
             work / "out", seed=2, count=2, epochs=3, recipe=work / "recipe.toml", say=said.append

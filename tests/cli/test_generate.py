@@ -106,7 +106,8 @@ def test_writes_structures_with_their_records(model_folder, tmp_path, quick):
 )
 def test_without_relaxation(model_folder, tmp_path, shared, options, source):
     output = tmp_path / "out.extxyz"
-    result = generate(model_folder, output, *MIDDLE, "--relax", "none", *options)
+    options = ("--relax", "none", "--candidates", 1, *options)
+    result = generate(model_folder, output, *MIDDLE, *options)
     assert result.exit_code == 0, result.output
     for atoms in ase.io.read(output, ":"):
         assert atoms.info["relaxed"] == {}
@@ -117,7 +118,7 @@ def test_without_relaxation(model_folder, tmp_path, shared, options, source):
 def test_relaxation_without_evaluation(model_folder, tmp_path, shared):
     """EMT moves the atoms, but its energies do not pass for those the model was trained on."""
     output = tmp_path / "out.extxyz"
-    result = generate(model_folder, output, *MIDDLE, "--potential", "none")
+    result = generate(model_folder, output, *MIDDLE, "--potential", "none", "--candidates", 1)
     assert result.exit_code == 0, result.output
     for atoms in ase.io.read(output, ":"):
         assert atoms.info["evaluated_by"]["energy_per_atom"] == "surrogate"
@@ -225,7 +226,8 @@ def test_ctrl_c_leaves_the_old_file_whole(model_folder, tmp_path, shared, monkey
     output = tmp_path / "out.extxyz"
     output.write_text("mine")
     monkeypatch.setattr(ase.io, "write", half)
-    result = generate(model_folder, output, *MIDDLE, "--relax", "none", "--overwrite")
+    options = ("--relax", "none", "--candidates", 1, "--overwrite")
+    result = generate(model_folder, output, *MIDDLE, *options)
     assert result.exit_code == 1
     assert "Aborted!" in result.stderr
     assert output.read_text() == "mine"

@@ -13,6 +13,16 @@ from tfgen import reconstruction
 from tfgen.fingerprint import Fingerprint
 from tfgen.similarity import deviations
 
+# A fingerprint that is compiled in a few seconds.
+FEW = """
+from tfgen import Fingerprint
+from tfgen.descriptors.acsf import ACSF
+
+DISTANCES = [[1.0, 2.0], [1.0, 2.7], [1.0, 3.4], [1.0, 4.1]]
+ACSF_OF_FEW = ACSF(["Pt"], 7.0, g2_params=DISTANCES, g5_params=[[0.05, 1, 1]], g1=False)
+fingerprint = Fingerprint(ACSF_OF_FEW, ("mean", "std"))
+"""
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
@@ -29,7 +39,9 @@ def small_preset(monkeypatch):
 def test_in_a_process_of_its_own(tmp_path):
     triangle = Atoms("Pt3", positions=[[0, 0, 0], [2.7, 0, 0], [1.35, 2.3, 0]])
     ase.io.write(tmp_path / "in.xyz", triangle)
-    done = run_alone("reconstruct", "in.xyz", "-o", "out.extxyz", "--max-rounds", 0, cwd=tmp_path)
+    (tmp_path / "few.py").write_text(FEW)
+    options = ("-o", "out.extxyz", "--max-rounds", 0, "--fingerprint", "few:fingerprint")
+    done = run_alone("reconstruct", "in.xyz", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert_quiet(done.stderr)
     assert "inverting: 100%" in done.stderr
@@ -37,7 +49,8 @@ def test_in_a_process_of_its_own(tmp_path):
     assert done.stdout.endswith("s each; in out.extxyz\n")
     (found,) = ase.io.read(tmp_path / "out.extxyz", ":")
     assert deviations([found], [triangle])[0] < 0.05
-    assert {path.name for path in tmp_path.iterdir()} == {"in.xyz", "out.extxyz"}
+    left = {path.name for path in tmp_path.iterdir()} - {"few.py", "__pycache__"}
+    assert left == {"in.xyz", "out.extxyz"}
 
 
 def test_says_of_each_structure_how_it_went(file, tmp_path, quick, small_preset):

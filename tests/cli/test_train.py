@@ -139,6 +139,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_old_model(dataset_file, tmp_path, sma
 
     small.model().save(tmp_path / "model")
     command = ("train", dataset_file, "-o", tmp_path / "model", "--overwrite", "--epochs", 2)
+    command += ("--potential", "none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training._Progress, "on_epoch_end", interrupt)
         patch.setattr(training, "BACKUP_EPOCHS", 1)

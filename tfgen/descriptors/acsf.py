@@ -22,6 +22,8 @@ __all__ = ["ACSF"]
 
 # Beyond are slips: Å, and powers that are 0 for all but straight angles.
 FARTHEST, SHARPEST = 1e6, 1e6
+# Largest eta, Å⁻², of a G2 that is not narrow.
+BROAD = 5.0
 # Up to so many atoms, functions of pairs are computed once for each pair: beyond, the sums over
 # pairs, of which most do not hold an atom, cost more than the functions saved.
 ONCE = 16
@@ -116,6 +118,18 @@ class ACSF:
         if not self.triples or not pairs:
             return None
         return ACSF(**{**self.get_config(), "g4_params": None, "g5_params": None})
+
+    def broad(self) -> ACSF:
+        """The functions but for narrow G2 (eta > 5 Å⁻²), if any are left.
+
+        Narrow functions tell structures apart, but what is learned from them is rugged where there
+        was nothing to learn from.
+        """
+        wide = self.g2_params[self.g2_params[:, 0] <= BROAD]
+        others = self.g1 or len(self.g3_params) or self.triples
+        if len(wide) == len(self.g2_params) or not (len(wide) or others):
+            return self
+        return ACSF(**{**self.get_config(), "g2_params": wide.tolist()})
 
     def get_number_of_features(self) -> int:
         """The same as `size`, under DScribe's name."""
