@@ -22,6 +22,7 @@ from tfgen._forgiving import Forgiving
 from tfgen._gauss_newton import errors, refine
 from tfgen.datasets.moves import propose, relocations
 from tfgen.datasets.sampling import pack
+from tfgen.datasets.sites import separate
 from tfgen.descent import Goal, Loss
 from tfgen.fingerprint import Fingerprint
 from tfgen.similarity import sorted_distances
@@ -45,6 +46,9 @@ FORGIVING = 2.0
 RATTLE, RATTLES, RENEWED = 0.1, 25, 5
 # Random packings looked at for the first generation: by the square of the number of atoms, at most.
 PACKINGS, MOST_PACKINGS = 1.7, 2500
+# Of the first generation, how many of those random packings are that were pressed into sheets and
+# rods, and how many of these are looked at: what is sought need not be round.
+PRESSED, PRESSED_PACKINGS = 8, 100
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
 # of one that may be it.
 DESCENT, WHOLE, POLISH = (60, 0.15), (80, 0.1), (300, 0.05)
@@ -241,9 +245,12 @@ class _Search:
         wanted = max(0, STARTS - len(given))
         if wanted:
             count = min(int(PACKINGS * len(self._goal.numbers) ** 2), MOST_PACKINGS)
-            drawn = self._drawn(max(STARTS, count))
-            best = np.argsort(self._coarse.of(drawn), kind="stable")[:wanted]
-            given = np.concatenate([given, drawn[best]])
+            drawn = self._nearest(self._drawn(max(STARTS, count)), wanted)
+            if not self._periodic and not self._goal.fixed.any():
+                pressed = self._pressed(self._drawn(PRESSED_PACKINGS))
+                few = min(PRESSED, wanted)
+                drawn = np.concatenate([drawn[: wanted - few], self._nearest(pressed, few)])
+            given = np.concatenate([given, drawn])
         return self._descended(given)
 
     def _next(self, old: _Population) -> _Population:
@@ -269,11 +276,13 @@ class _Search:
         offered = max(1, min(PLACES, RELOCATIONS // len(free)))
         return relocations(old.positions[news[0]], self._goal.numbers, free, offered, self._rng)
 
+    def _nearest(self, drawn: np.ndarray, count: int) -> np.ndarray:
+        return drawn[np.argsort(self._coarse.of(drawn), kind="stable")[:count]]
+
     def _weeded(self, moved: np.ndarray, count: int) -> np.ndarray:
         if self._forgiving is None or len(moved) == 0:
-            loss = self._coarse.of(moved)
-        else:
-            loss = self._forgiving(self._coarse.errors(moved))
+            return self._nearest(moved, count)
+        loss = self._forgiving(self._coarse.errors(moved))
         return moved[np.argsort(loss, kind="stable")[:count]]
 
     def _renew(self, population: _Population) -> None:
@@ -389,6 +398,11 @@ class _Search:
             if self._goal.fixed.any():
                 x += self._goal.starts[0].mean(axis=0)
         return self._held(x)
+
+    def _pressed(self, x: np.ndarray) -> np.ndarray:
+        """Along each axis by any factor, often to next to nothing."""
+        flat = x * self._rng.random([len(x), 1, 3]) ** 4
+        return separate(flat, self._goal.numbers, 0.95)
 
     def _box(self) -> np.ndarray:
         """Cell vectors; along open directions the extent of the starts, or of a packing."""
