@@ -8,6 +8,8 @@ __all__ = ["Forgiving"]
 
 # Standard deviation of what no displacement explains, in units of the features' scale.
 NOISE = 0.05
+# Directions in which displacements change less than this share of it count as if they changed none.
+LEAST = 0.1
 
 
 class Forgiving:
@@ -26,13 +28,18 @@ class Forgiving:
 
     def __init__(self, changes: np.ndarray) -> None:
         scaled = np.asarray(changes, np.float64) / np.sqrt(len(changes))
-        _, deviations, self._directions = np.linalg.svd(scaled, full_matrices=False)
-        self._shrinkage = NOISE / np.sqrt(deviations**2 + NOISE**2) - 1.0
+        _, deviations, directions = np.linalg.svd(scaled, full_matrices=False)
+        kept = deviations > LEAST * NOISE
+        shrinkage = NOISE / np.sqrt(deviations[kept] ** 2 + NOISE**2) - 1.0
+        # It ranks thousands of candidates a round: float32 will do.
+        self._directions = directions[kept].astype(np.float32)
+        self._shrunk = (shrinkage[:, None] * directions[kept]).astype(np.float32)
 
     def __call__(self, errors: np.ndarray) -> np.ndarray:
         """Distances [n] for errors [n, features]; infinite where one is not finite."""
-        errors = np.asarray(errors, np.float64)
+        errors = np.asarray(errors, np.float32)
         sound = np.isfinite(errors).all(axis=1)
-        along = np.where(sound[:, None], errors, 0.0) @ self._directions.T
-        rest = errors + (along * self._shrinkage) @ self._directions
+        errors = np.where(sound[:, None], errors, np.float32(0.0))
+        along = errors @ self._directions.T
+        rest = errors + along @ self._shrunk
         return np.where(sound, np.abs(rest).mean(axis=1), np.inf)
