@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SEED = 77_000
 SYSTEMS = ("Pt13", "Pt20", "Pt26", "Cu6Au7")
-# What the preset is made of; candidates differ from it in one thing each.
+# What the preset is made of, from which candidates differ.
 G2 = ((2.0, 0.5), (8.0, 0.25))  # (eta, step of r_s from 1 Å on)
 ZETAS, ETAS = (1, 4, 16), (0.06, 0.2, 0.5)
 POOLING = ("mean", "std", "moment3", "max", "min", "covariance")
@@ -120,7 +120,7 @@ def prediction_error(vectors: np.ndarray, values: np.ndarray) -> float:
 def inversion(
     fingerprint: Fingerprint, targets: list[Atoms], rounds: int
 ) -> tuple[float, float, float]:
-    """Share of targets found; rounds and processor seconds for each one found."""
+    """Share of targets found; rounds and seconds, on all processors, for each one found."""
     from tfgen._tensorflow import threads
     from tfgen.reconstruction import reconstruct
     from tfgen.similarity import deviations
@@ -142,7 +142,7 @@ def inversion(
 @click.option(
     "--targets",
     type=COUNT,
-    default=16,
+    default=12,
     show_default=True,
     help="Structures to find again.",
 )

@@ -440,6 +440,8 @@ class TestParts:
         assert broad.broad() is broad
         narrow = ACSF(["Pt"], R_CUT, g2_params=[[8.0, 2.0]], g1=False)
         assert narrow.broad() is narrow  # there is nothing else
+        with_number = ACSF(["Pt"], R_CUT, g2_params=[[8.0, 2.0]])
+        assert with_number.broad() is with_number  # next to nothing
 
     def test_of_a_descriptor_of_ones_own(self):
         own = Fingerprint(Distances(["Pt"], [2.0, 3.0]), ("mean",))

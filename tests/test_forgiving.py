@@ -22,8 +22,9 @@ def test_equals_the_definition(seed, count):
     covariance = sum(np.outer(c, c) for c in changes) / count
     weights = NOISE * inv(sqrtm(covariance + NOISE**2 * np.eye(6)).real)
     wanted = [np.mean([abs(row @ r) for row in weights]) for r in errors]
-    # Directions of next to no change are left out: a share of 1 - 1 / (1 + 0.1²)^½ at most.
-    np.testing.assert_allclose(Forgiving(changes)(errors), wanted, rtol=0.006)
+    # Directions of next to no change are left out: each may matter by 1 - 1 / (1 + 0.1²)^½, and
+    # the sum of six by six to the half as much.
+    np.testing.assert_allclose(Forgiving(changes)(errors), wanted, rtol=0.0125)
 
 
 def test_what_displacements_change_counts_little():

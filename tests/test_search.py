@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from tfgen import descent, search
@@ -234,8 +235,53 @@ class TestSearch:
                     searching._rounds += 1
         turns = [a is not b for a, b in itertools.pairwise(known)]
         n = search.RENEWED
-        wanted = [i in (n - 1, n, n + 1 + (n - 2)) for i in range(2 * n + 1)]
-        assert turns == wanted
+        assert np.flatnonzero(turns).tolist() == [n - 1, n, 2 * n]
+
+    def test_some_starts_are_sheets_and_rods(self, monkeypatch):
+        monkeypatch.setattr(search, "STARTS", 12)
+        followed = []
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(small.fingerprint(), goal(), pool)
+            x = searching._pressed(searching._drawn(60))
+            pairs = np.array([pdist(y) for y in x])
+            assert pairs.min() > 0.95 * 2 * covalent_radii[78] - 1e-9
+            extents = np.linalg.svd(x - x.mean(axis=1, keepdims=True), compute_uv=False)
+            flat, thin = extents[:, 2] < 0.1 * extents[:, 0], extents[:, 1] < 0.1 * extents[:, 0]
+            assert (flat & ~thin).any()
+            assert thin.any()
+            monkeypatch.setattr(searching, "_pressed", lambda x: np.full_like(x, 7.0))
+            descended = searching._descended
+            monkeypatch.setattr(
+                searching, "_descended", lambda x: followed.append(x) or descended(x)
+            )
+            searching._first(np.zeros([0, 5, 3]))
+            flat_ones = (followed[0] == 7.0).all(axis=(1, 2))
+            assert flat_ones.tolist() == [False] * 6 + [True] * 6  # eight of 48
+            start = small.structures()[0].positions[None]
+            held = goal(starts=start, fixed=np.array([True, False, False, False, False]))
+            searching = search._Search(small.fingerprint(), held, pool)
+            monkeypatch.setattr(searching, "_pressed", lambda x: np.full_like(x, np.nan))
+            assert np.isfinite(searching._first(start).positions).all()
+
+    def test_rattles_that_break_a_structure_teach_nothing(self, monkeypatch):
+        monkeypatch.setattr(search, "FORGIVING", 0.5)
+        x = np.array([s.positions for s in small.structures()[:2]])
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(small.fingerprint(), goal(), pool)
+            errors = searching._coarse.errors
+
+            def broken(positions):
+                found = errors(positions)
+                found[3], found[4] = np.nan, np.inf
+                return found
+
+            monkeypatch.setattr(searching._coarse, "errors", broken)
+            searching._renew(_Population.of(x, np.zeros(2)))
+            assert searching._forgiving is not None
+            assert np.isfinite(searching._forgiving(errors(x))).all()
+            monkeypatch.setattr(searching._coarse, "errors", lambda x: np.nan * errors(x))
+            searching._renew(_Population.of(x, np.zeros(2)))
+            assert searching._forgiving is None
 
     def test_candidates_are_distinct_and_sorted(self):
         found = run(goal(), rounds=4)

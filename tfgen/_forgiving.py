@@ -8,7 +8,7 @@ __all__ = ["Forgiving"]
 
 # Standard deviation of what no displacement explains, in units of the features' scale.
 NOISE = 0.05
-# Directions in which displacements change less than this share of it count as if they changed none.
+# Directions in which displacements change less than this share of NOISE: as if they changed none.
 LEAST = 0.1
 
 

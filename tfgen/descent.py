@@ -89,25 +89,29 @@ class Loss:
         # A handful is not worth the compilation of a look.
         if self._goal.pbc.any() or len(positions) <= self._piece():
             return self.descend(positions, 0, 0.0)[1]
-        loss = np.abs(self.errors(positions)).mean(axis=1)
-        return np.where(np.isfinite(loss), loss, np.inf)
+        return self.errors(positions, _mean)
 
-    def errors(self, positions: np.ndarray) -> np.ndarray:
-        """Errors [n, features], in units of the scale, of clusters [n, atoms, 3], Å.
+    def errors(
+        self, positions: np.ndarray, measure: Callable[[np.ndarray], np.ndarray] = lambda e: e
+    ) -> np.ndarray:
+        """What is made of the errors [n, features], in units of the scale, of clusters.
 
-        Those of a structure that is not whole are not finite.
+        Args:
+            positions: [n, atoms, 3], Å.
+            measure: of some rows at a time, so that those of many structures are never held at
+                once. The errors of a structure that is not whole are not finite.
         """
         piece = self._piece()
 
         def look(positions: np.ndarray) -> tuple:
             pieces = positions.reshape(-1, piece, *positions.shape[1:])
             found = self._descents.errors(self._problem, pieces)
-            return (found.reshape(-1, found.shape[-1]),)
+            found = found.reshape(-1, found.shape[-1])
+            # An atom that is nowhere (NaN) is nobody's neighbour: its errors alone would not show.
+            whole = np.isfinite(positions).all(axis=(1, 2))[:, None]
+            return (measure(np.where(whole, found, np.nan)),)
 
-        found = self._in_pieces(look, positions, PIECES_A_LOOK * piece)[0]
-        # An atom that is nowhere (NaN) is nobody's neighbour: its errors alone would not show it.
-        found[~np.isfinite(positions).all(axis=(1, 2))] = np.nan
-        return found
+        return self._in_pieces(look, positions, PIECES_A_LOOK * piece)[0]
 
     def descend(self, positions: np.ndarray, steps: int, rate: float) -> tuple:
         """Follows the gradient by Adam.
@@ -143,6 +147,11 @@ class Loss:
             return positions, np.zeros(0)
         parts = list(self._pool.map(one, range(0, len(positions), size)))
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _mean(errors: np.ndarray) -> np.ndarray:
+    loss = np.abs(errors).mean(axis=1)
+    return np.where(np.isfinite(loss), loss, np.inf)
 
 
 class _Descents:

@@ -186,7 +186,7 @@ def seen(descriptor: Descriptor) -> Descriptor:
     """The part of a descriptor that landscapes are made of: `broad()`, if it has that, or all.
 
     With the narrow functions of `default`, too, a landscape is as exact on rattled copies, but not
-    far from them: packings slide to minima that are none half as often again.
+    far from them: more than twice as many packings slide to minima that are none.
     """
     return getattr(descriptor, "broad", lambda: descriptor)()
 

@@ -276,7 +276,7 @@ class Model:
             self.landscape.features != seen(self.fingerprint.descriptor).size
             or self.landscape.elements != elements
         ):
-            raise ValueError("its landscape is not of its fingerprint's descriptor")
+            raise ValueError("its landscape is not of its fingerprint's descriptor; train it anew")
         if self.potential not in (None, "emt"):
             raise ValueError(f"its potential is {self.potential!r}; 'emt' or null is allowed")
 

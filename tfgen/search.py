@@ -46,8 +46,8 @@ FORGIVING = 2.0
 RATTLE, RATTLES, RENEWED = 0.1, 25, 5
 # Random packings looked at for the first generation: by the square of the number of atoms, at most.
 PACKINGS, MOST_PACKINGS = 1.7, 2500
-# Of the first generation, how many of those random packings are that were pressed into sheets and
-# rods, and how many of these are looked at: what is sought need not be round.
+# How many of the first generation are random packings pressed into sheets and rods, as what is
+# sought need not be round, and of how many such they are the best.
 PRESSED, PRESSED_PACKINGS = 8, 100
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
 # of one that may be it.
@@ -185,6 +185,7 @@ class _Search:
         self._tried: list[tuple[np.ndarray, float]] = []
         self._rounds = self._starts = 0
         self._forgiving: Forgiving | None = None
+        self._renewed = 0  # the round when that was made
 
     def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:
         began = time.perf_counter()
@@ -245,18 +246,19 @@ class _Search:
         wanted = max(0, STARTS - len(given))
         if wanted:
             count = min(int(PACKINGS * len(self._goal.numbers) ** 2), MOST_PACKINGS)
-            drawn = self._nearest(self._drawn(max(STARTS, count)), wanted)
-            if not self._periodic and not self._goal.fixed.any():
-                pressed = self._pressed(self._drawn(PRESSED_PACKINGS))
-                few = min(PRESSED, wanted)
-                drawn = np.concatenate([drawn[: wanted - few], self._nearest(pressed, few)])
+            free = not self._periodic and not self._goal.fixed.any()
+            few = min(PRESSED, wanted // 2) if free else 0
+            drawn = self._nearest(self._drawn(max(STARTS, count)), wanted - few)
             given = np.concatenate([given, drawn])
+            if few:
+                pressed = self._pressed(self._drawn(PRESSED_PACKINGS))
+                given = np.concatenate([given, self._nearest(pressed, few)])
         return self._descended(given)
 
     def _next(self, old: _Population) -> _Population:
         if len(old.loss) == 0:  # not a single finite fingerprint to go on from
             return self._first(self._goal.starts[:0])
-        if self._forgiving is None or self._rounds % RENEWED == 0:
+        if self._forgiving is None or self._rounds - self._renewed >= RENEWED:
             self._renew(old)
         relocated = self._weeded(self._relocated(old), CHILDREN // 2)
         wanted = CHILDREN - len(relocated)
@@ -282,7 +284,7 @@ class _Search:
     def _weeded(self, moved: np.ndarray, count: int) -> np.ndarray:
         if self._forgiving is None or len(moved) == 0:
             return self._nearest(moved, count)
-        loss = self._forgiving(self._coarse.errors(moved))
+        loss = self._coarse.errors(moved, self._forgiving)
         return moved[np.argsort(loss, kind="stable")[:count]]
 
     def _renew(self, population: _Population) -> None:
@@ -293,9 +295,12 @@ class _Search:
         x = self._held(x + RATTLE * self._rng.normal(size=x.shape))
         found = self._coarse.errors(x.reshape(-1, *self._shape()))
         found = found.reshape(*x.shape[:2], -1)
-        changes = (found - found.mean(axis=1, keepdims=True)).reshape(-1, found.shape[-1])
-        changes = changes[np.isfinite(changes).all(axis=1)]
+        sound = np.isfinite(found).all(axis=2, keepdims=True)
+        found = np.where(sound, found, 0.0)
+        middle = found.sum(axis=1, keepdims=True) / np.maximum(sound.sum(axis=1, keepdims=True), 1)
+        changes = (found - middle)[sound[:, :, 0]]
         self._forgiving = Forgiving(changes) if len(changes) else None
+        self._renewed = self._rounds
 
     def _descended(self, positions: np.ndarray) -> _Population:
         self._starts += len(positions)

@@ -120,14 +120,13 @@ class ACSF:
         return ACSF(**{**self.get_config(), "g4_params": None, "g5_params": None})
 
     def broad(self) -> ACSF:
-        """The functions but for narrow G2 (eta > 5 Å⁻²), if any are left.
+        """The functions but for narrow G2 (eta > 5 Å⁻²), if there are others.
 
         Narrow functions tell structures apart, but what is learned from them is rugged where there
         was nothing to learn from.
         """
         wide = self.g2_params[self.g2_params[:, 0] <= BROAD]
-        others = self.g1 or len(self.g3_params) or self.triples
-        if len(wide) == len(self.g2_params) or not (len(wide) or others):
+        if len(wide) in (0, len(self.g2_params)):
             return self
         return ACSF(**{**self.get_config(), "g2_params": wide.tolist()})
 
