@@ -338,8 +338,8 @@ def _fung2022(species: Sequence[str]) -> Fingerprint:
 def _default(species: Sequence[str]) -> Fingerprint:
     """The project's own: 925 features for one element.
 
-    Functions and poolings were chosen among the candidates of `scripts/compare_fingerprints.py` by
-    how often the search finds structures again (docs/fingerprints.md, docs/inversion.md).
+    Functions and poolings are those with which the search finds most structures again
+    (docs/inversion.md); `scripts/compare_fingerprints.py` compares others with it.
     """
     acsf = ACSF(
         species=species,
