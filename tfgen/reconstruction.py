@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from scipy.spatial.distance import pdist
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from tfgen._tensorflow import threads
@@ -368,7 +369,11 @@ def _everywhere(
 
         stop = threading.Event()
         # Few targets at once share the threads that compute: none of these stands idle.
-        with ThreadPoolExecutor(threads()) as pool, ThreadPoolExecutor(threads()) as drivers:
+        with (
+            _one_thread_each(),
+            ThreadPoolExecutor(threads()) as pool,
+            ThreadPoolExecutor(threads()) as drivers,
+        ):
             futures_ = [drivers.submit(one, i) for i in range(len(goals))]
             try:
                 for future_ in futures_:
@@ -385,8 +390,17 @@ def _alone(fingerprint: Fingerprint, goal: Goal, budget: Budget) -> Found:
     # Each task brings a copy: what is compiled for the first serves all that are like it.
     config = json.dumps(fingerprint.get_config(), sort_keys=True)
     fingerprint = _FIRST.setdefault((type(fingerprint.descriptor), config), fingerprint)
-    with ThreadPoolExecutor(threads()) as pool:
+    with _one_thread_each(), ThreadPoolExecutor(threads()) as pool:
         return search(fingerprint, goal, budget, pool)
+
+
+def _one_thread_each() -> threadpool_limits:
+    """NumPy's matrix products in the thread that asks for them.
+
+    BLAS would start threads of its own for each, which take turns with those that search: two
+    searches at once would hardly be faster than one after the other.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def _result(
