@@ -37,9 +37,13 @@ class Forgiving:
 
     def __call__(self, errors: np.ndarray) -> np.ndarray:
         """Distances [n] for errors [n, features]; infinite where one is not finite."""
+        distances = np.abs(self.unforgiven(errors)).mean(axis=1)
+        return np.where(np.isfinite(distances), distances, np.inf)
+
+    def unforgiven(self, errors: np.ndarray) -> np.ndarray:
+        """What is left of errors [n, features], linear in them; NaN where one is not finite."""
         errors = np.asarray(errors, np.float32)
-        sound = np.isfinite(errors).all(axis=1)
-        errors = np.where(sound[:, None], errors, np.float32(0.0))
+        sound = np.isfinite(errors).all(axis=1)[:, None]
+        errors = np.where(sound, errors, np.float32(0.0))
         along = errors @ self._directions.T
-        rest = errors + along @ self._shrunk
-        return np.where(sound, np.abs(rest).mean(axis=1), np.inf)
+        return np.where(sound, errors + along @ self._shrunk, np.float32(np.nan))

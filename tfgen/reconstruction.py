@@ -370,7 +370,7 @@ def _everywhere(
         stop = threading.Event()
         # Few targets at once share the threads that compute: none of these stands idle.
         with (
-            _one_thread_each(),
+            _one_blas_thread(),
             ThreadPoolExecutor(threads()) as pool,
             ThreadPoolExecutor(threads()) as drivers,
         ):
@@ -390,12 +390,12 @@ def _alone(fingerprint: Fingerprint, goal: Goal, budget: Budget) -> Found:
     # Each task brings a copy: what is compiled for the first serves all that are like it.
     config = json.dumps(fingerprint.get_config(), sort_keys=True)
     fingerprint = _FIRST.setdefault((type(fingerprint.descriptor), config), fingerprint)
-    with _one_thread_each(), ThreadPoolExecutor(threads()) as pool:
+    with _one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
         return search(fingerprint, goal, budget, pool)
 
 
-def _one_thread_each() -> threadpool_limits:
-    """NumPy's matrix products in the thread that asks for them.
+def _one_blas_thread() -> threadpool_limits:
+    """NumPy's products of matrices in the thread that asks for them.
 
     BLAS would start threads of its own for each, which take turns with those that search: two
     searches at once would hardly be faster than one after the other.

@@ -17,7 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
+from scipy.spatial.distance import cdist
 
+from tfgen._additive import best_pairs
 from tfgen._forgiving import Forgiving
 from tfgen._gauss_newton import errors, refine
 from tfgen.datasets.moves import propose, relocations
@@ -35,9 +37,14 @@ __all__ = ["Budget", "Found", "search", "separation"]
 STARTS, CHILDREN, POPULATION = 48, 24, 16
 # Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
 PROPOSALS = 15
-# Places offered to every single atom of the best candidate, for half of those that are followed;
-# and most structures that come of it.
+# Places offered to every single atom of the best candidate, and most structures that come of it.
 PLACES, RELOCATIONS = 75, 3000
+# So many of these, the best, are tried two at a time, so many pairs of them.
+PAIRED, PAIRS = 600, 360
+# Shares of the children that have one atom of the best candidate elsewhere, and two.
+ONE, TWO = 3 / 8, 1 / 4
+# Nearer, in sums of covalent radii, two atoms are not put.
+CLOSEST = 0.8
 # Features for each free coordinate from which on weeding forgives what small displacements change:
 # with fewer, displacements can mimic anything.
 FORGIVING = 2.0
@@ -260,7 +267,7 @@ class _Search:
             return self._first(self._goal.starts[:0])
         if self._forgiving is None or self._rounds - self._renewed >= RENEWED:
             self._renew(old)
-        relocated = self._weeded(self._relocated(old), CHILDREN // 2)
+        relocated = self._relocated(old)
         wanted = CHILDREN - len(relocated)
         # Powers of the draw favour the best without forgetting the rest.
         rows = (self._rng.random(wanted * PROPOSALS) ** 1.5 * len(old.loss)).astype(int)
@@ -269,14 +276,35 @@ class _Search:
         return _distinct(old.joined(new), self._goal.numbers)
 
     def _relocated(self, old: _Population) -> np.ndarray:
-        """Single atoms of the best candidate, not treated so before, at other places."""
+        """The best that comes of one or two atoms of the best candidate at other places.
+
+        Of the best that was not treated so before.
+        """
         news = np.flatnonzero(~old.searched)
         if self._periodic or len(news) == 0:
             return old.positions[:0]
         old.searched[news[0]] = True
+        parent = old.positions[news[0]]
         free = np.flatnonzero(~self._goal.fixed)
         offered = max(1, min(PLACES, RELOCATIONS // len(free)))
-        return relocations(old.positions[news[0]], self._goal.numbers, free, offered, self._rng)
+        one = relocations(parent, self._goal.numbers, free, offered, self._rng)
+        one = self._weeded(one, PAIRED)
+        two = self._weeded(self._both(parent, one), int(TWO * CHILDREN))
+        return np.concatenate([one[: int(ONE * CHILDREN)], two])
+
+    def _both(self, parent: np.ndarray, one: np.ndarray) -> np.ndarray:
+        """Relocations of one atom [n, atoms, 3], in likely pairs."""
+        numbers = self._goal.numbers
+        atom = (one != parent).any(axis=2).argmax(axis=1)
+        place = one[np.arange(len(one)), atom]
+        radii = covalent_radii[numbers[atom]]
+        apart = cdist(place, place) > CLOSEST * (radii[:, None] + radii)
+        apart &= atom[:, None] != atom
+        every = np.concatenate([parent[None], one])
+        forgiving = self._forgiving
+        errors = self._coarse.errors(every, *([] if forgiving is None else [forgiving.unforgiven]))
+        i, j = best_pairs(errors[1:], errors[0], apart, PAIRS)
+        return one[i] + one[j] - parent
 
     def _nearest(self, drawn: np.ndarray, count: int) -> np.ndarray:
         return drawn[np.argsort(self._coarse.of(drawn), kind="stable")[:count]]
