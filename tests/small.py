@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 
-from tfgen import candidates, descent, landscape, saved_model, search
+from tfgen import _draws, candidates, descent, landscape, saved_model, search
 from tfgen.cvae import CVAE
 from tfgen.datasets.sampling import pack
 from tfgen.datasets.storage import Dataset
@@ -34,7 +34,7 @@ TRAINING = {
 }  # fmt: skip
 # Constants of the search where its quality is not the point.
 QUICK = {
-    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PLACES": 4, "PATIENCE": 100,
+    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PATIENCE": 100,
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
 # Few calculations for a landscape, and few proposals from it.
@@ -130,12 +130,14 @@ def quick_search() -> Iterator[None]:
         for name, value in QUICK.items():
             patch.setattr(search, name, value)
         for module, changes in (
+            (_draws, {"PLACES": 4}),
             (saved_model, QUICK_EXPORTED),
             (landscape, QUICK_LANDSCAPE),
             (candidates, QUICK_PROPOSALS),
         ):
             for name, value in changes.items():
                 patch.setattr(module, name, value)
+        patch.setattr(candidates, "COMPILE", False)
         patch.setattr(candidates, "_descent", _short_descent)
         leave_uncompiled(patch)
         yield
@@ -154,15 +156,8 @@ def _uncompiled(fingerprint: Fingerprint) -> descent._Descents:
     return descent._Descents(fingerprint)
 
 
-@functools.lru_cache(maxsize=16)
-def _short_descent(fingerprint: Fingerprint) -> Any:
-    """As `candidates._descent`, uncompiled."""
-    steps, inverter = QUICK_PROPOSALS["STEPS"], Inverter(fingerprint)
-
-    def descend(positions: tf.Tensor, problem: Problem) -> Pool:
-        return inverter.descend(positions, problem, steps, candidates.RATE)
-
-    return tf.function(descend, autograph=False)
+# As the original, but made, and traced, while it is short and not to be compiled.
+_short_descent = functools.lru_cache(maxsize=16)(candidates._descent.__wrapped__)
 
 
 @contextlib.contextmanager

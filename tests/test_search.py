@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
-from tfgen import descent, search
+from tfgen import _draws, descent, search
 from tfgen._forgiving import NOISE
+from tfgen.datasets.moves import relocations
 from tfgen.datasets.sampling import pack
 from tfgen.descent import Goal
 from tfgen.fingerprint import Fingerprint
@@ -171,7 +172,7 @@ class TestSearch:
     def test_two_atoms_in_wrong_places_go_home_at_once(self, monkeypatch):
         """Pt13: two corners of the icosahedron sit on other faces; home is one of all the pairs."""
         monkeypatch.setattr(search, "CHILDREN", 8)
-        monkeypatch.setattr(search, "PLACES", 40)  # of hollows, and bridges between them
+        monkeypatch.setattr(_draws, "PLACES", 40)  # of hollows, and bridges between them
         home = Icosahedron("Pt", 2, 3.9).positions
         wrong = home.copy()
         corners = np.flatnonzero(np.linalg.norm(home, axis=1) > 1.0)
@@ -237,7 +238,7 @@ class TestSearch:
         x = np.array([s.positions for s in small.structures()[:2]])
         rng = np.random.default_rng(0)
         shaken = x[0] + search.RATTLE * rng.normal(size=[40, 5, 3])
-        apart = search.relocations(x[0], PURE, np.arange(5), 20, rng)
+        apart = relocations(x[0], PURE, np.arange(5), 20, rng)
         with ThreadPoolExecutor(1) as pool:
             own = goal(
                 scale=np.full(12, 0.1), target=small.fingerprint().create(small.structures()[0])[0]
@@ -277,14 +278,14 @@ class TestSearch:
         followed = []
         with ThreadPoolExecutor(1) as pool:
             searching = search._Search(small.fingerprint(), goal(), pool)
-            x = searching._pressed(searching._drawn(60))
+            x = searching._draws.pressed(searching._draws.drawn(60))
             pairs = np.array([pdist(y) for y in x])
             assert pairs.min() > 0.95 * 2 * covalent_radii[78] - 1e-9
             extents = np.linalg.svd(x - x.mean(axis=1, keepdims=True), compute_uv=False)
             flat, thin = extents[:, 2] < 0.1 * extents[:, 0], extents[:, 1] < 0.1 * extents[:, 0]
             assert (flat & ~thin).any()
             assert thin.any()
-            monkeypatch.setattr(searching, "_pressed", lambda x: np.full_like(x, 7.0))
+            monkeypatch.setattr(searching._draws, "pressed", lambda x: np.full_like(x, 7.0))
             descended = searching._descended
             monkeypatch.setattr(
                 searching, "_descended", lambda x: followed.append(x) or descended(x)
@@ -295,7 +296,7 @@ class TestSearch:
             start = small.structures()[0].positions[None]
             held = goal(starts=start, fixed=np.array([True, False, False, False, False]))
             searching = search._Search(small.fingerprint(), held, pool)
-            monkeypatch.setattr(searching, "_pressed", lambda x: np.full_like(x, np.nan))
+            monkeypatch.setattr(searching._draws, "pressed", lambda x: np.full_like(x, np.nan))
             assert np.isfinite(searching._first(start).positions).all()
 
     def test_rattles_that_break_a_structure_teach_nothing(self, monkeypatch):
@@ -405,7 +406,7 @@ class TestSearch:
         cell = np.diag([4.0, 4.0, 0.0])
         own = goal(cell=cell, pbc=np.array([True, True, False]), starts=slab[None])
         with ThreadPoolExecutor(1) as pool:
-            drawn = search._Search(small.fingerprint(), own, pool)._drawn(200)
+            drawn = search._Search(small.fingerprint(), own, pool)._draws.drawn(200)
         assert drawn.shape == (200, 5, 3)
         assert (drawn[..., :2] >= 0).all()
         assert (drawn[..., :2] <= 4).all()
@@ -418,7 +419,7 @@ class TestSearch:
         fixed = np.array([True, False, True, False, False])
         with ThreadPoolExecutor(1) as pool:
             own = search._Search(small.fingerprint(), goal(starts=start, fixed=fixed), pool)
-            moved = own._moved(np.repeat(start, 300, axis=0))
+            moved = own._draws.moved(np.repeat(start, 300, axis=0))
         np.testing.assert_array_equal(moved[:, fixed], np.repeat(start, 300, 0)[:, fixed])
         changed = (moved != start).any(axis=2)
         assert changed[:, ~fixed].any(axis=0).all()

@@ -38,6 +38,8 @@ PROPOSALS, MOST = 8, 64
 STARTS, STEPS, RATE = 4, 100, 0.5
 # Fingerprints inverted at once.
 AT_ONCE = 16
+# Whether XLA compiles rough inversions, which takes seconds for each number of atoms.
+COMPILE = True
 # Steps along the slope to the energy asked for, for structures that are to stay on it, and how far
 # an atom goes in one, Å.
 LEVEL_STEPS, LEVEL_REACH = 40, 0.1
@@ -344,7 +346,7 @@ def _descent(fingerprint: Fingerprint) -> Callable[[tf.Tensor, Problem], Pool]:
     """Short descents from [targets, starts, atoms, 3], Å; compiled."""
     inverter = Inverter(fingerprint)
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(jit_compile=COMPILE, autograph=False)
     def descend(positions: tf.Tensor, problem: Problem) -> Pool:
         return inverter.descend(positions, problem, STEPS, RATE)
 

@@ -20,11 +20,9 @@ from ase.data import covalent_radii
 from scipy.spatial.distance import cdist
 
 from tfgen._additive import best_pairs
+from tfgen._draws import Draws
 from tfgen._forgiving import Forgiving
 from tfgen._gauss_newton import errors, refine
-from tfgen.datasets.moves import propose, relocations
-from tfgen.datasets.sampling import pack
-from tfgen.datasets.sites import separate
 from tfgen.descent import Goal, Loss
 from tfgen.fingerprint import Fingerprint
 from tfgen.similarity import sorted_distances
@@ -37,9 +35,7 @@ __all__ = ["Budget", "Found", "search", "separation"]
 STARTS, CHILDREN, POPULATION = 48, 24, 16
 # Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
 PROPOSALS = 15
-# Places offered to every single atom of the best candidate, and most structures that come of it.
-PLACES, RELOCATIONS = 75, 3000
-# So many of these, the best, are tried two at a time, so many pairs of them.
+# Relocations of single atoms that are tried two at a time, the best, and so many pairs of them.
 PAIRED, PAIRS = 600, 360
 # Shares of the children that have one atom of the best candidate elsewhere, and two.
 ONE, TWO = 3 / 8, 1 / 4
@@ -76,8 +72,6 @@ PATIENCE, PROGRESS = 10, 0.99
 REPEATS = 3
 # Structures whose sorted distances differ by less, Å, are one.
 SAME = 0.15
-# Moves and their weights: relocations find most, the rest what they cannot.
-MOVES = ("relocate", "relocate", "relocate", "splice", "twist", "rattle")
 
 
 class Budget(NamedTuple):
@@ -181,8 +175,8 @@ class _Population:
 class _Search:
     def __init__(self, fingerprint: Fingerprint, goal: Goal, pool: Executor) -> None:
         self._fingerprint, self._goal = fingerprint, goal
-        self._periodic = bool(goal.pbc.any())
         self._rng = np.random.default_rng(goal.seed)
+        self._draws = Draws(goal, self._rng)
         self._whole = Loss(fingerprint, goal, slice(None), pool)
         coarse = fingerprint.coarse
         self._coarse = self._whole
@@ -228,7 +222,7 @@ class _Search:
                     end = self._follow(end[0], POLISH)
                 if np.isfinite(end[1]):
                     again = separation(end[0], np.array(ends), self._goal.numbers) < SAME
-                    repeated = not self._periodic and again.sum() >= REPEATS - 1
+                    repeated = not self._draws.periodic and again.sum() >= REPEATS - 1
                     ends.append(end[0])
         if self._reached():
             self._complete(late)
@@ -253,12 +247,12 @@ class _Search:
         wanted = max(0, STARTS - len(given))
         if wanted:
             count = min(int(PACKINGS * len(self._goal.numbers) ** 2), MOST_PACKINGS)
-            free = not self._periodic and not self._goal.fixed.any()
+            free = not self._draws.periodic and not self._goal.fixed.any()
             few = min(PRESSED, wanted // 2) if free else 0
-            drawn = self._nearest(self._drawn(max(STARTS, count)), wanted - few)
+            drawn = self._nearest(self._draws.drawn(max(STARTS, count)), wanted - few)
             given = np.concatenate([given, drawn])
             if few:
-                pressed = self._pressed(self._drawn(PRESSED_PACKINGS))
+                pressed = self._draws.pressed(self._draws.drawn(PRESSED_PACKINGS))
                 given = np.concatenate([given, self._nearest(pressed, few)])
         return self._descended(given)
 
@@ -271,7 +265,7 @@ class _Search:
         wanted = CHILDREN - len(relocated)
         # Powers of the draw favour the best without forgetting the rest.
         rows = (self._rng.random(wanted * PROPOSALS) ** 1.5 * len(old.loss)).astype(int)
-        moved = self._weeded(self._moved(old.positions[rows]), wanted)
+        moved = self._weeded(self._draws.moved(old.positions[rows]), wanted)
         new = self._descended(np.concatenate([relocated, moved]))
         return _distinct(old.joined(new), self._goal.numbers)
 
@@ -281,14 +275,11 @@ class _Search:
         Of the best that was not treated so before.
         """
         news = np.flatnonzero(~old.searched)
-        if self._periodic or len(news) == 0:
+        if self._draws.periodic or len(news) == 0:
             return old.positions[:0]
         old.searched[news[0]] = True
         parent = old.positions[news[0]]
-        free = np.flatnonzero(~self._goal.fixed)
-        offered = max(1, min(PLACES, RELOCATIONS // len(free)))
-        one = relocations(parent, self._goal.numbers, free, offered, self._rng)
-        one = self._weeded(one, PAIRED)
+        one = self._weeded(self._draws.relocated(parent), PAIRED)
         two = self._weeded(self._both(parent, one), int(TWO * CHILDREN))
         return np.concatenate([one[: int(ONE * CHILDREN)], two])
 
@@ -317,11 +308,11 @@ class _Search:
 
     def _renew(self, population: _Population) -> None:
         free = 3 * (~self._goal.fixed).sum()
-        if self._periodic or self._coarse.features < FORGIVING * free:
+        if self._draws.periodic or self._coarse.features < FORGIVING * free:
             return
         x = np.repeat(population.positions[:, None], RATTLES, axis=1)
-        x = self._held(x + RATTLE * self._rng.normal(size=x.shape))
-        found = self._coarse.errors(x.reshape(-1, *self._shape()))
+        x = self._draws.held(x + RATTLE * self._rng.normal(size=x.shape))
+        found = self._coarse.errors(x.reshape(-1, *self._draws.shape))
         found = found.reshape(*x.shape[:2], -1)
         sound = np.isfinite(found).all(axis=2, keepdims=True)
         found = np.where(sound, found, 0.0)
@@ -397,7 +388,7 @@ class _Search:
 
     def _refined(self, positions: np.ndarray) -> tuple[np.ndarray, float]:
         goal = self._goal
-        held = self._held(positions)
+        held = self._draws.held(positions)
         atoms = Atoms(goal.numbers, positions=held, cell=goal.cell, pbc=goal.pbc)
         better = refine(self._fingerprint, atoms, goal.target, goal.scale, goal.fixed).positions
         return better, float(self._whole.of(better[None])[0])
@@ -407,80 +398,12 @@ class _Search:
         return bool(self._best) and self._best[0][1] <= 0.9 * self._goal.tolerance
 
     def _result(self) -> tuple[np.ndarray, np.ndarray]:
-        positions = np.array([x for x, _ in self._best]).reshape(-1, *self._shape())
+        positions = np.array([x for x, _ in self._best]).reshape(-1, *self._draws.shape)
         loss = np.array([value for _, value in self._best])
         found = _distinct(_Population.of(positions, loss), self._goal.numbers)
         if len(found.loss) == 0:  # not a single finite fingerprint
-            return self._drawn(1), np.array([np.inf])
-        return self._held(found.positions), found.loss  # not as float32 has them
-
-    # --- Random draws ----------------------------------------------------------------------
-
-    def _shape(self) -> tuple[int, int]:
-        return len(self._goal.numbers), 3
-
-    def _drawn(self, count: int) -> np.ndarray:
-        if self._periodic:
-            box = self._box()
-            x = self._rng.random([count, *self._shape()]) @ box
-            if len(self._goal.starts):  # a slab may lie anywhere along its open direction
-                low = (self._goal.starts[0] @ np.linalg.inv(box)).min(axis=0)
-                x += np.where(self._goal.pbc, 0.0, low) @ box
-        else:
-            x = np.asarray(pack(self._goal.numbers, count, self._rng))
-            if self._goal.fixed.any():
-                x += self._goal.starts[0].mean(axis=0)
-        return self._held(x)
-
-    def _pressed(self, x: np.ndarray) -> np.ndarray:
-        """Along each axis by any factor, often to next to nothing."""
-        flat = x * self._rng.random([len(x), 1, 3]) ** 4
-        return separate(flat, self._goal.numbers, 0.95)
-
-    def _box(self) -> np.ndarray:
-        """Cell vectors; along open directions the extent of the starts, or of a packing."""
-        goal = self._goal
-        size = 2.0 * (covalent_radii[goal.numbers] ** 3).sum() ** (1 / 3)
-        box = Atoms(cell=goal.cell, pbc=goal.pbc).cell.complete().array.copy()
-        for axis in np.flatnonzero(~goal.pbc):
-            extent = np.ptp(goal.starts[0], axis=0).max() if len(goal.starts) else size
-            extent = max(extent, 1.0)  # of a flat start
-            box[axis] *= extent / np.linalg.norm(box[axis])
-        return box
-
-    def _moved(self, x: np.ndarray) -> np.ndarray:
-        if self._periodic or self._goal.fixed.any():
-            return self._held(self._moved_in_place(x))
-        moves = list(MOVES)
-        if len(np.unique(self._goal.numbers)) > 1:
-            moves += ["exchange"] * 4
-        return propose(x, self._goal.numbers, len(x), self._rng, moves=moves, min_distance=0.75)
-
-    def _moved_in_place(self, x: np.ndarray) -> np.ndarray:
-        """Rattles, relocates or exchanges atoms; the frame stays, as what is fixed or periodic."""
-        rng, (n, atoms) = self._rng, x.shape[:2]
-        free = np.flatnonzero(~self._goal.fixed)
-        rows = np.arange(n)
-        rattled = x + rng.uniform(0.1, 0.5, [n, 1, 1]) * rng.normal(size=x.shape)
-        one = rng.choice(free, size=n)
-        host, other = rng.integers(atoms, size=n), rng.choice(free, size=n)
-        outward = rng.normal(size=[n, 3])
-        outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-        radii = covalent_radii[self._goal.numbers]
-        relocated = x.copy()
-        relocated[rows, one] = x[rows, host] + outward * (radii[one] + radii[host])[:, None]
-        exchanged = x.copy()
-        exchanged[rows, one], exchanged[rows, other] = x[rows, other], x[rows, one]
-        numbers = self._goal.numbers
-        unlike = numbers[one] != numbers[other]
-        kind = rng.integers(3, size=[n])
-        kind[(kind == 2) & ~unlike] = 1
-        return np.choose(kind[:, None, None], [rattled, relocated, exchanged])
-
-    def _held(self, x: np.ndarray) -> np.ndarray:
-        if not self._goal.fixed.any():
-            return x
-        return np.where(self._goal.fixed[:, None], self._goal.starts[0], x)
+            return self._draws.drawn(1), np.array([np.inf])
+        return self._draws.held(found.positions), found.loss  # not as float32 has them
 
 
 def _loss_of(candidate: tuple[np.ndarray, float]) -> float:
