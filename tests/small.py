@@ -18,7 +18,6 @@ from tfgen.datasets.sampling import pack
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprint import Fingerprint
-from tfgen.inversion import Inverter, Pool, Problem
 from tfgen.landscape import Landscape
 from tfgen.model import Model
 from tfgen.potentials.emt import EMT
