@@ -33,12 +33,20 @@ TRAINING = {
 }  # fmt: skip
 # Constants of the search where its quality is not the point.
 QUICK = {
-    "STARTS": 6, "CHILDREN": 4, "POPULATION": 4, "PROPOSALS": 2, "PATIENCE": 100,
+    "STARTS": 6, "CHILDREN": 4, "ONE": 1, "TWO": 1, "POPULATION": 4, "PROPOSALS": 2,
+    "PATIENCE": 100,
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
 # Few calculations for a landscape, and few proposals from it.
 QUICK_LANDSCAPE = {"LEAST": 100, "EPOCHS": 3}
-QUICK_PROPOSALS = {"PROPOSALS": 2, "MOST": 4, "STARTS": 2, "STEPS": 30, "MAX_STEPS": 60}
+QUICK_PROPOSALS = {
+    "PROPOSALS": 2,
+    "MOST": 4,
+    "STARTS": 2,
+    "STEPS": 30,
+    "MAX_STEPS": 60,
+    "COMPILE": False,
+}
 QUICK_EXPORTED = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
 
 
@@ -136,7 +144,6 @@ def quick_search() -> Iterator[None]:
         ):
             for name, value in changes.items():
                 patch.setattr(module, name, value)
-        patch.setattr(candidates, "COMPILE", False)
         patch.setattr(candidates, "_descent", _short_descent)
         leave_uncompiled(patch)
         yield

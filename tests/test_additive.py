@@ -27,14 +27,11 @@ def test_equals_the_loop(seed, n, count):
     assert list(zip(i, j, strict=True)) == [(i, j) for _, i, j in wanted[:count]]
 
 
-def test_two_changes_that_mend_what_is_wrong_come_first():
-    """Even if each makes the other's error look no better."""
-    rng = np.random.default_rng(0)
-    right = rng.normal(size=[2, 300])
-    unchanged = right.sum(axis=0)
-    errors = unchanged - np.concatenate([rng.normal(size=[50, 300]), right])
-    i, j = best_pairs(errors, unchanged, np.ones([52, 52], bool), 3)
-    assert (i[0], j[0]) == (50, 51)
+def test_two_changes_that_mend_the_same_overshoot():
+    """The two that are best alone are not the best pair."""
+    errors = np.array([[0.0, 2.0], [0.2, 2.0], [2.0, 1.0]])
+    i, j = best_pairs(errors, np.array([2.0, 2.0]), np.ones([3, 3], bool), 3)
+    assert list(zip(i, j, strict=True)) == [(0, 2), (1, 2), (0, 1)]
 
 
 @pytest.mark.filterwarnings("error")
@@ -43,3 +40,15 @@ def test_what_is_not_finite_is_in_no_pair():
     errors[1, 0], errors[2, 2] = np.nan, np.inf
     i, j = best_pairs(errors, np.ones(3), np.ones([4, 4], bool), 9)
     assert (i.tolist(), j.tolist()) == ([0], [3])
+    i, j = best_pairs(np.ones([4, 3]), np.array([0.0, np.nan, 0.0]), np.ones([4, 4], bool), 9)
+    assert len(i) == len(j) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_errors_of_any_size():
+    errors = np.random.default_rng(0).normal(size=[6, 4]).astype(np.float32)
+    wanted = best_pairs(errors, errors[0], np.ones([6, 6], bool), 5)
+    for size in (1e-30, 1e30):
+        scaled = np.float32(size) * errors
+        found = best_pairs(scaled, scaled[0], np.ones([6, 6], bool), 5)
+        np.testing.assert_array_equal(found, wanted)

@@ -25,6 +25,10 @@ def test_equals_the_definition(seed, count):
     # Directions of next to no change are left out: each may matter by 1 - 1 / (1 + 0.1²)^½, and
     # the sum of six by six to the half as much.
     np.testing.assert_allclose(Forgiving(changes)(errors), wanted, rtol=0.0125)
+    left = Forgiving(changes).unforgiven(errors)
+    np.testing.assert_allclose(
+        left, errors @ weights, atol=0.005 * np.abs(errors).sum(axis=1).max()
+    )
 
 
 def test_what_displacements_change_counts_little():

@@ -18,7 +18,6 @@ import pytest
 import small
 from ase import Atoms
 from ase.cluster import Decahedron, Icosahedron, Octahedron
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from tfgen import descent, reconstruction, search
 from tfgen.descriptors.acsf import ACSF
@@ -528,22 +527,6 @@ class TestResult:
                 small.fingerprint(), targets, FORMULAS, max_rounds=2, executor=executor
             )
         same_results(own, other)
-
-    def test_searches_need_no_threads_of_blas(self, targets, monkeypatch):
-        """Products of matrices in several threads each make searches wait for one another."""
-
-        def blas_threads() -> set[int]:
-            return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
-
-        seen = []
-        search = reconstruction.search
-        monkeypatch.setattr(
-            reconstruction, "search", lambda *args: seen.append(blas_threads()) or search(*args)
-        )
-        with threadpool_limits(3, user_api="blas"):  # however many processors there are
-            reconstruct(small.fingerprint(), targets, FORMULAS, max_rounds=0)
-            assert blas_threads() == {3}
-        assert seen == [{1}] * len(targets)
 
     def test_what_fails_elsewhere_fails_here(self, targets, monkeypatch):
         def fail(*_):

@@ -22,6 +22,7 @@ from tfgen._forgiving import NOISE
 from tfgen.datasets.moves import relocations
 from tfgen.datasets.sampling import pack
 from tfgen.descent import Goal
+from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprint import Fingerprint
 from tfgen.search import Budget, _distinct, _Population, separation
 from tfgen.structures import StructureBatch
@@ -170,19 +171,26 @@ class TestSearch:
             assert searching._next(population).searched.any()  # those that live on
 
     def test_two_atoms_in_wrong_places_go_home_at_once(self, monkeypatch):
-        """Pt13: two corners of the icosahedron sit on other faces; home is one of all the pairs."""
-        monkeypatch.setattr(search, "CHILDREN", 8)
-        monkeypatch.setattr(_draws, "PLACES", 40)  # of hollows, and bridges between them
+        """Pt13: two opposite corners of the icosahedron sit on faces between the others."""
+        monkeypatch.setattr(_draws, "PLACES", 40)
         home = Icosahedron("Pt", 2, 3.9).positions
-        wrong = home.copy()
+        numbers, radius = np.full(13, 78), covalent_radii[78]
         corners = np.flatnonzero(np.linalg.norm(home, axis=1) > 1.0)
-        far = np.linalg.norm(home[corners] + home[corners[0]], axis=1).argmin()
-        for corner in (corners[0], corners[far]):
-            others = np.delete(corners, np.flatnonzero(np.isin(corners, [corner])))
-            a = others[np.linalg.norm(home[others] - home[corner], axis=1).argsort()[5:8]]
-            face = home[a].mean(axis=0)
-            wrong[corner] = face * (1.0 + 2.3 / np.linalg.norm(face))
-        numbers = np.full(13, 78)
+        top = corners[0]
+        bottom = corners[np.linalg.norm(home[corners] + home[top], axis=1).argmin()]
+        rest = corners[(corners != top) & (corners != bottom)]
+        edge = pdist(home[rest]).min()
+        faces = [
+            home[list(face)].mean(axis=0)
+            for face in itertools.combinations(rest, 3)
+            if np.allclose(pdist(home[list(face)]), edge, rtol=1e-3)
+        ]
+        height = np.sqrt((2.0 * radius) ** 2 - edge**2 / 3.0)
+        wrong = home.copy()
+        far = np.linalg.norm(np.array(faces) - faces[0], axis=1).argmax()
+        for atom, face in ((top, faces[0]), (bottom, faces[far])):
+            wrong[atom] = face * (1.0 + height / np.linalg.norm(face))
+        assert pdist(wrong).min() > 0.9 * 2.0 * radius
         fingerprint = Fingerprint.preset("default")
         drawn = pack(numbers, 30, np.random.default_rng(0))
         target, *others = fingerprint.create([Atoms(numbers, positions=x) for x in (home, *drawn)])
@@ -190,19 +198,60 @@ class TestSearch:
             numbers=numbers, target=target, scale=fingerprint.scale(np.array(others)),
             starts=np.zeros([0, 13, 3]), fixed=np.zeros(13, bool),
         )  # fmt: skip
+        monkeypatch.setattr(search, "ONE", 3)
+        monkeypatch.setattr(search, "TWO", 2)
         with ThreadPoolExecutor(1) as pool:
             searching = search._Search(fingerprint, own, pool)
-            population = _Population.of(wrong[None], np.ones(1))
-            searching._renew(population)
-            near = searching._relocated(population)
+            searching._renew(_Population.of(wrong[None], np.ones(1)))
+            near = searching._relocated(_Population.of(wrong[None], np.ones(1)))
+            followed, _ = searching._coarse.descend(near, 60, 0.15)
         moved = (~np.isclose(near, wrong)).any(axis=2).sum(axis=1)
         assert moved.tolist() == [1, 1, 1, 2, 2]
-        off = [separation(home, x[None], numbers)[0] for x in near]
-        assert min(off[:3]) > 1.2
-        assert max(off[3:]) < 0.8
+        off = [separation(home, x[None], numbers)[0] for x in followed]
+        assert min(off[3:]) < search.SAME < min(off[:3])
+
+    @pytest.mark.parametrize("numbers", [PURE, ALLOY], ids=str)
+    @pytest.mark.parametrize("forgiving", [False, True])
+    def test_pairs_are_those_of_a_loop(self, numbers, forgiving, monkeypatch):
+        monkeypatch.setattr(search, "PAIRS", 40)
+        monkeypatch.setattr(search, "FORGIVING", 0.1)
+        rng = np.random.default_rng(3)
+        parent = np.asarray(pack(numbers, 1, rng))[0]
+        elements = sorted(set(Atoms(numbers).symbols))
+        acsf = ACSF(elements, 7.0, g2_params=[[1.0, r] for r in (2.0, 2.7, 3.4)], g1=False)
+        fingerprint = Fingerprint(acsf, ("mean", "std"))
+        target = fingerprint.create(Atoms(numbers, positions=pack(numbers, 1, rng)[0]))[0]
+        own = goal(numbers=numbers, target=target, scale=np.full(len(target), 0.1))
+        one = relocations(parent, numbers, np.arange(5), 6, rng)
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(fingerprint, own, pool)
+            measure = lambda e: e  # noqa: E731
+            if forgiving:
+                searching._renew(_Population.of(parent[None], np.ones(1)))
+                measure = searching._forgiving.unforgiven
+            found = searching._pairs(parent, one)
+            before, *after = measure(searching._coarse.errors(np.array([parent, *one])))
+        wanted, known = [], set()
+        for i, j in itertools.combinations(range(len(one)), 2):
+            a, b = (int((x != parent).any(axis=1).argmax()) for x in (one[i], one[j]))
+            both = covalent_radii[numbers[a]] + covalent_radii[numbers[b]]
+            if a == b or np.linalg.norm(one[i][a] - one[j][b]) <= 0.82 * both:
+                continue
+            x = parent.copy()
+            x[a], x[b] = one[i][a], one[j][b]
+            left = np.sum(np.square(after[i] + after[j] - before, dtype=np.float64))
+            wanted.append((left, tuple(np.round(spectrum(x, numbers), 6)), x))
+        wanted.sort(key=lambda pair: pair[0])
+        unlike = [x for _, kind, x in wanted if not (kind in known or known.add(kind))]
+        assert len(found) == 40 < len(unlike)
+        spectra = [np.sort(spectrum(x, numbers)) for x in found]
+        # Those that are equally good may come in any order.
+        best = {tuple(np.round(spectrum(x, numbers), 6)) for x in unlike[:40]}
+        assert len({tuple(np.round(s, 6)) for s in spectra}) == 40
+        assert {tuple(np.round(spectrum(x, numbers), 6)) for x in found} == best
 
     def test_relocations_leave_fixed_atoms_and_cells_alone(self, monkeypatch):
-        monkeypatch.setattr(search, "CHILDREN", 100)
+        monkeypatch.setattr(search, "ONE", 40)
         start = small.structures()[0].positions[None]
         population = _Population.of(start, np.ones(1))
         fixed = np.array([True, False, True, False, False])
@@ -216,7 +265,7 @@ class TestSearch:
             assert not len(search._Search(small.fingerprint(), cell, pool)._relocated(population))
 
     def test_what_looks_best_is_followed(self, monkeypatch):
-        """A part are relocations of one or two atoms of the best candidate, half moves of any."""
+        """Relocations of one atom of the best candidate, of two, and moves of any."""
         with ThreadPoolExecutor(1) as pool:
             searching = search._Search(small.fingerprint(), goal(), pool)
             population = searching._first(np.zeros([0, 5, 3]))

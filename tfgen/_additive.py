@@ -25,19 +25,21 @@ def best_pairs(
         count: pairs, at most.
 
     Returns:
-        The changes i < j of each pair, [pairs] int, the best pair first.
+        The changes i < j of each pair, [pairs] int, the best pair first; none if the error before
+        is not finite.
     """
-    sound = np.isfinite(errors).all(axis=1)
-    changes = np.where(sound[:, None], errors, unchanged) - unchanged
-    along = changes @ unchanged
-    squared = (changes**2).sum(axis=1)
-    alone = squared + 2.0 * along  # of change i: |e_i|² - |e|²
-    left = alone[:, None] + alone + 2.0 * (changes @ changes.T)
-    possible = np.triu(together & sound[:, None] & sound, 1)
-    i, j = np.nonzero(possible)
-    values = left[i, j]
-    if len(values) > count:
-        kept = np.argpartition(values, count - 1)[:count]
-        i, j, values = i[kept], j[kept], values[kept]
-    order = np.lexsort((j, i, values))
-    return i[order], j[order]
+    sound = np.flatnonzero(np.isfinite(errors).all(axis=1))
+    if len(sound) == 0 or not np.isfinite(unchanged).all():
+        return np.zeros(0, int), np.zeros(0, int)
+    changes = errors[sound] - unchanged
+    # Squares of large ones would be beyond float32.
+    unit = max(np.abs(changes).max(), np.abs(unchanged).max(), np.finfo(np.float32).tiny)
+    changes /= unit
+    alone = np.einsum("nf,nf->n", changes, changes) + 2.0 * changes @ (unchanged / unit)
+    i, j = np.nonzero(np.triu(together[np.ix_(sound, sound)], 1))
+    left = (alone[:, None] + alone + 2.0 * changes @ changes.T)[i, j]
+    if len(left) > count:
+        kept = np.argpartition(left, count - 1)[:count]
+        i, j, left = i[kept], j[kept], left[kept]
+    order = np.lexsort((j, i, left))
+    return sound[i[order]], sound[j[order]]

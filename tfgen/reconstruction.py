@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from scipy.spatial.distance import pdist
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from tfgen._blas import one_blas_thread
 from tfgen._tensorflow import threads
 from tfgen.datasets.sampling import pack
 from tfgen.descent import Goal
@@ -103,6 +103,7 @@ def reconstruct(
     A genetic search on the fingerprint (see `tfgen.search`): random packings and moves of the
     best candidates follow the gradient of the loss by Adam; what nearly fits is completed by
     Gauss-Newton steps in float64. Whatever the fingerprint, it only has to be differentiable.
+    While it runs, BLAS computes in one thread, in the whole process.
 
     Args:
         fingerprint: of the structures wanted.
@@ -370,7 +371,7 @@ def _everywhere(
         stop = threading.Event()
         # Few targets at once share the threads that compute: none of these stands idle.
         with (
-            _one_blas_thread(),
+            one_blas_thread(),
             ThreadPoolExecutor(threads()) as pool,
             ThreadPoolExecutor(threads()) as drivers,
         ):
@@ -390,17 +391,8 @@ def _alone(fingerprint: Fingerprint, goal: Goal, budget: Budget) -> Found:
     # Each task brings a copy: what is compiled for the first serves all that are like it.
     config = json.dumps(fingerprint.get_config(), sort_keys=True)
     fingerprint = _FIRST.setdefault((type(fingerprint.descriptor), config), fingerprint)
-    with _one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(threads()) as pool:
         return search(fingerprint, goal, budget, pool)
-
-
-def _one_blas_thread() -> threadpool_limits:
-    """NumPy's products of matrices in the thread that asks for them.
-
-    BLAS would start threads of its own for each, which take turns with those that search: two
-    searches at once would hardly be faster than one after the other.
-    """
-    return threadpool_limits(1, user_api="blas")
 
 
 def _result(

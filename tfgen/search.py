@@ -23,6 +23,7 @@ from tfgen._additive import best_pairs
 from tfgen._draws import Draws
 from tfgen._forgiving import Forgiving
 from tfgen._gauss_newton import errors, refine
+from tfgen.datasets.sites import OVERLAP
 from tfgen.descent import Goal, Loss
 from tfgen.fingerprint import Fingerprint
 from tfgen.similarity import sorted_distances
@@ -35,12 +36,10 @@ __all__ = ["Budget", "Found", "search", "separation"]
 STARTS, CHILDREN, POPULATION = 48, 24, 16
 # Proposals for each candidate that is followed downhill; the rest is weeded out by their losses.
 PROPOSALS = 15
-# Relocations of single atoms that are tried two at a time, the best, and so many pairs of them.
-PAIRED, PAIRS = 600, 360
-# Shares of the children that have one atom of the best candidate elsewhere, and two.
-ONE, TWO = 3 / 8, 1 / 4
-# Nearer, in sums of covalent radii, two atoms are not put.
-CLOSEST = 0.8
+# Relocations of single atoms that are combined to pairs, the best, and pairs that are looked at.
+COMBINED, PAIRS = 600, 360
+# Children that have one atom of the best candidate elsewhere, and that have two.
+ONE, TWO = 9, 6
 # Features for each free coordinate from which on weeding forgives what small displacements change:
 # with fewer, displacements can mimic anything.
 FORGIVING = 2.0
@@ -270,32 +269,47 @@ class _Search:
         return _distinct(old.joined(new), self._goal.numbers)
 
     def _relocated(self, old: _Population) -> np.ndarray:
-        """The best that comes of one or two atoms of the best candidate at other places.
+        """The most promising structures [n, atoms, 3], Å, with one or two atoms elsewhere.
 
-        Of the best that was not treated so before.
+        Elsewhere than in the best candidate that was not treated so before, and is marked now.
         """
         news = np.flatnonzero(~old.searched)
         if self._draws.periodic or len(news) == 0:
             return old.positions[:0]
         old.searched[news[0]] = True
         parent = old.positions[news[0]]
-        one = self._weeded(self._draws.relocated(parent), PAIRED)
-        two = self._weeded(self._both(parent, one), int(TWO * CHILDREN))
-        return np.concatenate([one[: int(ONE * CHILDREN)], two])
+        one = self._weeded(self._draws.relocated(parent), COMBINED)
+        two = self._weeded(self._pairs(parent, one), TWO)
+        return np.concatenate([one[:ONE], two])
 
-    def _both(self, parent: np.ndarray, one: np.ndarray) -> np.ndarray:
-        """Relocations of one atom [n, atoms, 3], in likely pairs."""
+    def _pairs(self, parent: np.ndarray, one: np.ndarray) -> np.ndarray:
+        """Likely pairs [n, atoms, 3], Å, of relocations of single atoms.
+
+        Args:
+            parent: [atoms, 3], Å.
+            one: [m, atoms, 3], Å, the parent but for one atom each.
+        """
         numbers = self._goal.numbers
         atom = (one != parent).any(axis=2).argmax(axis=1)
         place = one[np.arange(len(one)), atom]
         radii = covalent_radii[numbers[atom]]
-        apart = cdist(place, place) > CLOSEST * (radii[:, None] + radii)
-        apart &= atom[:, None] != atom
+        together = cdist(place, place) > OVERLAP * (radii[:, None] + radii)
+        together &= atom[:, None] != atom
+        if not together.any():
+            return one[:0]
+        # Weeding kept nothing of the errors but their size: those of all would be too many.
         every = np.concatenate([parent[None], one])
-        forgiving = self._forgiving
-        errors = self._coarse.errors(every, *([] if forgiving is None else [forgiving.unforgiven]))
-        i, j = best_pairs(errors[1:], errors[0], apart, PAIRS)
-        return one[i] + one[j] - parent
+        if self._forgiving is None:
+            errors = self._coarse.errors(every)
+        else:
+            errors = self._coarse.errors(every, self._forgiving.unforgiven)
+        i, j = best_pairs(errors[1:], errors[0], together, 2 * PAIRS)
+        # Two like atoms may go to the same two places in two ways, which make one structure.
+        known = np.unique(place, axis=0, return_inverse=True)[1].reshape(-1)
+        ends = [np.sort(np.stack([x[i], x[j]], axis=1), axis=1) for x in (atom, known)]
+        first = np.unique(np.concatenate(ends, axis=1), axis=0, return_index=True)[1]
+        kept = np.sort(first)[:PAIRS]
+        return one[i[kept]] + one[j[kept]] - parent
 
     def _nearest(self, drawn: np.ndarray, count: int) -> np.ndarray:
         return drawn[np.argsort(self._coarse.of(drawn), kind="stable")[:count]]

@@ -5,10 +5,22 @@ from __future__ import annotations
 import numpy as np
 from ase.data import covalent_radii
 
-__all__ = ["CONTACT", "add_atom", "contacts", "places", "rotations", "separate", "standardise"]
+__all__ = [
+    "CONTACT",
+    "OVERLAP",
+    "add_atom",
+    "contacts",
+    "places",
+    "rotations",
+    "separate",
+    "standardise",
+]
 
 CONTACT = 1.25
 """Atoms touch up to this times the sum of their covalent radii: within the first shell."""
+
+OVERLAP = 0.82
+"""Nearer, in sums of covalent radii, no place is offered to an atom."""
 
 # Sweeps of the push that separates atoms; what still overlaps then is scaled apart.
 _SWEEPS = 200
@@ -20,8 +32,8 @@ _TRIALS = 40
 _CACHED = 100_000
 # Places tried to find all that a structure offers, and the edge of the cubes that hold one, Å.
 _TRIED, _EDGE = 3000, 0.5
-# Contacts of a place in a hollow of the surface; nearer, in sums of radii, atoms overlap there.
-_HOLLOW, _OVERLAP = 3, 0.82
+# Contacts of a place in a hollow of the surface.
+_HOLLOW = 3
 # Numbers held at once by `add_atom`: about 100 MB of temporaries.
 _CHUNK = 4_000_000
 
@@ -189,7 +201,7 @@ def places(
     touch = radii + radius
     trial = positions[host] + _unit(rng.normal(size=[_TRIED, 3])) * touch[host, None]
     relative = np.linalg.norm(trial[:, None] - positions, axis=2) / touch
-    free = (relative > _OVERLAP).all(axis=1)
+    free = (relative > OVERLAP).all(axis=1)
     trial, hollow = trial[free], (relative[free] <= CONTACT).sum(axis=1) >= _HOLLOW
     trial = trial[np.argsort(~hollow, kind="stable")]
     _, first = np.unique(np.floor(trial / _EDGE), axis=0, return_index=True)
