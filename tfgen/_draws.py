@@ -20,29 +20,21 @@ PLACES, RELOCATIONS = 75, 3000
 
 
 class Draws:
-    """Draws structures of a goal's composition, in its cell, with its fixed atoms where they are.
-
-    Structures are [n, atoms, 3], Å.
+    """Draws structures of a goal's composition, [n, atoms, 3], Å.
 
     Args:
         goal: what is sought.
         rng: the source of all randomness.
-
-    Attributes:
-        periodic: whether the goal is.
-        shape: of one structure's positions.
     """
 
     def __init__(self, goal: Goal, rng: np.random.Generator) -> None:
         self._goal, self._rng = goal, rng
-        self.periodic = bool(goal.pbc.any())
-        self.shape = (len(goal.numbers), 3)
 
     def drawn(self, count: int) -> np.ndarray:
-        """Packings; in cells, atoms anywhere."""
-        if self.periodic:
+        """So many packings; in cells, atoms anywhere. Fixed atoms are where they belong."""
+        if self._goal.periodic:
             box = self._box()
-            x = self._rng.random([count, *self.shape]) @ box
+            x = self._rng.random([count, *self._goal.shape]) @ box
             if len(self._goal.starts):  # a slab may lie anywhere along its open direction
                 low = (self._goal.starts[0] @ np.linalg.inv(box)).min(axis=0)
                 x += np.where(self._goal.pbc, 0.0, low) @ box
@@ -53,13 +45,13 @@ class Draws:
         return self.held(x)
 
     def pressed(self, x: np.ndarray) -> np.ndarray:
-        """Along each axis by any factor, often to next to nothing."""
+        """Clusters x, no atom fixed, along each axis by any factor, often to next to nothing."""
         flat = x * self._rng.random([len(x), 1, 3]) ** 4
         return separate(flat, self._goal.numbers, 0.95)
 
     def moved(self, x: np.ndarray) -> np.ndarray:
-        """Each by a move drawn at random."""
-        if self.periodic or self._goal.fixed.any():
+        """Each of x by a move drawn at random; fixed atoms stay."""
+        if self._goal.periodic or self._goal.fixed.any():
             return self.held(self._moved_in_place(x))
         moves = list(MOVES)
         if len(np.unique(self._goal.numbers)) > 1:
@@ -67,13 +59,13 @@ class Draws:
         return propose(x, self._goal.numbers, len(x), self._rng, moves=moves, min_distance=0.75)
 
     def relocated(self, x: np.ndarray) -> np.ndarray:
-        """Each free atom of one cluster [atoms, 3] at each of the places beside it."""
+        """Each free atom of a cluster x [atoms, 3], Å, at each of the places beside it."""
         free = np.flatnonzero(~self._goal.fixed)
         offered = max(1, min(PLACES, RELOCATIONS // len(free)))
         return relocations(x, self._goal.numbers, free, offered, self._rng)
 
     def held(self, x: np.ndarray) -> np.ndarray:
-        """With fixed atoms where they belong."""
+        """Structures x with fixed atoms where they belong."""
         if not self._goal.fixed.any():
             return x
         return np.where(self._goal.fixed[:, None], self._goal.starts[0], x)

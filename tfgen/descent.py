@@ -57,6 +57,16 @@ class Goal(NamedTuple):
     pbc: np.ndarray
     seed: tuple[int, ...]
 
+    @property
+    def periodic(self) -> bool:
+        """Whether it is periodic in any direction."""
+        return bool(self.pbc.any())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the positions: atoms, 3."""
+        return len(self.numbers), 3
+
 
 class Loss:
     """Losses of many structures against one goal, and descents along their gradient.
@@ -87,7 +97,7 @@ class Loss:
     def of(self, positions: np.ndarray) -> np.ndarray:
         """Losses [n] of structures [n, atoms, 3], Å; infinite where one is not whole."""
         # A handful is not worth the compilation of a look.
-        if self._goal.pbc.any() or len(positions) <= self._piece():
+        if self._goal.periodic or len(positions) <= self._piece():
             return self.descend(positions, 0, 0.0)[1]
         return self.errors(positions, _mean)
 
@@ -178,7 +188,7 @@ class _Descents:
     ) -> tuple[np.ndarray, np.ndarray]:
         x = tf.constant(positions, tf.float32)
         moments = Moments.at_start(x)
-        if not goal.pbc.any():
+        if not goal.periodic:
             schedule = tf.constant([0.0, steps, steps, rate])
             x, _, loss = self._follow(x, problem, moments, schedule, free)
             return x.numpy().astype(np.float64), loss.numpy()

@@ -221,7 +221,7 @@ class _Search:
                     end = self._follow(end[0], POLISH)
                 if np.isfinite(end[1]):
                     again = separation(end[0], np.array(ends), self._goal.numbers) < SAME
-                    repeated = not self._draws.periodic and again.sum() >= REPEATS - 1
+                    repeated = not self._goal.periodic and again.sum() >= REPEATS - 1
                     ends.append(end[0])
         if self._reached():
             self._complete(late)
@@ -246,7 +246,7 @@ class _Search:
         wanted = max(0, STARTS - len(given))
         if wanted:
             count = min(int(PACKINGS * len(self._goal.numbers) ** 2), MOST_PACKINGS)
-            free = not self._draws.periodic and not self._goal.fixed.any()
+            free = not self._goal.periodic and not self._goal.fixed.any()
             few = min(PRESSED, wanted // 2) if free else 0
             drawn = self._nearest(self._draws.drawn(max(STARTS, count)), wanted - few)
             given = np.concatenate([given, drawn])
@@ -274,7 +274,7 @@ class _Search:
         Elsewhere than in the best candidate that was not treated so before, and is marked now.
         """
         news = np.flatnonzero(~old.searched)
-        if self._draws.periodic or len(news) == 0:
+        if self._goal.periodic or len(news) == 0:
             return old.positions[:0]
         old.searched[news[0]] = True
         parent = old.positions[news[0]]
@@ -322,11 +322,11 @@ class _Search:
 
     def _renew(self, population: _Population) -> None:
         free = 3 * (~self._goal.fixed).sum()
-        if self._draws.periodic or self._coarse.features < FORGIVING * free:
+        if self._goal.periodic or self._coarse.features < FORGIVING * free:
             return
         x = np.repeat(population.positions[:, None], RATTLES, axis=1)
         x = self._draws.held(x + RATTLE * self._rng.normal(size=x.shape))
-        found = self._coarse.errors(x.reshape(-1, *self._draws.shape))
+        found = self._coarse.errors(x.reshape(-1, *self._goal.shape))
         found = found.reshape(*x.shape[:2], -1)
         sound = np.isfinite(found).all(axis=2, keepdims=True)
         found = np.where(sound, found, 0.0)
@@ -412,7 +412,7 @@ class _Search:
         return bool(self._best) and self._best[0][1] <= 0.9 * self._goal.tolerance
 
     def _result(self) -> tuple[np.ndarray, np.ndarray]:
-        positions = np.array([x for x, _ in self._best]).reshape(-1, *self._draws.shape)
+        positions = np.array([x for x, _ in self._best]).reshape(-1, *self._goal.shape)
         loss = np.array([value for _, value in self._best])
         found = _distinct(_Population.of(positions, loss), self._goal.numbers)
         if len(found.loss) == 0:  # not a single finite fingerprint
