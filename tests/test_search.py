@@ -32,14 +32,15 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def spectrum(x: np.ndarray, numbers: np.ndarray) -> list[float]:
-    """Sorted distances of each two elements, by a loop."""
+    """Distances of the k-th neighbours of one element around another, sorted, by a loop."""
     found = []
-    for a, b in itertools.combinations_with_replacement(sorted(set(numbers)), 2):
-        found += sorted(
-            np.linalg.norm(x[i] - x[j])
-            for i, j in itertools.combinations(range(len(x)), 2)
-            if sorted((numbers[i], numbers[j])) == [a, b]
-        )
+    for a, b in itertools.product(sorted(set(numbers)), repeat=2):
+        around = [
+            sorted(np.linalg.norm(x[i] - x[j]) for j in range(len(x)) if numbers[j] == b)
+            for i in range(len(x))
+            if numbers[i] == a
+        ]
+        found += [d for rank in zip(*around, strict=True) for d in sorted(rank)]
     return found
 
 
@@ -72,6 +73,14 @@ class TestSeparation:
         exchanged = x[[2, 1, 0, 3, 4]]
         assert separation(x, exchanged[None], ALLOY)[0] > 0.1
         assert separation(x, exchanged[None], PURE)[0] < 1e-12
+
+    def test_tells_structures_apart_whose_distances_are_the_same(self):
+        """On a line: 0 1 4 10 12 17 and 0 1 8 11 13 17 (Bloom, 1977)."""
+        one, other = (
+            np.outer(x, [1.0, 0, 0]) for x in ([0, 1, 4, 10, 12, 17], [0, 1, 8, 11, 13, 17])
+        )
+        np.testing.assert_allclose(np.sort(pdist(one)), np.sort(pdist(other)))
+        assert separation(one, other[None], np.full(6, 78))[0] >= 1.0
 
     def test_of_none_and_of_lone_atoms(self):
         assert separation(np.zeros([5, 3]), np.zeros([0, 5, 3]), PURE).shape == (0,)

@@ -24,7 +24,7 @@ from tfgen.datasets.sampling import pack
 from tfgen.descent import Goal
 from tfgen.descriptors.base import check_structures
 from tfgen.fingerprint import Fingerprint
-from tfgen.search import SAME, Budget, Found, search
+from tfgen.search import Budget, Found, search
 from tfgen.similarity import duplicates
 from tfgen.structures import as_structures, numbers_from_formula
 from tfgen.validity import OVERLAP_FACTOR
@@ -47,6 +47,8 @@ _FIRST: dict[tuple[type, str], Fingerprint] = {}
 SCALE_SAMPLE = 256
 # Targets and scales beyond this (or its inverse) are slips, and out of range of float32.
 LARGEST = 1e30
+# Structures in cells whose sorted distances differ by less, Å, are one.
+SAME = 0.15
 # Structures returned for each target, at most.
 CANDIDATES = 4
 
