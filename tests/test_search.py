@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
-from tfgen import _draws, descent, search
+from tfgen import _draws, _environments, descent, search
 from tfgen._forgiving import NOISE
 from tfgen.datasets.moves import relocations
 from tfgen.datasets.sampling import pack
@@ -81,6 +81,12 @@ class TestSeparation:
         )
         np.testing.assert_allclose(np.sort(pdist(one)), np.sort(pdist(other)))
         assert separation(one, other[None], np.full(6, 78))[0] >= 1.0
+
+    def test_many_structures_are_as_many_single_ones(self, monkeypatch):
+        x = 2.0 * np.random.default_rng(2).normal(size=[7, 5, 3])
+        wanted = [separation(x[0], y[None], ALLOY)[0] for y in x]
+        monkeypatch.setattr(_environments, "_CHUNK", 2 * 75)  # two at a time
+        np.testing.assert_array_equal(separation(x[0], x, ALLOY), wanted)
 
     def test_of_none_and_of_lone_atoms(self):
         assert separation(np.zeros([5, 3]), np.zeros([0, 5, 3]), PURE).shape == (0,)
