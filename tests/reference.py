@@ -172,3 +172,16 @@ def central_difference(function, x: np.ndarray, step: float = 1e-5) -> np.ndarra
     steps = np.eye(x.size).reshape(x.size, *x.shape) * step
     jacobian = (function(x + steps) - function(x - steps)) / (2.0 * step)
     return np.moveaxis(jacobian, 0, -1).reshape(*jacobian.shape[1:], *x.shape)
+
+
+def spectrum(x: np.ndarray, numbers: np.ndarray) -> list[float]:
+    """Distances of the k-th neighbours of one element around another, sorted, by a loop."""
+    found = []
+    for a, b in itertools.product(sorted(set(numbers)), repeat=2):
+        around = [
+            sorted(np.linalg.norm(x[i] - x[j]) for j in range(len(x)) if numbers[j] == b)
+            for i in range(len(x))
+            if numbers[i] == a
+        ]
+        found += [d for rank in zip(*around, strict=True) for d in sorted(rank)]
+    return found

@@ -182,3 +182,16 @@ def no_unpickling() -> Iterator[None]:
         patch.setattr("pickle.loads", refuse)
         patch.setattr("pickle.Unpickler", Unpickler)
         yield
+
+
+@functools.cache
+def of_crystals() -> Fingerprint:
+    acsf = ACSF(
+        ["Pt"],
+        4.0,
+        g2_params=[[2.0, r_s] for r_s in (2.0, 2.5, 3.0, 3.5)],
+        g5_params=[[0.05, 2, 1], [0.05, 2, -1]],
+        periodic=True,
+        g1=False,
+    )
+    return Fingerprint(acsf, ("mean", "std", "moment3"))

@@ -15,9 +15,9 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import shapes
 import small
 from ase import Atoms
-from ase.cluster import Decahedron, Icosahedron, Octahedron
 
 from tfgen import descent, reconstruction, search
 from tfgen.descriptors.acsf import ACSF
@@ -36,144 +36,7 @@ from tfgen.similarity import deviations
 SAME = 0.05  # Å, of every sorted distance
 
 
-def octahedron() -> Atoms:
-    return Atoms("Pt6", positions=Octahedron("Pt", 2).positions)
-
-
-def tetrahedron() -> Atoms:
-    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
-    return Atoms("Pt4", positions=2.7 / np.sqrt(8) * corners)
-
-
-def pentagonal_bipyramid(edge: float = 2.7) -> Atoms:
-    angle = 2 * np.pi * np.arange(5) / 5
-    radius = edge / (2 * np.sin(np.pi / 5))
-    height = np.sqrt(edge**2 - radius**2)
-    ring = np.c_[radius * np.cos(angle), radius * np.sin(angle), 0 * angle]
-    return Atoms("Pt7", positions=[*ring, [0, 0, height], [0, 0, -height]])
-
-
-def planar_hexagon() -> Atoms:
-    """With an atom in its middle."""
-    angle = 2 * np.pi * np.arange(6) / 6
-    return Atoms(
-        "Pt7", positions=[*(2.65 * np.c_[np.cos(angle), np.sin(angle), 0 * angle]), [0] * 3]
-    )
-
-
-def helix() -> Atoms:
-    """Has a mirror image that is another structure."""
-    turn = 1.7 * np.arange(6)
-    return Atoms("Pt6", positions=np.c_[1.9 * np.cos(turn), 1.9 * np.sin(turn), 0.9 * np.arange(6)])
-
-
-def chain() -> Atoms:
-    return Atoms("Pt5", positions=np.c_[2.6 * np.arange(5), np.zeros([5, 2])])
-
-
-@functools.cache
-def of_crystals() -> Fingerprint:
-    acsf = ACSF(
-        ["Pt"],
-        4.0,
-        g2_params=[[2.0, r_s] for r_s in (2.0, 2.5, 3.0, 3.5)],
-        g5_params=[[0.05, 2, 1], [0.05, 2, -1]],
-        periodic=True,
-        g1=False,
-    )
-    return Fingerprint(acsf, ("mean", "std", "moment3"))
-
-
-@functools.cache
-def preset() -> Fingerprint:
-    """One object for all tests: what XLA compiles for it, it compiles once."""
-    return Fingerprint.preset("default")
-
-
-def prism() -> Atoms:
-    """Trigonal."""
-    angle = 2 * np.pi * np.arange(3) / 3
-    triangle = 2.7 / np.sqrt(3) * np.c_[np.cos(angle), np.sin(angle), 0 * angle]
-    return Atoms("Pt6", positions=[*triangle, *(triangle + np.array([0, 0, 2.7]))])
-
-
-SOLIDS = (octahedron(), pentagonal_bipyramid(), prism())
-FORMULAS_OF_SOLIDS = ["Pt6", "Pt7", "Pt6"]
-START = {"starts": [octahedron()]}
-
-
-@pytest.fixture(scope="module")
-def found():
-    """By the real search, compiled by XLA."""
-    targets = preset().create(SOLIDS)
-    return targets, reconstruct(preset(), targets, FORMULAS_OF_SOLIDS)
-
-
-class TestDefaultPreset:
-    def test_finds_solids_again(self, found):
-        _, result = found
-        assert [s.get_chemical_formula() for s in result.structures] == FORMULAS_OF_SOLIDS
-        assert deviations(result.structures, SOLIDS).max() < SAME
-        assert result.status == [CONVERGED] * 3
-        assert (result.loss <= TOLERANCE).all()
-        assert result.loss.dtype == np.float64
-        assert (result.rounds >= 0).all()
-        assert (result.seconds > 0).all()
-
-    def test_centres_what_it_finds(self, found):
-        for structure in found[1].structures:
-            np.testing.assert_allclose(structure.positions.mean(axis=0), 0, atol=1e-5)
-            assert not structure.pbc.any()
-
-    def test_repeats_with_the_seed_only(self, found):
-        targets, first = found
-        again = reconstruct(preset(), targets, FORMULAS_OF_SOLIDS)
-        other = reconstruct(preset(), targets, FORMULAS_OF_SOLIDS, seed=1)
-        for a, b, c in zip(first.structures, again.structures, other.structures, strict=True):
-            np.testing.assert_array_equal(a.positions, b.positions)
-            assert np.abs(a.positions - c.positions).max() > 0.1  # turned another way
-        np.testing.assert_array_equal(first.loss, again.loss)
-        assert first.status == again.status
-        assert deviations(other.structures, SOLIDS).max() < SAME
-
-    def test_finds_an_alloy_again(self, monkeypatch):
-        """Copper atoms across, not side by side."""
-        small.leave_uncompiled(monkeypatch)
-        fingerprint = Fingerprint.preset("default", ["Cu", "Au"])
-        alloy = octahedron()
-        distances = alloy.get_distances(0, range(6))
-        alloy.numbers[:] = 79
-        alloy.numbers[[0, int(np.argmax(distances))]] = 29
-        result = reconstruct(fingerprint, fingerprint.create([alloy]), "Au4Cu2")
-        assert result.status == [CONVERGED]
-        assert deviations(result.structures, [alloy])[0] < SAME
-
-
-class TestKnownShapes:
-    """By the real search; a structure and its mirror image count as one."""
-
-    def find(self, shapes: list[Atoms], **options) -> None:
-        formulas = [atoms.get_chemical_formula() for atoms in shapes]
-        result = reconstruct(preset(), preset().create(shapes), formulas, **options)
-        assert result.status == [CONVERGED] * len(shapes)
-        assert deviations(result.structures, shapes).max() < SAME
-
-    def test_six_and_seven_atoms(self):
-        """A ring with nothing in it, one filled, and a helix of either hand."""
-        mirrored = helix()
-        mirrored.positions[:, 2] *= -1
-        assert deviations([helix()], [mirrored])[0] < 1e-9
-        ring = planar_hexagon()[:6]
-        self.find([ring, planar_hexagon(), helix(), mirrored])
-
-    def test_a_chain(self, monkeypatch):
-        small.leave_uncompiled(monkeypatch)
-        self.find([chain()])
-
-    @pytest.mark.slow
-    def test_thirteen_atoms(self):
-        solids = [Icosahedron("Pt", 2), Octahedron("Pt", 3, 1), Decahedron("Pt", 2, 2, 0)]
-        self.find([Atoms(s.numbers, positions=s.positions) for s in solids])
+START = {"starts": [shapes.octahedron()]}
 
 
 @pytest.fixture(scope="class")
@@ -186,7 +49,7 @@ def uncompiled():
 
 def gold_and_copper() -> Atoms:
     """An octahedron of atoms in no order of elements."""
-    atoms = octahedron()
+    atoms = shapes.octahedron()
     atoms.symbols[:] = ["Au", "Cu", "Au", "Au", "Cu", "Au"]
     return atoms
 
@@ -291,8 +154,8 @@ class TestPeriodic:
         shifts = 0.05 * np.random.default_rng(3).normal(size=[4, 3])
         pbc = [True, True, not open_]
         atoms = Atoms("Pt4", positions=(fcc + shifts) @ cell, cell=cell, pbc=pbc)[:n]
-        target = of_crystals().create([atoms])
-        result = reconstruct(of_crystals(), target, f"Pt{n}", cell=cell, pbc=pbc)
+        target = small.of_crystals().create([atoms])
+        result = reconstruct(small.of_crystals(), target, f"Pt{n}", cell=cell, pbc=pbc)
         assert result.status[0] == CONVERGED
         assert result.loss[0] <= TOLERANCE
         for found in result.candidates[0]:
@@ -301,15 +164,15 @@ class TestPeriodic:
             inside = found.get_scaled_positions(wrap=False)[:, np.array(pbc)]
             assert (inside > -1e-6).all()
             assert (inside < 1 + 1e-6).all()
-        scale = reconstruction._packing_scale(of_crystals(), atoms.numbers, atoms, 0)
-        error = np.abs(of_crystals().create(result.structures) - target) / scale
+        scale = reconstruction._packing_scale(small.of_crystals(), atoms.numbers, atoms, 0)
+        error = np.abs(small.of_crystals().create(result.structures) - target) / scale
         np.testing.assert_allclose(result.loss, error.mean(axis=1), rtol=1e-9)
 
     def test_a_lone_atom(self):
         """Wherever it is, its fingerprint is the same but for rounding."""
         atoms = Atoms("Pt", cell=[4.0, 4.1, 4.2], pbc=True)
-        target = of_crystals().create([atoms])
-        result = reconstruct(of_crystals(), target, "Pt", cell=atoms.cell.array, max_rounds=1)
+        target = small.of_crystals().create([atoms])
+        result = reconstruct(small.of_crystals(), target, "Pt", cell=atoms.cell.array, max_rounds=1)
         assert result.status == [CONVERGED]
         assert result.rounds[0] == 0
 
@@ -324,7 +187,9 @@ class TestPeriodic:
             return [Found(np.array([one, other]), np.zeros(2), 1, 1, 0, False, 0.1)]
 
         monkeypatch.setattr(reconstruction, "_everywhere", found)
-        result = reconstruct(of_crystals(), of_crystals().create([atoms]), "Pt2", cell=cell)
+        result = reconstruct(
+            small.of_crystals(), small.of_crystals().create([atoms]), "Pt2", cell=cell
+        )
         assert result.status == [CONVERGED]
         assert len(result.candidates[0]) == 1
 
@@ -484,10 +349,10 @@ class TestResult:
         monkeypatch.setattr(search, "STARTS", 12)
         monkeypatch.setattr(search, "POLISH", (150, 0.05))
         fingerprint = Fingerprint(small.PairHistogram(["Pt"], 5.0, 1.0), ("mean", "std"))
-        target = fingerprint.create([tetrahedron()])
+        target = fingerprint.create([shapes.tetrahedron()])
         result = reconstruct(fingerprint, target, "Pt4", max_rounds=2, tolerance=0.01)
         assert result.status == [CONVERGED]
-        assert deviations(result.structures, [tetrahedron()])[0] < 0.1
+        assert deviations(result.structures, [shapes.tetrahedron()])[0] < 0.1
 
     def test_a_target_given_twice(self, targets):
         """Is searched for twice, by draws of its own."""
@@ -587,14 +452,16 @@ class TestResult:
 
 class TestStatus:
     def test_converged(self):
-        assert status_of(octahedron(), 0.004, 0.004) == "converged"
+        assert status_of(shapes.octahedron(), 0.004, 0.004) == "converged"
 
     def test_not_converged(self):
-        assert status_of(octahedron(), 0.0041, 0.004) == "not converged: loss above tolerance"
+        assert (
+            status_of(shapes.octahedron(), 0.0041, 0.004) == "not converged: loss above tolerance"
+        )
 
     @pytest.mark.parametrize("loss", [np.nan, np.inf])
     def test_no_fingerprint(self, loss):
-        assert status_of(octahedron(), loss, 0.004) == "no finite fingerprint"
+        assert status_of(shapes.octahedron(), loss, 0.004) == "no finite fingerprint"
 
     def test_overlap(self):
         """Nearer than 0.7 times the sum of the covalent radii, 2 x 1.36 Å."""
@@ -603,164 +470,3 @@ class TestStatus:
         )
         assert status_of(near, 0.0, 0.004) == "overlapping atoms"
         assert status_of(apart, 0.0, 0.004) == "converged"
-
-
-class TestBadInput:
-    @pytest.fixture(autouse=True)
-    def no_work(self, monkeypatch):
-        monkeypatch.setattr(
-            reconstruction, "_everywhere", lambda *_: pytest.fail("the search has begun")
-        )
-
-    @pytest.mark.parametrize("shape", [(12,), (2, 11), (0, 12), (1, 2, 12), ()], ids=str)
-    def test_targets_of_another_shape(self, shape):
-        with pytest.raises(ValueError, match=r"targets has shape .*; \[n, 12\] is needed"):
-            reconstruct(small.fingerprint(), np.zeros(shape), "Pt5")
-
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_targets_that_are_not_finite(self, value):
-        targets = np.zeros([3, 12])
-        targets[1, 4] = value
-        with pytest.raises(ValueError, match=r"targets\[1\] holds values that are not finite"):
-            reconstruct(small.fingerprint(), targets, "Pt5")
-
-    @pytest.mark.parametrize(
-        ("formula", "message"),
-        [
-            ("nonsense", "formula 'nonsense' makes no sense"),
-            ("", "formula '' makes no sense"),
-            ("Pt0", "formula 'Pt0' makes no sense"),
-            ("Pt", "formula 'Pt' has a single atom"),
-            ("Pt5Au", "formula 'Pt5Au' holds Au; the fingerprint's species are Pt"),
-            (["Pt5"], "1 formulas were given for 2 targets"),
-            (["Pt5", "Pt"], "formula 'Pt' has a single atom"),
-            ([], "0 formulas were given for 2 targets"),
-            (None, "formula is None; one like 'Pt13', or a list"),
-            (13, "formula is 13; one like 'Pt13', or a list"),
-            ([["Pt5"], ["Pt5"]], r"formula is \[\['Pt5'\], \['Pt5'\]\]; one like 'Pt13'"),
-            ("Pt1001", "formula 'Pt1001' has more than 1000 atoms"),
-        ],
-    )
-    def test_formulas(self, formula, message):
-        with pytest.raises(ValueError, match=message):
-            reconstruct(small.fingerprint(), np.zeros([2, 12]), formula)
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"max_rounds": -1}, "max_rounds is -1; a whole number >= 0 is needed"),
-            ({"max_rounds": 2.5}, "max_rounds is 2.5; a whole number"),
-            ({"max_rounds": np.nan}, "max_rounds is nan; a whole number"),
-            ({"max_rounds": "3"}, "max_rounds is '3'; a whole number"),
-            ({"seed": -1}, "seed is -1; a whole number >= 0 is needed"),
-            ({"seed": None}, "seed is None; a whole number"),
-            ({"tolerance": 0.0}, "tolerance is 0.0; a number above 0 is needed"),
-            ({"tolerance": np.nan}, "tolerance is nan; a number above 0"),
-            ({"tolerance": "x"}, "tolerance is 'x'; a number above 0"),
-            ({"time_limit": 0}, "time_limit is 0; a number of seconds above 0 is needed"),
-            ({"time_limit": -1.0}, "time_limit is -1.0; a number of seconds"),
-            ({"time_limit": np.nan}, "time_limit is nan; a number of seconds"),
-            ({"time_limit": "1"}, "time_limit is '1'; a number of seconds"),
-            ({"executor": 4}, "executor is 4; a concurrent.futures.Executor is needed"),
-            ({"scale": "abc"}, "scale must be an array of real numbers, not str"),
-            ({"scale": np.full(12, 1e-300)}, "scale must be 12 finite positive numbers"),
-            ({"scale": 1.0}, "scale must be 12 finite positive numbers"),
-            ({"scale": np.ones(11)}, "scale must be 12 finite positive numbers"),
-            ({"scale": np.zeros(12)}, "scale must be 12 finite positive numbers"),
-            ({"scale": np.full(12, np.nan)}, "scale must be 12 finite positive numbers"),
-            ({"scale": [1.0] * 11 + [-1.0]}, "scale must be 12 finite positive numbers"),
-            ({"scale": np.full(12, np.inf)}, "scale must be 12 finite positive numbers"),
-        ],
-    )
-    def test_options(self, options, message):
-        with pytest.raises(ValueError, match=message):
-            reconstruct(small.fingerprint(), np.zeros([1, 12]), "Pt5", **options)
-
-    @pytest.mark.parametrize(
-        "targets",
-        ["abc", [[1.0], [1.0, 2.0]], np.zeros([1, 12], complex), octahedron()],
-        ids=["text", "ragged", "complex", "structure"],
-    )
-    def test_targets_that_are_no_numbers(self, targets):
-        with pytest.raises(ValueError, match="targets must be an array of real numbers, not "):
-            reconstruct(small.fingerprint(), targets, "Pt5")
-
-    @pytest.mark.parametrize("value", [1e38, -1e300])
-    def test_targets_out_of_range(self, value):
-        targets = np.zeros([3, 12])
-        targets[2, 1] = value
-        with pytest.raises(ValueError, match=r"targets\[2\] holds values beyond 1e\+30"):
-            reconstruct(small.fingerprint(), targets, "Pt5")
-
-    def test_a_descriptor_is_no_fingerprint(self):
-        with pytest.raises(ValueError, match=r"fingerprint is <.*ACSF.*>; a tfgen\.Fingerprint"):
-            reconstruct(small.fingerprint().descriptor, np.zeros([1, 12]), "Pt5")
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"starts": None}, "starts is a NoneType; an ase.Atoms or a list"),
-            ({"starts": "Pt6"}, "starts is a str; an ase.Atoms or a list"),
-            ({"starts": [1]}, r"starts\[0\] is a int, not an ase.Atoms"),
-            ({"starts": SOLIDS}, r"starts\[1\] is Pt7; wanted is Pt6"),
-            ({"starts": [Atoms("Au6")]}, r"starts\[0\] is Au6; wanted is Pt6"),
-            (
-                {"starts": [Atoms("Pt6", positions=np.full([6, 3], np.nan))]},
-                r"starts\[0\] has positions that are not finite",
-            ),
-            (
-                {"starts": [Atoms("Pt6", positions=np.eye(6, 3), cell=[9] * 3, pbc=True)]},
-                r"starts\[0\] is periodic in another cell than the one given",
-            ),
-            ({"fixed": [0]}, "fixed needs starts"),
-            ({"fixed": [6], **START}, r"fixed is \[6\]; places 0 to 5 are there"),
-            ({"fixed": [-1], **START}, r"fixed is \[-1\]; places 0 to 5 are there"),
-            ({"fixed": range(6), **START}, "fixed holds all atoms; nothing is left to find"),
-            ({"fixed": [True, False], **START}, r"fixed is \[True, False\]; a list of places"),
-            ({"fixed": [0.5], **START}, r"fixed is \[0.5\]; a list of places"),
-            ({"fixed": 1, **START}, "fixed is 1; a list of places"),
-            ({"fixed": None, **START}, "fixed is None; a list of places"),
-            ({"cell": [9, 9, 9]}, "cell: a structure in it is periodic; the descriptor was made"),
-        ],
-        ids=lambda x: repr(x)[:30],
-    )
-    def test_starts_fixed_and_cell(self, options, message):
-        with pytest.raises(ValueError, match=message):
-            reconstruct(small.fingerprint(), np.zeros([1, 12]), "Pt6", **options)
-
-    def test_fixed_atoms_of_two_compositions(self):
-        with pytest.raises(ValueError, match="fixed needs targets of one composition"):
-            reconstruct(
-                small.fingerprint(),
-                np.zeros([2, 12]),
-                ["Pt6", "Pt5"],
-                starts=[octahedron()],
-                fixed=[0],
-            )
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"cell": "abc"}, "cell is 'abc', pbc is True: "),
-            ({"cell": [1, 2]}, r"cell is \[1, 2\], pbc is True: "),
-            ({"cell": [4, 4, 4], "pbc": [True, True]}, r"pbc is \[True, True\]: "),
-            ({"cell": [4, 4, 0]}, "cell: a structure in it is periodic along an axis without"),
-            ({"cell": [1e-2] * 3}, "cell: a structure in it is periodic in a cell of volume 1e-06"),
-            (
-                {"cell": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]},
-                "cell: a structure in it is periodic in a cell of volume 0",
-            ),
-            (
-                {
-                    "cell": [4, 4, 4],
-                    "starts": [Atoms("Pt4", positions=np.eye(4, 3), cell=[5, 4, 4], pbc=True)],
-                },
-                r"starts\[0\] is periodic in another cell",
-            ),
-        ],
-        ids=lambda x: repr(x)[:30],
-    )
-    def test_cells(self, options, message):
-        fingerprint = of_crystals()
-        with pytest.raises(ValueError, match=message):
-            reconstruct(fingerprint, np.zeros([1, fingerprint.size]), "Pt4", **options)

@@ -54,8 +54,9 @@ PRESSED, PRESSED_PACKINGS = 8, 100
 # Adam steps and first step length, Å: of a candidate; of one that is shown the whole fingerprint;
 # of one that may be it.
 DESCENT, WHOLE, POLISH = (60, 0.15), (80, 0.1), (300, 0.05)
-# Those of what has the fingerprint but for its kinks, in turn with Gauss-Newton, so often at most.
-ENDING, ENDINGS = (300, 0.02), 6
+# Those of what has the fingerprint but for its kinks, in turn with Gauss-Newton: step lengths of
+# turns that follow each other, and turns at most of what has it, and of what may have it.
+ENDING, RATES, ENDINGS, ATTEMPTS = 300, (0.02, 0.05, 0.01), 12, 4
 # Candidates of a round that are shown the whole fingerprint.
 PROMOTED = 2
 # Candidates besides the best that may turn out to have the same fingerprint.
@@ -187,6 +188,8 @@ class _Search:
         self._rounds = self._starts = 0
         self._forgiving: Forgiving | None = None
         self._renewed = 0  # the round when that was made
+        # Too few features without kinks for Gauss-Newton to go by.
+        self._kinked = fingerprint.smooth.sum() < 3 * len(goal.numbers)
 
     def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:
         began = time.perf_counter()
@@ -203,14 +206,14 @@ class _Search:
         while not done and not repeated:
             population = self._first(given)
             given = given[:0]
-            finished = self._hand_on(population)
+            finished = self._hand_on(population, late)
             best, idle = population.loss.min(initial=np.inf), 0
             while True:
                 done = self._reached() or self._rounds >= budget.rounds or late()
                 if done or idle >= PATIENCE:
                     break
                 population = self._next(population)
-                finished += self._hand_on(population)
+                finished += self._hand_on(population, late)
                 self._rounds += 1
                 each_round()
                 idle += 1
@@ -225,9 +228,10 @@ class _Search:
                     repeated = not self._goal.periodic and again.sum() >= REPEATS - 1
                     ends.append(end[0])
         if self._reached():
-            self._complete(late)
+            # The first of the list: others may be as good but for float32.
+            self._best.insert(0, self._ended(self._best[0], ENDINGS, late))
             # Others in the population may have this fingerprint, too.
-            self._hand_on(population)
+            self._hand_on(population, late)
             self._finish_rivals()
         positions, loss = self._result()
         return Found(
@@ -341,7 +345,9 @@ class _Search:
         found, loss = self._coarse.descend(positions, *DESCENT)
         return _distinct(_Population.of(found, loss), self._goal.numbers)
 
-    def _hand_on(self, population: _Population) -> list[tuple[np.ndarray, float]]:
+    def _hand_on(
+        self, population: _Population, late: Callable[[], bool]
+    ) -> list[tuple[np.ndarray, float]]:
         """Shows the best candidates that are new the whole fingerprint; returns what became."""
         new = np.flatnonzero(~population.seen)[:PROMOTED]
         if len(new) == 0:
@@ -354,24 +360,31 @@ class _Search:
             results[0] = self._follow(results[0][0], POLISH)
             if results[0][1] <= NEAR * self._goal.tolerance and self._worth_a_try(results[0]):
                 results[0] = min(results[0], self._refined(results[0][0]), key=_loss_of)
+                if self._kinked:
+                    results[0] = self._ended(results[0], ATTEMPTS, late)
         self._best += results
         self._best = sorted(self._best, key=_loss_of)[: 2 * POPULATION]
         return results
 
-    def _complete(self, late: Callable[[], bool]) -> None:
-        """Brings the best to the very point: neither way alone does if features have kinks."""
-        for _ in range(ENDINGS):
-            positions, loss = self._best[0]
+    def _ended(
+        self, candidate: tuple[np.ndarray, float], turns: int, late: Callable[[], bool]
+    ) -> tuple[np.ndarray, float]:
+        """Brings one to the very point: neither way alone does if features have kinks."""
+        best = last = candidate
+        for turn in range(turns):
             # In float64: what is exact must not look otherwise.
-            if self._error(positions) <= COMPLETE * self._goal.tolerance or late():
+            if self._error(best[0]) <= COMPLETE * self._goal.tolerance or late():
                 break
-            followed, after = self._follow(positions, ENDING)
-            if not np.isfinite(after):
+            # Now from the best, now on from where the last turn got stuck.
+            begin = last if turn % 2 else best
+            followed = self._follow(begin[0], (ENDING, RATES[turn % len(RATES)]))
+            if not np.isfinite(followed[1]):
                 break
-            refined = self._refined(followed)
-            if refined[1] >= loss:
+            last = min(followed, self._refined(followed[0]), key=_loss_of)
+            if last[1] >= best[1] and not self._kinked:
                 break
-            self._best.insert(0, refined)
+            best = min(best, last, key=_loss_of)
+        return best
 
     def _error(self, positions: np.ndarray) -> float:
         goal = self._goal
