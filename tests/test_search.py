@@ -337,24 +337,51 @@ class TestSearch:
             assert late is candidate
             ended = searching._ended(candidate, 6, lambda: False)
         assert searching._error(ended[0]) < 0.1 * candidate[1]
+        assert ended[1] < candidate[1]
 
-    @pytest.mark.parametrize(("attempts", "reached"), [(0, False), (6, True)])
-    def test_what_may_have_a_fingerprint_of_kinks_is_completed(
-        self, attempts, reached, monkeypatch
+    @pytest.mark.parametrize(("poolings", "reached"), [(["max", "min"], True), (["mean"], False)])
+    def test_what_may_have_a_fingerprint_is_completed_in_turns_if_there_are_kinks(
+        self, poolings, reached, monkeypatch
     ):
-        """Before it is dropped for a loss that neither way alone brings down."""
-        monkeypatch.setattr(search, "ATTEMPTS", attempts)
-        monkeypatch.setattr(search, "refine", lambda *these: these[1])
-        fingerprint = Fingerprint(small.fingerprint().descriptor, ("max", "min"))
+        """Before it is dropped for a loss that the first descent has not brought down."""
+        monkeypatch.setattr(search, "refine", lambda *these: these[1])  # of no help
+        fingerprint = Fingerprint(small.fingerprint().descriptor, poolings)
         start = small.structures()[0].positions
         target = fingerprint.create([small.structures()[0]])[0]
         own = goal(target=target, scale=np.ones(len(target)), tolerance=2e-3)
         near = start + 0.02 * np.random.default_rng(3).normal(size=start.shape)
+        turns = []
+        real = search._Search._ended
+        monkeypatch.setattr(
+            search._Search, "_ended", lambda *these: (turns.append(these[2]), real(*these))[1]
+        )
         with ThreadPoolExecutor(1) as pool:
             searching = search._Search(fingerprint, own, pool)
             population = _Population.of(near[None], np.zeros(1))
             searching._hand_on(population, lambda: False)
-        assert searching._reached() == reached
+        assert turns == ([search.ATTEMPTS] if reached else [])
+        assert searching._reached() or not reached
+
+    @pytest.mark.parametrize("kinked", [True, False])
+    def test_turns_go_on_in_vain_if_there_are_kinks(self, kinked, monkeypatch):
+        """From the best and from the last in turn; without kinks the first in vain is the last."""
+        begun = []
+
+        def follow(_, positions, schedule):
+            begun.append((positions[0, 0], schedule[1]))
+            return np.full([5, 3], 10.0 + len(begun)), 0.2
+
+        monkeypatch.setattr(search._Search, "_follow", follow)
+        monkeypatch.setattr(search._Search, "_refined", lambda _, positions: (positions, 0.3))
+        monkeypatch.setattr(search._Search, "_error", lambda *_: 1.0)
+        with ThreadPoolExecutor(1) as pool:
+            searching = search._Search(small.fingerprint(), goal(), pool)
+            searching._kinked = kinked
+            candidate = np.zeros([5, 3]), 0.1
+            assert searching._ended(candidate, 12, lambda: False) is candidate
+        fine, wide, finest = search.RATES
+        every = [(0, fine), (11, wide), (0, finest), (13, fine), (0, wide), (15, finest)]
+        assert begun == (every if kinked else every[:1])
 
     def test_a_start_that_nearly_fits_where_gradients_fail(self):
         fingerprint = Fingerprint(NeverDifferentiable(["Pt"], 5.0, 1.0), ("mean", "std"))

@@ -55,8 +55,8 @@ PRESSED, PRESSED_PACKINGS = 8, 100
 # of one that may be it.
 DESCENT, WHOLE, POLISH = (60, 0.15), (80, 0.1), (300, 0.05)
 # Those of what has the fingerprint but for its kinks, in turn with Gauss-Newton: step lengths of
-# turns that follow each other, and turns at most of what has it, and of what may have it.
-ENDING, RATES, ENDINGS, ATTEMPTS = 300, (0.02, 0.05, 0.01), 12, 4
+# turns that follow each other, and turns at most of what has it, of what may have it, and in vain.
+ENDING, RATES, ENDINGS, ATTEMPTS, VAIN = 300, (0.02, 0.05, 0.01), 12, 4, 6
 # Candidates of a round that are shown the whole fingerprint.
 PROMOTED = 2
 # Candidates besides the best that may turn out to have the same fingerprint.
@@ -188,8 +188,9 @@ class _Search:
         self._rounds = self._starts = 0
         self._forgiving: Forgiving | None = None
         self._renewed = 0  # the round when that was made
-        # Too few features without kinks for Gauss-Newton to go by.
-        self._kinked = fingerprint.smooth.sum() < 3 * len(goal.numbers)
+        # Whether Gauss-Newton steps have to go by features with kinks, too.
+        smooth = fingerprint.smooth
+        self._kinked = not smooth.all() and smooth.sum() < 3 * len(goal.numbers)
 
     def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:
         began = time.perf_counter()
@@ -230,9 +231,10 @@ class _Search:
         if self._reached():
             # The first of the list: others may be as good but for float32.
             self._best.insert(0, self._ended(self._best[0], ENDINGS, late))
+            self._tried.append(self._best[0])
             # Others in the population may have this fingerprint, too.
             self._hand_on(population, late)
-            self._finish_rivals()
+            self._finish_rivals(late)
         positions, loss = self._result()
         return Found(
             positions=positions,
@@ -359,32 +361,51 @@ class _Search:
         if np.isfinite(results[0][1]) and results[0][1] < PROMISING:
             results[0] = self._follow(results[0][0], POLISH)
             if results[0][1] <= NEAR * self._goal.tolerance and self._worth_a_try(results[0]):
-                results[0] = min(results[0], self._refined(results[0][0]), key=_loss_of)
-                if self._kinked:
-                    results[0] = self._ended(results[0], ATTEMPTS, late)
+                results[0] = self._solved(results[0], late)
         self._best += results
         self._best = sorted(self._best, key=_loss_of)[: 2 * POPULATION]
         return results
 
+    def _solved(
+        self, candidate: tuple[np.ndarray, float], late: Callable[[], bool]
+    ) -> tuple[np.ndarray, float]:
+        """What Gauss-Newton steps, in turn with descents if there are kinks, make of one."""
+        candidate = min(candidate, self._refined(candidate[0]), key=_loss_of)
+        if self._kinked:
+            candidate = self._ended(candidate, ATTEMPTS, late)
+            self._tried.append(candidate)  # for those like it there is nothing more to gain
+        return candidate
+
     def _ended(
         self, candidate: tuple[np.ndarray, float], turns: int, late: Callable[[], bool]
     ) -> tuple[np.ndarray, float]:
-        """Brings one to the very point: neither way alone does if features have kinks."""
+        """Brings one to the very point: neither way alone does if features have kinks.
+
+        With kinks it goes on after turns in vain, now from the best, now from where the last turn
+        got stuck.
+        """
         best = last = candidate
+        vain = 0
         for turn in range(turns):
-            # In float64: what is exact must not look otherwise.
-            if self._error(best[0]) <= COMPLETE * self._goal.tolerance or late():
+            if late() or vain == (VAIN if self._kinked else 1) or self._exact(best[0]):
                 break
-            # Now from the best, now on from where the last turn got stuck.
-            begin = last if turn % 2 else best
-            followed = self._follow(begin[0], (ENDING, RATES[turn % len(RATES)]))
-            if not np.isfinite(followed[1]):
-                break
-            last = min(followed, self._refined(followed[0]), key=_loss_of)
-            if last[1] >= best[1] and not self._kinked:
-                break
-            best = min(best, last, key=_loss_of)
+            begin, rate = best, RATES[0]
+            if self._kinked:
+                begin, rate = last if turn % 2 else best, RATES[turn % len(RATES)]
+            followed = self._follow(begin[0], (ENDING, rate))
+            last, vain = best, vain + 1
+            if np.isfinite(followed[1]):
+                refined = self._refined(followed[0])
+                if self._exact(refined[0]):
+                    return refined
+                last = min(followed, refined, key=_loss_of)
+            if last[1] < best[1]:
+                best, vain = last, 0
         return best
+
+    def _exact(self, positions: np.ndarray) -> bool:
+        # In float64: what is exact must not look otherwise.
+        return self._error(positions) <= COMPLETE * self._goal.tolerance
 
     def _error(self, positions: np.ndarray) -> float:
         goal = self._goal
@@ -392,15 +413,16 @@ class _Search:
         error = errors(self._fingerprint, atoms, goal.target, goal.scale)
         return float(np.abs(error).mean())
 
-    def _finish_rivals(self) -> None:
+    def _finish_rivals(self, late: Callable[[], bool]) -> None:
         """Polishes others that nearly fit: only then it shows whether they have the fingerprint."""
         others, loss = (found[1:] for found in self._result())
         near = np.flatnonzero(loss <= NEAR * self._goal.tolerance)[:RIVALS]
         if len(near) == 0:
             return
         found, loss = self._whole.descend(others[near], *POLISH)
-        reached = np.flatnonzero(loss <= 2.0 * self._goal.tolerance)
-        self._best += [self._refined(found[i]) for i in reached]
+        share = NEAR if self._kinked else 2.0
+        reached = np.flatnonzero(loss <= share * self._goal.tolerance)
+        self._best += [self._solved((found[i], float(loss[i])), late) for i in reached]
         self._best = sorted(self._best, key=_loss_of)
 
     def _follow(self, positions: np.ndarray, schedule: tuple[int, float]) -> tuple:
