@@ -12,19 +12,23 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 
-from tfgen import _draws, candidates, descent, landscape, saved_model, search
-from tfgen.cvae import CVAE
-from tfgen.datasets.sampling import pack
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
-from tfgen.fingerprint import Fingerprint
-from tfgen.landscape import Landscape
-from tfgen.model import Model
+from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.generation import proposals as candidates
+from tfgen.inversion import descent, search
+from tfgen.inversion import proposals as _draws
+from tfgen.models import export as saved_model
+from tfgen.models import neural_potential as landscape
+from tfgen.models.cvae import CVAE
+from tfgen.models.model import Model
+from tfgen.models.neural_potential import Landscape
+from tfgen.models.training import train
 from tfgen.potentials.emt import EMT
-from tfgen.properties import UNITS, compute
-from tfgen.relaxation import relax
-from tfgen.structures import StructureBatch
-from tfgen.training import train
+from tfgen.relaxation.relax import relax
+from tfgen.sampling.initial import pack
+from tfgen.structures.batch import StructureBatch
+from tfgen.structures.properties import UNITS, compute
 
 PROPERTIES = ("energy_per_atom", "radius_of_gyration")
 TRAINING = {

@@ -13,19 +13,19 @@ __version__ = importlib.metadata.version("tfgen")
 
 _HOMES = {
     "ACSF": "tfgen.descriptors.acsf",
-    "CVAE": "tfgen.cvae",
+    "CVAE": "tfgen.models.cvae",
     "Dataset": "tfgen.datasets.storage",
     "EMT": "tfgen.potentials.emt",
-    "Fingerprint": "tfgen.fingerprint",
-    "Model": "tfgen.model",
-    "StructureBatch": "tfgen.structures",
+    "Fingerprint": "tfgen.fingerprints.fingerprint",
+    "Model": "tfgen.models.model",
+    "StructureBatch": "tfgen.structures.batch",
     "build": "tfgen.datasets.building",
-    "evaluate": "tfgen.evaluation",
-    "export": "tfgen.saved_model",
-    "generate": "tfgen.generation",
-    "reconstruct": "tfgen.reconstruction",
-    "relax": "tfgen.relaxation",
-    "train": "tfgen.training",
+    "evaluate": "tfgen.evaluation.evaluate",
+    "export": "tfgen.models.export",
+    "generate": "tfgen.generation.generate",
+    "reconstruct": "tfgen.inversion.reconstruct",
+    "relax": "tfgen.relaxation.relax",
+    "train": "tfgen.models.training",
 }
 
 __all__ = ["__version__"]

@@ -11,12 +11,12 @@ import numpy as np
 
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.datasets.building import build
-from tfgen.evaluation import evaluate
-from tfgen.generation import generate, write
-from tfgen.properties import ENERGY_PER_ATOM
-from tfgen.report import summary, write_report
-from tfgen.saved_model import export
-from tfgen.training import train
+from tfgen.evaluation.evaluate import evaluate
+from tfgen.evaluation.report.report import summary, write_report
+from tfgen.generation.generate import generate, write
+from tfgen.models.export import export
+from tfgen.models.training import train
+from tfgen.structures.properties import ENERGY_PER_ATOM
 
 __all__ = ["CONTENTS", "run"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import small
 
-from tfgen import landscape
+from tfgen.models import neural_potential as landscape
 
 
 @pytest.fixture(scope="session")

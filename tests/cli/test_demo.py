@@ -13,8 +13,8 @@ from commands import failed, run
 
 from tfgen import demo
 from tfgen.datasets.storage import Dataset
-from tfgen.fingerprint import Fingerprint
-from tfgen.model import Model
+from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.models.model import Model
 
 RECIPE = 'name = "tiny"\n[sample]\nformula = "Pt7"\ncount = 60\n'
 

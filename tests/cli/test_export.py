@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from commands import assert_quiet, failed, run, run_alone
 
-from tfgen import saved_model
+from tfgen.models import export as saved_model
 
 
 def test_in_a_process_of_its_own(model_folder, tmp_path):

@@ -11,8 +11,9 @@ import pytest
 import small
 from commands import failed, run, run_alone
 
-from tfgen import candidates, generation
-from tfgen.model import Model
+from tfgen.generation import generate as generation
+from tfgen.generation import proposals as candidates
+from tfgen.models.model import Model
 from tfgen.potentials import emt
 
 MIDDLE = ("--target", "energy_per_atom=1.6")

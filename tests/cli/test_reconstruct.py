@@ -9,9 +9,9 @@ import small
 from ase import Atoms
 from commands import assert_quiet, failed, run, run_alone
 
-from tfgen import reconstruction
-from tfgen.fingerprint import Fingerprint
-from tfgen.similarity import deviations
+from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.inversion import reconstruct as reconstruction
+from tfgen.structures.similarity import deviations
 
 # A fingerprint that is compiled in a few seconds.
 FEW = """

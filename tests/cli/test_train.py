@@ -11,9 +11,9 @@ import pytest
 import small
 from commands import assert_quiet, failed, run, run_alone
 
-from tfgen import training
-from tfgen.fingerprint import Fingerprint
-from tfgen.model import Model
+from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.models import training
+from tfgen.models.model import Model
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from ase import Atoms
 from ase.calculators import emt
 from ase.optimize import BFGS
 
-from tfgen._warnings import TfgenWarning
 from tfgen.datasets import building, execution, exploring, tasks
 from tfgen.datasets.building import build, partial_folder
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select
 from tfgen.datasets.storage import Dataset
-from tfgen.similarity import duplicates
+from tfgen.structures.similarity import duplicates
+from tfgen.warnings import TfgenWarning
 
 EXPLORE = Explore(rounds=2, count=12, parents=6, grow=0.5)
 RECIPE = Recipe("tiny", Sample(("Pt5", "AuCu3", "Pt4"), 25), explore=EXPLORE, text='name = "tiny"')

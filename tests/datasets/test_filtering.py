@@ -13,7 +13,7 @@ from tfgen.datasets.filtering import failures, select
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select, Split
 from tfgen.datasets.selection import farthest_points
 from tfgen.datasets.tasks import STATUSES, Results
-from tfgen.similarity import sorted_distances
+from tfgen.structures.similarity import sorted_distances
 
 
 def results(positions, energy=None, status=None, message=None, snapshots=(), shot_energy=()):

@@ -21,7 +21,7 @@ from tfgen.datasets import importing
 from tfgen.datasets.exporting import export, losses
 from tfgen.datasets.importing import COINCIDENT, import_files
 from tfgen.datasets.storage import Dataset
-from tfgen.properties import radius_of_gyration
+from tfgen.structures.properties import radius_of_gyration
 
 
 def structures(n: int = 6, *, energy: bool = True, gap: bool = True) -> list[Atoms]:

@@ -13,10 +13,10 @@ from ase.calculators import emt
 from ase.optimize import BFGS
 
 from tfgen.datasets import execution, tasks
-from tfgen.datasets.execution import Processes
 from tfgen.datasets.recipe import Relax, Sample
 from tfgen.datasets.tasks import STATUSES, Part, Results, Source, Task, check_apart, run_apart
-from tfgen.similarity import deviations
+from tfgen.execution.processes import Processes
+from tfgen.structures.similarity import deviations
 
 PT5 = np.full(5, 78)
 ASE = Relax(potential="ase.calculators.emt:EMT", rattle=0.0, fmax=0.01)

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from tfgen._warnings import TfgenWarning
+from tfgen.warnings import TfgenWarning
 
 __all__ = [
     "TARGETS",
@@ -47,7 +47,7 @@ class _ImportPath(click.ParamType):
         self._names = names
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tfgen.calculators import is_import_path
+        from tfgen.potentials.ase import is_import_path
 
         if value not in self._names and not is_import_path(value):
             known = "".join(f"{name!r}, " for name in self._names)
@@ -149,7 +149,7 @@ def fingerprint_from(name: str, species: list[str]) -> Any:
     Raises:
         ValueError: if it cannot be imported, or is no fingerprint.
     """
-    from tfgen.fingerprint import Fingerprint
+    from tfgen.fingerprints.fingerprint import Fingerprint
 
     if name in PRESETS:
         return Fingerprint.preset(name, species)
@@ -175,7 +175,7 @@ def potential_from(name: str) -> Any:
         from tfgen.potentials.emt import EMT
 
         return EMT()
-    from tfgen.calculators import is_import_path, make_calculator
+    from tfgen.potentials.ase import is_import_path, make_calculator
 
     if not is_import_path(name):
         raise click.BadParameter(

@@ -88,9 +88,10 @@ def evaluate(
     Tells how many are valid, unique and new, and how many have the property that was asked for,
     next to plain draws from the training structures. REPORT/index.html opens with no network.
     """
-    from tfgen import evaluation, report
     from tfgen.datasets.storage import Dataset
-    from tfgen.records import read_generated
+    from tfgen.evaluation.evaluate import evaluate as run
+    from tfgen.evaluation.report import report
+    from tfgen.generation.records import read_generated
 
     report.require_report_folder(output, overwrite)
     generated = read_generated(structures)
@@ -98,7 +99,7 @@ def evaluate(
     load_quietly()
     model = None
     if model_path is not None:
-        from tfgen.model import Model
+        from tfgen.models.model import Model
 
         model = Model.load(model_path, [imported(path) for path in descriptors])
         report.check_model(model, generated, dataset)
@@ -110,7 +111,7 @@ def evaluate(
             "set that the model was trained on?",
             err=True,
         )
-    metrics = evaluation.evaluate(
+    metrics = run(
         generated,
         dataset,
         hit_tolerance=hit_tolerance,

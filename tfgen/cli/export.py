@@ -31,9 +31,9 @@ def export(
     """Export a model as a TensorFlow SavedModel that runs without tfgen."""
     load_quietly()
     from tfgen._files import require_folder_replaceable
-    from tfgen.model import Model
-    from tfgen.saved_model import CONTENTS
-    from tfgen.saved_model import export as run
+    from tfgen.models.export import CONTENTS
+    from tfgen.models.export import export as run
+    from tfgen.models.model import Model
 
     require_folder_replaceable(output, overwrite, CONTENTS)
     loaded = Model.load(model, [imported(path) for path in descriptors])

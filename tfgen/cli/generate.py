@@ -66,9 +66,9 @@ def generate(
     load_quietly()
     check_extxyz(output)
     from tfgen._files import require_absent
-    from tfgen.generation import generate as run
-    from tfgen.generation import write
-    from tfgen.model import Model
+    from tfgen.generation.generate import generate as run
+    from tfgen.generation.generate import write
+    from tfgen.models.model import Model
     from tfgen.potentials.emt import EMT
 
     names = [name for name, _ in targets]

@@ -75,10 +75,10 @@ def reconstruct(
     from tfgen._files import require_absent
     from tfgen.datasets.importing import read_structures
     from tfgen.descriptors.base import check_structures
-    from tfgen.generation import write
-    from tfgen.reconstruction import CONVERGED
-    from tfgen.reconstruction import reconstruct as run
-    from tfgen.similarity import deviations
+    from tfgen.generation.generate import write
+    from tfgen.inversion.reconstruct import CONVERGED
+    from tfgen.inversion.reconstruct import reconstruct as run
+    from tfgen.structures.similarity import deviations
 
     require_absent(output, overwrite)
     structures = read_structures(file)
@@ -138,7 +138,7 @@ def reconstruct(
 def _executor(
     executor: str, scheduler: str | None, workers: int | None
 ) -> Iterator[concurrent.futures.Executor | None]:
-    from tfgen.datasets.execution import dask_executor
+    from tfgen.execution.processes import dask_executor
 
     if executor == "dask":
         with dask_executor(scheduler or "") as cluster:

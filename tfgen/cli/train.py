@@ -67,8 +67,8 @@ def train(
     load_quietly()
     from tfgen._files import require_folder_replaceable
     from tfgen.datasets.storage import Dataset
-    from tfgen.model import CONTENTS
-    from tfgen.training import train as run
+    from tfgen.models.model import CONTENTS
+    from tfgen.models.training import train as run
 
     require_folder_replaceable(output, overwrite, CONTENTS)
     labeller = potential_from(potential)

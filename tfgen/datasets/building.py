@@ -24,9 +24,12 @@ from tqdm import tqdm
 
 from tfgen import __version__
 from tfgen._files import new_file, require_absent
-from tfgen._warnings import TfgenWarning
 from tfgen.datasets import exploring
-from tfgen.datasets.execution import (
+from tfgen.datasets.filtering import failures, select
+from tfgen.datasets.recipe import Recipe, load_recipe
+from tfgen.datasets.storage import Dataset
+from tfgen.datasets.tasks import Results, Task, check_apart, run, run_apart
+from tfgen.execution.processes import (
     EXECUTORS,
     ProcessDiedError,
     Processes,
@@ -34,11 +37,8 @@ from tfgen.datasets.execution import (
     completed,
     dask_executor,
 )
-from tfgen.datasets.filtering import failures, select
-from tfgen.datasets.recipe import Recipe, load_recipe
-from tfgen.datasets.storage import Dataset
-from tfgen.datasets.tasks import Results, Task, check_apart, run, run_apart
-from tfgen.structures import bucket
+from tfgen.structures.batch import bucket
+from tfgen.warnings import TfgenWarning
 
 __all__ = ["build", "partial_folder"]
 

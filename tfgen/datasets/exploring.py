@@ -14,9 +14,9 @@ from ase import Atoms
 from tfgen.datasets.recipe import Recipe
 from tfgen.datasets.selection import choose_parents
 from tfgen.datasets.tasks import STATUSES, Part, Results, Source, Task
-from tfgen.similarity import duplicates, sorted_distances
-from tfgen.structures import bucket, numbers_from_formula
-from tfgen.validity import connected
+from tfgen.structures.batch import bucket, numbers_from_formula
+from tfgen.structures.similarity import duplicates, sorted_distances
+from tfgen.structures.validity import connected
 
 __all__ = ["Minima", "nothing_known", "plan", "random_numbers"]
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from tfgen._files import new_file, require_absent
 from tfgen.datasets.storage import SPLITS, Dataset
-from tfgen.properties import ENERGY_PER_ATOM, UNITS
+from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS
 
 __all__ = ["export", "losses"]
 

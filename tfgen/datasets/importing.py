@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from tfgen._files import require_file
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
-from tfgen.properties import ENERGY_PER_ATOM, UNITS, applicable, bonds_of, compute
-from tfgen.similarity import duplicates
+from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS, applicable, bonds_of, compute
+from tfgen.structures.similarity import duplicates
 
 __all__ = ["COINCIDENT", "import_files", "read_structures"]
 
@@ -65,9 +65,9 @@ def import_files(
 
     A property is looked for in `atoms.info`, in the columns of an ASE data base and in the results
     of the calculator, in this order; energy_per_atom may also follow from an energy. Energies are
-    taken if all structures have one; the properties in `tfgen.properties.GEOMETRIC` are computed.
-    Of equal structures the one of lowest energy stays (the first, without energies), before the
-    structures are split.
+    taken if all structures have one; the properties in `tfgen.structures.properties.GEOMETRIC`
+    are computed. Of equal structures the one of lowest energy stays (the first, without energies),
+    before the structures are split.
 
     Args:
         files: extxyz, traj, ASE db, POSCAR, CIF, ...

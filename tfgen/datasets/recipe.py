@@ -62,10 +62,10 @@ import numpy as np
 from ase.calculators.emt import parameters as emt_parameters
 from ase.data import chemical_symbols
 
-from tfgen.calculators import is_import_path
 from tfgen.datasets import _fields as fields
-from tfgen.datasets.moves import MOVES
-from tfgen.datasets.sampling import KINDS, SHAPES
+from tfgen.potentials.ase import is_import_path
+from tfgen.sampling.initial import KINDS, SHAPES
+from tfgen.sampling.moves import MOVES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -317,7 +317,7 @@ def _sample(section: dict[str, Any], relax: Relax) -> Sample:
 
 
 def _composition(formula: str, relax: Relax) -> tuple[int, ...]:
-    from tfgen.structures import numbers_from_formula
+    from tfgen.structures.batch import numbers_from_formula
 
     numbers = numbers_from_formula(formula, "sample.formula")
     if len(numbers) < 2:

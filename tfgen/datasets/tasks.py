@@ -15,12 +15,12 @@ import numpy as np
 from ase import Atoms
 from ase.optimize import BFGS
 
-from tfgen.calculators import make_calculator
-from tfgen.datasets.execution import ProcessDiedError, Processes, TimeLimitError
-from tfgen.datasets.moves import grow, propose
 from tfgen.datasets.recipe import Relax, Sample
-from tfgen.datasets.sampling import starts
-from tfgen.similarity import duplicates
+from tfgen.execution.processes import ProcessDiedError, Processes, TimeLimitError
+from tfgen.potentials.ase import make_calculator
+from tfgen.sampling.initial import starts
+from tfgen.sampling.moves import grow, propose
+from tfgen.structures.similarity import duplicates
 
 __all__ = ["STATUSES", "Part", "Results", "Source", "Task", "check_apart", "run", "run_apart"]
 
@@ -334,7 +334,7 @@ def _in_batches(settings: Relax) -> _Relaxer:
     from tfgen._tensorflow import load_quietly
 
     load_quietly()
-    from tfgen.relaxation import relax
+    from tfgen.relaxation.relax import relax
 
     potential = _potential(settings.potential)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from tfgen.structures import StructureBatch
+from tfgen.structures.batch import StructureBatch
 
 __all__ = ["Descriptor", "check_structures"]
 
@@ -22,7 +22,7 @@ class Descriptor(Protocol):
     Pooling, training and reconstruction need no more than this. The map must not depend on where
     the structure is, how it is turned, or on the order of atoms (rows follow the atoms), and it
     is made anew from its configuration: what else it holds is not saved with a model.
-    `tfgen.testing.check_descriptor` checks all that is expected of it.
+    `tfgen.testing.descriptors.check_descriptor` checks all that is expected of it.
 
     Attributes:
         species: elements it knows, as chemical symbols.

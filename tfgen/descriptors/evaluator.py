@@ -10,7 +10,7 @@ import tensorflow as tf
 from ase import Atoms
 
 from tfgen._tensorflow import threads
-from tfgen.structures import Group, StructureBatch, groups
+from tfgen.structures.batch import Group, StructureBatch, groups
 
 __all__ = ["Evaluator"]
 

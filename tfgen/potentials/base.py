@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import tensorflow as tf
 from ase import Atoms
 
-from tfgen.structures import StructureBatch
+from tfgen.structures.batch import StructureBatch
 
 __all__ = [
     "Potential",

@@ -13,9 +13,9 @@ from ase.calculators.emt import parameters as ase_parameters
 from ase.data import atomic_numbers, chemical_symbols
 from ase.units import Bohr
 
-from tfgen.geometry import neighbourhood
 from tfgen.potentials.base import compiled, differentiated
-from tfgen.structures import StructureBatch, as_structures, groups
+from tfgen.structures.batch import StructureBatch, as_structures, groups
+from tfgen.structures.neighbourhood import neighbourhood
 
 __all__ = ["EMT"]
 

@@ -1,0 +1,524 @@
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import ase.io
+import numpy as np
+import pytest
+import small
+from ase import Atoms
+from ase.build import bulk
+from click.testing import CliRunner
+from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.transform import Rotation
+
+from tfgen.cli import main
+from tfgen.datasets.storage import Dataset
+from tfgen.descriptors.acsf import ACSF
+from tfgen.evaluation.evaluate import evaluate
+from tfgen.evaluation.report import charts as plotting
+from tfgen.evaluation.report import map as _report_map
+from tfgen.evaluation.report import report
+from tfgen.evaluation.report.map import _latents, principal_axes
+from tfgen.evaluation.report.report import summary, write_report
+from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.generation.records import STAGES
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&$\\frac{'
+VOID = {"meta", "br", "input", "img", "stop", "line", "circle", "path", "use", "rect", "image"}
+
+
+@functools.lru_cache
+def few_functions(*symbols: str) -> Fingerprint:
+    return Fingerprint(ACSF(symbols, 6.0, g2_params=[[1.0, 2.7]]))
+
+
+@pytest.fixture(autouse=True)
+def quick_maps(request, monkeypatch):
+    """The preset's many functions take seconds to trace; one test has the real ones."""
+    if request.node.name != "test_the_map_of_fingerprints":
+        monkeypatch.setattr(_report_map, "_default", few_functions)
+
+
+def tetrahedron(edge: float, symbol: str = "Pt", **info) -> Atoms:
+    return Atoms(f"{symbol}4", positions=edge * CORNERS, info=info)
+
+
+def dataset(**metadata) -> Dataset:
+    edges = np.linspace(2.5, 2.9, 9)
+    return Dataset(
+        [tetrahedron(edge) for edge in edges],
+        {"energy_per_atom": edges - 2.0, "size": 10 * edges},
+        {"energy_per_atom": "eV/atom", "size": "1"},
+        np.array([0] * 7 + [1, 2]),
+        {"name": "tetrahedra", "counts": {"starts": 9}, "recipe": "[starts]\nn = 9\n", **metadata},
+    )
+
+
+def generated(n: int = 20, stages: tuple[str, ...] = ("decoded", "reconstructed", "relaxed")):
+    rng = np.random.default_rng(0)
+    structures = []
+    for k in range(n):
+        wanted = (0.6, 0.7, [0.75, 0.85])[k % 3]
+        info = {
+            "target": {"energy_per_atom": wanted},
+            "fingerprint_loss": float(10 ** rng.normal(-3)),
+            "status": "converged" if k % 4 else "not converged: the loss is too high",
+            "seconds": 0.5,
+        }
+        info |= {stage: {"energy_per_atom": float(rng.normal(0.7, 0.1))} for stage in stages}
+        atoms = tetrahedron(2.4 + 0.03 * k, **info)
+        if "relaxed" in stages:
+            atoms.arrays["reconstructed_positions"] = 1.01 * atoms.positions
+        structures.append(atoms)
+    return structures
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask about, and checks that tags are closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.text = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs), list(self.open)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs), list(self.open)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append((data, self.open[-1] if self.open else ""))
+
+    def all(self, tag):
+        return [attrs for name, attrs, _ in self.tags if name == tag]
+
+    def words(self):
+        return " ".join(text for text, tag in self.text if tag not in {"script", "style"})
+
+
+def written(folder, structures, data, **options):
+    metrics = evaluate(structures, data, **options)
+    write_report(structures, data, metrics, folder)
+    return Page((folder / "index.html").read_text(encoding="utf-8")), metrics
+
+
+def test_the_report_says_it_all(tmp_path):
+    page, metrics = written(tmp_path / "report", generated(), dataset())
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text("utf-8")) == metrics
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report"]  # nothing left beside it
+    words = page.words()
+    for heading in ("Targets", "Target against property", "Distributions", "Structures"):
+        assert heading in words
+    assert "energy per atom 0.75:0.85 eV/atom" in words
+    assert f"{100 * metrics['validity']:.1f} %" in words
+    assert "not converged: the loss is too high" in words
+    assert "0.7 × the sum of covalent radii" in words
+    for provenance in ("tetrahedra", "starts: 9", "n = 9"):
+        assert provenance in words
+    rows = [tag for tag, _, inside in page.tags if tag == "tr" and inside[-1] == "tbody"]
+    assert len(rows) == 3 + 20  # targets and structures
+    labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
+    assert "Target against energy per atom (eV/atom), per stage" in labels
+    assert "Interatomic distances, generated and training" in labels
+    assert "Histogram of the fingerprint loss" in labels
+    assert sum(label.startswith("structure ") for label in labels) == 12
+
+
+def test_nothing_comes_from_elsewhere(tmp_path):
+    page, _ = written(tmp_path / "report", generated(), dataset())
+    for tag, attrs, _ in page.tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert attrs.get(name, "#").startswith(("#", "data:")), (tag, attrs)
+        for value in attrs.values():
+            assert re.search(r"url\((?!#)", value or "") is None
+            assert (value or "").startswith("http://www.w3.org/") or "://" not in (value or "")
+    style = "".join(text for text, tag in page.text if tag == "style")
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(m["content"] for m in page.all("meta") if "http-equiv" in m)
+    assert policy.startswith("default-src 'none'")
+    # The other one is data, and is not run.
+    assert [attrs.get("type") for attrs in page.all("script")] == ["application/json", None]
+    scripts = [text for text, tag in page.text if tag == "script"][1:]
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    assert len(scripts) == 1
+    assert f"'sha256-{digests[0]}'" in policy
+
+
+def test_every_name_is_there_once(tmp_path):
+    page, _ = written(tmp_path / "report", generated(), dataset())
+    names = [attrs["id"] for _, attrs, _ in page.tags if "id" in attrs]
+    assert len(names) == len(set(names))
+    used = re.findall(r"url\(#([^)]+)\)", str([attrs for _, attrs, _ in page.tags]))
+    assert set(used) <= set(names)
+
+
+def test_words_from_a_file_stay_words(tmp_path):
+    structures = generated(3)
+    for atoms in structures:
+        atoms.info["status"] = EVIL
+        atoms.info["target"] = {EVIL: 1.0}
+        atoms.info["reconstructed"] = {EVIL: 1.0}
+    data = dataset(name=EVIL, recipe=EVIL, **{EVIL: EVIL})
+    page, metrics = written(tmp_path / "report", structures, data, hit_tolerance={EVIL: 0.1})
+    assert len(page.all("script")) == 2
+    assert "<" not in next(text for text, tag in page.text if tag == "script")
+    assert page.all("img") == []
+    assert not any(name.startswith("on") for _, attrs, _ in page.tags for name in attrs)
+    assert page.words().count("<script>alert(1)</script>") >= 5
+    assert metrics["status"] == {EVIL: 3}
+
+
+def test_a_terminal_shows_and_does_not_obey():
+    structures = generated(1)
+    structures[0].info["status"] = "\x1b[2J gone \n" + 100 * "x"
+    structures[0].info["target"] = {"\x1b[31m": 1.0}
+    text = summary(evaluate(structures, dataset(), hit_tolerance={"\x1b[31m": 1.0}))
+    assert "\x1b" not in text
+    assert "?[2J gone ?xx" in text
+    assert 80 * "x" not in text
+
+
+CASES = {
+    "no records": [tetrahedron(2.7), tetrahedron(3.3)],
+    "one structure": generated(1),
+    "no relaxation": generated(9, ("decoded", "reconstructed")),
+    "only decoded": generated(9, ("decoded",)),
+    "no stage at all": generated(9, ()),
+    "nothing valid": [tetrahedron(1.0, target={"energy_per_atom": 0.7}), tetrahedron(99.0)],
+    "not finite": [tetrahedron(np.nan), tetrahedron(np.inf), tetrahedron(1e300), Atoms()],
+    "new composition": [tetrahedron(2.9, "Au", relaxed={"energy_per_atom": 0.2})],
+    "single atom": [Atoms("Pt", info={"target": {"size": [1, 2]}, "relaxed": {"size": 1.5}})],
+    "crystal": [bulk("Pt", cubic=True), bulk("Au")],
+    "no loss above zero": [tetrahedron(2.7, fingerprint_loss=0.0)],
+    "a negative loss": [tetrahedron(2.7, fingerprint_loss=-1.0, status="?")] * 2,
+    "many kinds of status": [
+        tetrahedron(2.7, fingerprint_loss=1.0, status=str(k)) for k in range(9)
+    ],
+    "an extreme property": [
+        tetrahedron(2.7, target={"energy_per_atom": 0.7}, relaxed={"energy_per_atom": value})
+        for value in (1e300, -1e300, 0.7)
+    ],
+    "two properties": [
+        tetrahedron(2.7, target={"energy_per_atom": 0.7, "size": 2.0}, relaxed={"size": 2.0})
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reports_on_odd_structures(tmp_path, name):
+    page, metrics = written(tmp_path / "report", CASES[name], dataset())
+    assert f"structure {len(CASES[name]) - 1}" in str(page.tags)
+    assert "nan" not in str([attrs for tag, attrs, _ in page.tags if tag in {"path", "circle"}])
+    assert summary(metrics).startswith(f"structures: {len(CASES[name])}")
+
+
+def scene(page):
+    return json.loads(next(text for text, tag in page.text if tag == "script"))
+
+
+def test_what_the_script_draws_are_the_structures(tmp_path):
+    structures = generated(4)
+    # The fourth has a nearest neighbour in training that lies, and lists its atoms, otherwise.
+    turn = Rotation.from_euler("xyz", [0.3, 1.0, 2.0]).as_matrix()
+    for name in ("positions", "reconstructed_positions"):
+        structures[3].arrays[name] = structures[3].arrays[name][::-1] @ turn
+    page, metrics = written(tmp_path / "report", structures, dataset())
+    drawn = scene(page)
+    assert drawn["elements"] == {"78": ["Pt", "#d0d0e0", pytest.approx(1.36)]}
+    assert len(drawn["structures"]) == 4
+    known = dataset().structures
+    for k, (atoms, found) in enumerate(zip(structures, drawn["structures"], strict=True)):
+        assert found["numbers"] == [78] * 4
+        titles = [title for title, _ in found["views"]]
+        assert [t.split(":")[0].split(",")[0] for t in titles] == [
+            "reconstructed", "relaxed", "nearest in training"
+        ]  # fmt: skip
+        assert found["shown"] == 1
+        row = metrics["structures"][k]
+        assert f"number {row['nearest']['index']}" in titles[2]
+        energy = row["relaxed"]["energy_per_atom"]
+        assert f"energy per atom {energy:.5g} eV/atom"[:21] in titles[1]
+        nearest = known[row["nearest"]["index"]]
+        expected = (atoms.arrays["reconstructed_positions"], atoms.positions, nearest.positions)
+        seen = [np.reshape(flat, (-1, 3)) / 100 for _, flat in found["views"]]
+        for positions, view in zip(expected, seen, strict=True):
+            distances = [sorted(pdist(p)) for p in (positions, view)]
+            np.testing.assert_allclose(*distances, atol=0.02)
+            assert np.linalg.norm(view, axis=1).max() < found["reach"]
+        # All views lie alike, so that one sees what differs; atoms may be listed in any order.
+        for one, other in itertools.pairwise(seen):
+            assert cdist(one, other).min(axis=1).max() < 0.3
+
+
+def test_a_row_joins_everything(tmp_path):
+    page, metrics = written(tmp_path / "report", generated(), dataset())
+    heads = [attrs for attrs in page.all("button") if "data-column" in attrs]
+    assert [h["data-column"] for h in heads] == [str(k) for k in range(16)]
+    cells, rows = [], []
+    for tag, attrs, inside in page.tags:
+        if tag == "tr" and inside[-1] == "tbody":
+            cells = []
+            rows.append(cells)
+        elif tag == "td" and "data-v" in attrs:
+            cells.append(attrs["data-v"])
+    rows = [cells for cells in rows if cells]
+    word = {True: "yes", False: "no", None: ""}
+    assert len(rows) == 20
+    for k, (found, row) in enumerate(zip(rows, metrics["structures"], strict=True)):
+        target = row["target"]["energy_per_atom"]
+        assert found == [
+            str(k), "Pt4", repr(0.8 if isinstance(target, list) else target),
+            *(repr(row[stage]["energy_per_atom"]) for stage in STAGES),
+            word[row["hit"]], repr(row["fingerprint_loss"]), repr(row["basin_rmsd"]),
+            *(word[row[key]] for key in ("valid", "unique", "novel")),
+            str(row["nearest"]["index"]), repr(row["nearest"]["distance"]), row["status"], "0.5",
+        ]  # fmt: skip
+
+
+def test_predictions_have_a_column_where_there_are_any(tmp_path):
+    structures = generated(3)
+    structures[1].info["predicted"] = {"energy_per_atom": 0.4321}
+    page, _ = written(tmp_path / "report", structures, dataset())
+    heads = [attrs for attrs in page.all("button") if "data-column" in attrs]
+    assert len(heads) == 17
+    assert "predicted" in page.words()
+    assert [a["data-v"] for a in page.all("td") if a.get("data-v") == "0.4321"] == ["0.4321"]
+
+
+def test_what_hits_cost_is_told(tmp_path):
+    structures = generated()
+    for atoms in structures:
+        atoms.info |= {"candidates": 5, "relaxations": 3}
+    structures[0].info["relaxed"] = {"energy_per_atom": 0.6}  # as asked for, and new
+    page, metrics = written(tmp_path / "report", structures, dataset())
+    rate = metrics["acceptance"]["rate"]
+    assert f"{100 * rate:.1f} % of 100 candidates accepted" in summary(metrics)
+    hits = metrics["verified"]["hits"]
+    assert f"{hits} verified hits, {60 / hits:.3g} relaxations each" in summary(metrics)
+    words = page.words()
+    for card in ("relaxations per verified hit", "of 100 candidates", "kept their basin"):
+        assert card in words
+    # The test split has one structure.
+    assert f"{metrics['coverage']['found']} of 1 structures held out" in words
+
+
+def test_the_map_of_fingerprints(tmp_path):
+    page, _ = written(tmp_path / "report", generated(), dataset())
+    labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
+    assert labels.count("Map of structures, coloured by energy per atom (eV/atom)") == 1
+    assert "With --model MODEL" in page.words()
+
+
+def test_the_map_of_a_model(tmp_path):
+    data, model = small.dataset(), small.model()
+    structures = [atoms.copy() for atoms in data.structures[:6]]
+    for atoms in structures[1:]:  # the first one has no record
+        atoms.info["relaxed"] = {"energy_per_atom": 1.0}
+    metrics = evaluate(structures, data)
+    write_report(structures, data, metrics, tmp_path / "report", model=model)
+    page = Page((tmp_path / "report" / "index.html").read_text("utf-8"))
+    labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
+    assert sum(label.startswith("Map of structures") for label in labels) == 2
+    assert "Latent space of the model" in page.words()
+
+
+def test_latent_vectors_are_those_of_the_encoder():
+    data, model = small.dataset(), small.model()
+    some = [data.structures[k] for k in (0, 40, 3)]  # of two sizes
+    table = np.column_stack([data.properties[name][[0, 40, 3]] for name in small.PROPERTIES])
+    vectors = model.fingerprint.create(some)
+    found = _latents(model, some, vectors, table)
+    conditions = np.column_stack([table, [len(atoms) for atoms in some]])
+    for k in range(3):
+        alone = model.cvae.posterior(vectors[k : k + 1], conditions[k : k + 1]).mean()
+        np.testing.assert_allclose(found[k], alone[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_of_other_data_is_refused(tmp_path):
+    structures, data = generated(2), dataset()
+    metrics = evaluate(structures, data)
+    with pytest.raises(ValueError, match="conditioned on radius_of_gyration, which the data set"):
+        write_report(structures, data, metrics, tmp_path / "report", model=small.model())
+    gold = [*structures, tetrahedron(2.9, "Au")]
+    with pytest.raises(ValueError, match="the model's fingerprint knows Pt, not Au"):
+        report.check_model(small.model(), gold, small.dataset())
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_command_takes_a_model(tmp_path):
+    ase.io.write(tmp_path / "out.extxyz", small.structures()[:4])
+    small.dataset().save(tmp_path / "data.h5")
+    small.model().save(tmp_path / "model")
+    arguments = ["evaluate", "out.extxyz", "--dataset", "data.h5", "-o", "report", "--model"]
+    arguments = [str(tmp_path / a) if "." in a or a == "report" else a for a in arguments]
+    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "model")])
+    assert done.exit_code == 0, done.output
+    assert "Latent space of the model" in (tmp_path / "report" / "index.html").read_text("utf-8")
+    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "none"), "--overwrite"])
+    assert done.exit_code == 1
+    assert "none' does not exist" in done.output
+
+
+def test_principal_axes_are_those_of_scaled_training():
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=(50, 1)) * [1.0, 2.0, 3.0] + 0.1 * rng.normal(size=(50, 3))
+    known = np.hstack([known, np.full((50, 1), 5.0)])  # never varies
+    made = known[:3] + np.array([0, 0, 0, 9.0])
+    points, others, shares = principal_axes(known, made)
+    scaled = (known - known.mean(axis=0))[:, :3] / known.std(axis=0)[:3]
+    values = np.sort(np.linalg.eigvalsh(np.cov(scaled.T)))[::-1]
+    np.testing.assert_allclose(shares, values[:2] / values.sum(), rtol=1e-6)
+    np.testing.assert_allclose(points.var(axis=0, ddof=1), values[:2], rtol=1e-6)
+    np.testing.assert_allclose(others, points[:3], atol=1e-9)
+    for few in (known[:2], known[:, :1]):  # fewer axes than two
+        points, others, shares = principal_axes(few, few[:1])
+        assert points.shape == (len(few), 2)
+        assert np.isfinite([*points.ravel(), *others.ravel(), *shares]).all()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_page_in_a_browser(tmp_path):
+    """Sorts, opens a row, turns a structure; says in the title what came of it."""
+    written(tmp_path / "report", generated(), dataset())
+    text = (tmp_path / "report" / "index.html").read_text("utf-8")
+    assert text.count("</body>") == 1
+    # Only here, and only for this: the page's own policy would not let it in.
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    probe = """<script>
+    const heads = [...document.querySelectorAll("thead button")];
+    const head = heads.find((b) => b.textContent === "loss");
+    const losses = () => [...document.querySelectorAll("table.sortable tbody tr")]
+      .filter((row) => row.className !== "detail")
+      .map((row) => Number(row.cells[head.dataset.column].dataset.v));
+    const result = {};
+    head.click();
+    result.up = losses();
+    const first = document.querySelector("table.sortable tbody tr");
+    first.click();
+    head.click();
+    result.down = losses();
+    result.follows = first.nextElementSibling.className;
+    const canvases = [...first.nextElementSibling.querySelectorAll("canvas")];
+    setTimeout(() => {
+      const before = canvases.map((c) => c.toDataURL());
+      result.blank = before.map((image) => image.length < 2000);
+      canvases[0].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+      result.turned = canvases.map((c, i) => c.toDataURL() !== before[i]);
+      first.click();
+      result.closed = first.nextElementSibling?.className !== "detail";
+      document.body.innerHTML = "<pre>" + JSON.stringify(result) + "</pre>";
+    }, 300);
+    </script></body>"""
+    (tmp_path / "page.html").write_text(text.replace("</body>", probe), "utf-8")
+    done = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path}/page.html"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    result = json.loads(re.search(r"<pre>(.*)</pre>", done.stdout)[1])
+    assert result["up"] == sorted(result["up"])
+    assert result["down"] == result["up"][::-1]
+    assert len(set(result["up"])) == 20
+    assert result["follows"] == "detail"
+    assert result["blank"] == [False] * 3
+    assert result["turned"] == [True] * 3
+    assert result["closed"]
+
+
+def test_a_report_repeats_itself(tmp_path):
+    for name in ("one", "two"):
+        written(tmp_path / name, generated(), dataset())
+    for file in ("index.html", "metrics.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_overwriting(tmp_path):
+    folder = tmp_path / "report"
+    structures, data = generated(3), dataset()
+    metrics = evaluate(structures, data)
+    write_report(structures, data, metrics, folder)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        write_report(structures, data, metrics, folder)
+    (folder / "metrics.json").write_text("old")
+    write_report(structures, data, metrics, folder, overwrite=True)
+    assert json.loads((folder / "metrics.json").read_text("utf-8"))["count"] == 3
+
+
+def test_only_a_report_is_overwritten(tmp_path):
+    structures, data = generated(3), dataset()
+    metrics = evaluate(structures, data)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="'thesis.tex', which tfgen has not put there"):
+        write_report(structures, data, metrics, tmp_path / "home", overwrite=True)
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        write_report(structures, data, metrics, tmp_path / "file", overwrite=True)
+
+
+def test_a_failure_leaves_the_old_report_whole(tmp_path, monkeypatch):
+    folder = tmp_path / "report"
+    structures, data = generated(3), dataset()
+    metrics = evaluate(structures, data)
+    write_report(structures, data, metrics, folder)
+    before = (folder / "index.html").read_bytes()
+
+    def full(title, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "page", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(structures, data, metrics, folder, overwrite=True)
+    assert (folder / "index.html").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+def test_metrics_of_other_structures(tmp_path):
+    metrics = evaluate(generated(3), dataset())
+    with pytest.raises(ValueError, match="metrics is of 3 structures, not of these 4"):
+        write_report(generated(4), dataset(), metrics, tmp_path / "report")
+
+
+def test_summary_is_a_table():
+    metrics = evaluate(generated(), dataset())
+    lines = summary(metrics).splitlines()
+    assert lines[0] == "structures: 20, next to 7 for training, 0.5 s a structure"
+    assert max(map(len, lines)) <= 100
+    row = next(line for line in lines if line.startswith("energy_per_atom 0.6"))
+    hits = [metrics["hit_rate"][s]["energy_per_atom=0.6"] for s in ("decoded", "reconstructed")]
+    assert [f"{100 * rate:.1f}" in row.split() for rate in hits] == [True, True]
+    assert "energy_per_atom 0.75:0.85" in "\n".join(lines)
+
+
+def test_pair_distances_by_hand():
+    edges = np.array([0.0, 1.5, 2.5, 3.5, 4.5])
+    chain = Atoms("Pt3", positions=[[0, 0, 0], [0, 0, 2], [0, 0, 4]])
+    square = Atoms("Pt4", positions=[[0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]])
+    counts = plotting.pair_distances([chain, square, Atoms("Pt"), Atoms()], edges)
+    np.testing.assert_array_equal(counts, [0, 2 + 4, 2, 1])
+    cubic = Atoms("Pt", cell=[2, 9, 9], pbc=True)  # at 2 and 4 Å in each direction: half of four
+    np.testing.assert_array_equal(plotting.pair_distances([cubic], edges), [0, 1, 0, 1])

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfgen.datasets.storage import Dataset
+from tfgen.evaluation.evaluate import evaluate
+
+CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
+LOW, RANGE = "energy_per_atom=0.7", "energy_per_atom=0.75:0.85"
+
+
+def tetrahedron(edge: float, **info) -> Atoms:
+    return Atoms("Pt4", positions=edge * CORNERS, info=info)
+
+
+def moved(atoms: Atoms, rng: np.random.Generator) -> Atoms:
+    """The same structure: turned or mirrored, shifted, atoms in another order, same record."""
+    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    order, shift = rng.permutation(len(atoms)), rng.normal(size=3)
+    copy = atoms[order]
+    copy.info = dict(atoms.info)
+    copy.positions = copy.positions @ rotation + shift
+    if "reconstructed_positions" in atoms.arrays:
+        raw = atoms.arrays["reconstructed_positions"][order] @ rotation + shift
+        copy.arrays["reconstructed_positions"] = raw
+    return copy
+
+
+def data(**extra) -> Dataset:
+    """Four tetrahedra for training, one for validation; energy 0.5, 0.6, ..."""
+    structures = [tetrahedron(edge) for edge in (2.5, 2.6, 2.7, 2.8, 2.9)]
+    properties = {"energy_per_atom": np.array([0.5, 0.6, 0.7, 0.8, 0.9]), **extra}
+    units = dict.fromkeys(properties, "1") | {"energy_per_atom": "eV/atom"}
+    split = np.array([0, 0, 0, 0, 1], np.int8)
+    return Dataset(structures, properties, units, split, {"name": "four"})
+
+
+def record(target, relaxed: float, reconstructed: float | None = None, **more) -> dict:
+    return {
+        "target": {"energy_per_atom": target},
+        "decoded": {"energy_per_atom": 0.7},
+        "reconstructed": {} if reconstructed is None else {"energy_per_atom": reconstructed},
+        "relaxed": {"energy_per_atom": relaxed},
+        "fingerprint_loss": 0.1,
+        "status": "converged",
+        **more,
+    }
+
+
+def generated() -> list[Atoms]:
+    span = [0.75, 0.85]
+    structures = [
+        tetrahedron(2.7, **record(0.7, 0.705, 0.70, seconds=1.0)),  # in the training set
+        tetrahedron(2.7, **record(0.7, 0.720, 0.70, seconds=3.0)),  # the same again
+        tetrahedron(3.0, **record(0.7, 0.690, 0.75)),  # new, and just a hit
+        tetrahedron(1.0, **record(0.7, 0.700, 0.70, status="atoms overlap")),
+        tetrahedron(2.9, **record(span, 0.750)),  # new: validation is not training
+        tetrahedron(2.7, **record(span, 0.800)),
+        tetrahedron(2.8, **record(span, 0.950)),
+    ]
+    structures[1] = moved(structures[1], np.random.default_rng(0))
+    structures[5].positions[0] += 9.0  # a fragment apart
+    # The first one was a heap of atoms before it was relaxed.
+    structures[0].arrays["reconstructed_positions"] = 0.2 * structures[0].positions
+    return structures
+
+
+def test_every_number_by_hand():
+    metrics = evaluate(generated(), data())
+    assert metrics["count"] == 7
+    assert metrics["validity"] == pytest.approx(5 / 7)
+    assert metrics["uniqueness"] == pytest.approx(4 / 5)
+    assert metrics["novelty"] == pytest.approx(2 / 4)
+    # As reconstructed the first one is not valid, so the second is the first of its kind.
+    assert metrics["raw"] == pytest.approx({"validity": 4 / 7, "uniqueness": 1.0, "novelty": 2 / 4})
+    assert metrics["hit_rate"] == {
+        "decoded": {LOW: 1.0, RANGE: 0.0},
+        # Of 0.70, 0.70, 0.75, 0.70 the first and last belong to structures that are not valid.
+        "reconstructed": {LOW: 0.25, RANGE: None},
+        "relaxed": {LOW: 0.5, RANGE: pytest.approx(1 / 3)},
+    }
+    mae = {
+        stage: {label: errors["energy_per_atom"] for label, errors in labels.items()}
+        for stage, labels in metrics["mae"].items()
+    }
+    assert mae["decoded"] == pytest.approx({LOW: 0.0, RANGE: 0.05})
+    assert mae["reconstructed"] == {LOW: pytest.approx(0.05 / 2), RANGE: None}
+    assert mae["relaxed"] == pytest.approx({LOW: 0.035 / 3, RANGE: 0.1 / 2})
+    bias = {
+        stage: {label: errors["energy_per_atom"] for label, errors in labels.items()}
+        for stage, labels in metrics["bias"].items()
+    }
+    assert bias["decoded"] == pytest.approx({LOW: 0.0, RANGE: -0.05})
+    assert bias["relaxed"] == pytest.approx({LOW: 0.015 / 3, RANGE: 0.1 / 2})
+    assert metrics["baseline"]["hit_rate"] == {LOW: 0.25, RANGE: 0.25}
+    assert metrics["baseline"]["mae"][LOW]["energy_per_atom"] == pytest.approx(0.4 / 4)
+    assert metrics["baseline"]["mae"][RANGE]["energy_per_atom"] == pytest.approx(0.45 / 4)
+    assert metrics["status"] == {"converged": 6, "atoms overlap": 1}
+    assert metrics["seconds_per_structure"] == 2.0
+    assert metrics["training_structures"] == 4
+    assert metrics["thresholds"] == {
+        "overlap_factor": 0.7,
+        "bond_factor": 1.3,
+        "training_pass_rate": 1.0,
+        "duplicate_tolerance": 0.05,
+        "duplicate_tolerance_unit": "Å",
+        "basin_rmsd": 0.25,
+        "basin_rmsd_unit": "Å",
+        "hit_tolerance": {"energy_per_atom": {"value": 0.01, "unit": "eV/atom"}},
+    }
+    rows = metrics["structures"]
+    assert [row["valid"] for row in rows] == [True, True, True, False, True, False, True]
+    assert [row["unique"] for row in rows] == [True, False, True, None, True, None, True]
+    assert [row["novel"] for row in rows] == [False, False, True, None, True, None, False]
+    assert [row["hit"] for row in rows] == [True, False, True, False, True, False, False]
+    assert [row["verified"] for row in rows] == [False, False, True, False, True, False, False]
+    # Seven relaxations, two hits that are new.
+    verified = {"hits": 2, "share": 2 / 7, "relaxations": 7, "relaxations_per_hit": 3.5}
+    assert metrics["verified"] == verified
+    assert [t["verified"]["relaxations_per_hit"] for t in metrics["targets"]] == [4.0, 3.0]
+    assert [row["nearest"] and row["nearest"]["index"] for row in rows] == [
+        2,
+        2,
+        3,
+        None,
+        3,
+        None,
+        3,
+    ]
+    assert rows[2]["nearest"]["distance"] == pytest.approx(0.2)
+    # What was a heap before it was relaxed did not lie at any minimum, but that is no matter of Å.
+    assert metrics["basin"] == {"share": None, "count": 0, "median_rmsd": None}
+    assert metrics["coverage"] == {"share": None, "found": 0, "count": 0}
+    assert metrics["acceptance"] is None
+    by_target = [
+        (t["count"], t["validity"], t["uniqueness"], t["novelty"]) for t in metrics["targets"]
+    ]
+    assert by_target == [(4, 3 / 4, 2 / 3, 1 / 2), (3, 2 / 3, 1.0, 1 / 2)]
+
+
+def test_basins():
+    structures = [tetrahedron(2.7) for _ in range(4)]
+    reach = np.linalg.norm(2.7 * CORNERS[0])
+    # Growing by a factor moves each corner by the same length.
+    for atoms, length in zip(structures, (0.24, 0.26, 0.1), strict=False):  # the last has none
+        raw = tetrahedron(2.7 * (1 + length / reach))
+        raw.rotate(70, (1, 2, 3))
+        atoms.arrays["reconstructed_positions"] = raw.positions + 4.0
+    metrics = evaluate(structures, data())
+    found = [row["basin_rmsd"] for row in metrics["structures"]]
+    assert found[:3] == pytest.approx([0.24, 0.26, 0.1], abs=1e-3)
+    assert found[3] is None  # it was never relaxed
+    assert metrics["basin"] == {
+        "share": pytest.approx(2 / 3),
+        "count": 3,
+        "median_rmsd": pytest.approx(0.24, abs=1e-3),
+    }
+
+
+def test_coverage_is_of_the_test_split():
+    dataset = data()
+    dataset.split[:] = [0, 0, 2, 2, 1]
+    gold = Dataset(
+        [*dataset.structures, Atoms("Au4", positions=2.9 * CORNERS)],
+        {"energy_per_atom": np.arange(6.0)},
+        {"energy_per_atom": "eV/atom"},
+        np.array([*dataset.split, 2]),
+    )
+    structures = [tetrahedron(2.7), tetrahedron(2.71), tetrahedron(2.5), tetrahedron(9.0)]
+    for known in (dataset, gold):  # nobody asked for gold
+        metrics = evaluate(structures, known)
+        assert metrics["coverage"] == {"share": 0.5, "found": 1, "count": 2}
+    # 2.7 is in the test split, so it is new; its nearest in the training split is 2.6.
+    row = metrics["structures"][0]
+    assert row["novel"] is True
+    assert row["nearest"] == {"index": 1, "distance": pytest.approx(0.1)}
+
+
+def test_the_cost_of_hits():
+    structures = [
+        tetrahedron(3.0, **record(0.7, 0.7, candidates=4, relaxations=9)),
+        tetrahedron(3.1, **record(0.7, 0.9, candidates=10)),
+        tetrahedron(2.7, **record(0.7, 0.7, candidates=1)),  # a hit, but in the training set
+        tetrahedron(3.2, **record(0.7, 0.7)),
+    ]
+    metrics = evaluate(structures, data())
+    assert metrics["verified"] == {
+        "hits": 2, "share": 0.5, "relaxations": 21, "relaxations_per_hit": 10.5
+    }  # fmt: skip
+    assert metrics["acceptance"] == {"accepted": 2, "candidates": 15, "rate": 2 / 15}
+    nothing = evaluate(structures[1:2], data())
+    assert nothing["verified"]["relaxations_per_hit"] is None
+    assert nothing["acceptance"]["rate"] == 0.0
+
+
+def test_hits_without_relaxation():
+    raw = {"energy_per_atom": 0.7}
+    one = tetrahedron(3.0, target={"energy_per_atom": 0.7}, reconstructed=raw)
+    metrics = evaluate([one], data())
+    assert metrics["structures"][0]["hit"] is True
+    assert metrics["structures"][0]["verified"] is None
+    assert metrics["verified"] is None
+
+
+def test_metrics_are_json_and_repeat_themselves():
+    text = json.dumps(evaluate(generated(), data()), allow_nan=False)
+    assert text == json.dumps(evaluate(generated(), data()))
+
+
+@given(seed=st.integers(0, 10_000))
+def test_metrics_do_not_see_how_a_structure_lies(seed):
+    rng = np.random.default_rng(seed)
+    turned = [moved(atoms, rng) for atoms in generated()]
+    one, two = evaluate(turned, data()), evaluate(generated(), data())
+    for row, same in zip(one["structures"], two["structures"], strict=True):
+        if row["nearest"]:
+            distance = same["nearest"].pop("distance")
+            assert row["nearest"].pop("distance") == pytest.approx(distance, abs=1e-9)
+    assert one == two
+
+
+@given(seed=st.integers(0, 10_000))
+def test_shares_do_not_see_the_order_of_the_structures(seed):
+    order = np.random.default_rng(seed).permutation(7)
+    mixed = evaluate([generated()[k] for k in order], data())
+    straight = evaluate(generated(), data())
+    for key in ("validity", "uniqueness", "novelty", "hit_rate", "raw", "baseline", "status"):
+        assert mixed[key] == straight[key]
+
+
+def test_the_generated_structures_are_left_alone():
+    structures = generated()
+    before = [(a.positions.copy(), json.dumps(a.info)) for a in structures]
+    evaluate(structures, data())
+    for atoms, (positions, info) in zip(structures, before, strict=True):
+        np.testing.assert_array_equal(atoms.positions, positions)
+        assert json.dumps(atoms.info) == info
+
+
+def test_structures_without_records():
+    metrics = evaluate([tetrahedron(2.7), tetrahedron(3.1)], data())
+    assert (metrics["validity"], metrics["uniqueness"], metrics["novelty"]) == (1.0, 1.0, 0.5)
+    assert metrics["hit_rate"] == {"decoded": {}, "reconstructed": {}, "relaxed": {}}
+    assert metrics["targets"] == []
+    assert metrics["raw"] is None
+    assert metrics["seconds_per_structure"] is None
+    assert metrics["status"] == {"not recorded": 2}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [tetrahedron(1.0), tetrahedron(9.0), tetrahedron(np.nan), Atoms()],
+    ids=["overlap", "in pieces", "NaN", "no atoms"],
+)
+def test_nothing_valid(bad):
+    bad.info = record(0.7, 0.7)
+    metrics = evaluate([bad, bad.copy()], data())
+    assert (metrics["validity"], metrics["uniqueness"], metrics["novelty"]) == (0.0, None, None)
+    assert metrics["hit_rate"]["relaxed"] == {LOW: 0.0}
+    assert metrics["mae"]["relaxed"] == {LOW: {"energy_per_atom": None}}
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_composition_the_data_set_lacks():
+    gold = Atoms("Au4", positions=2.9 * CORNERS, info=record(0.7, 0.7))
+    metrics = evaluate([gold], data())
+    assert metrics["novelty"] == 1.0
+    assert metrics["hit_rate"]["relaxed"] == {LOW: 1.0}
+    assert metrics["baseline"]["hit_rate"] == {LOW: None}
+    assert metrics["targets"][0]["baseline"]["count"] == 0
+
+
+def test_draws_are_of_the_same_composition():
+    structures = [*data().structures, Atoms("Au4", positions=2.9 * CORNERS)]
+    both = Dataset(
+        structures,
+        {"energy_per_atom": np.array([0.5, 0.6, 0.7, 0.8, 0.9, 0.7])},
+        {"energy_per_atom": "eV/atom"},
+        np.array([0, 0, 0, 0, 1, 0]),
+    )
+    assert evaluate(generated(), both)["baseline"]["hit_rate"][LOW] == 1 / 4
+    gold = Atoms("Au4", positions=3.0 * CORNERS, info=record(0.7, 0.7))
+    assert evaluate([gold], both)["baseline"]["hit_rate"][LOW] == 1.0
+
+
+def test_several_properties_must_all_hit():
+    target = {"energy_per_atom": 0.7, "size": [2.0, 3.0]}
+    structures = [
+        tetrahedron(2.7, target=target, relaxed={"energy_per_atom": 0.7, "size": size})
+        for size in (2.5, 3.5)
+    ]
+    structures.append(tetrahedron(2.8, target=target, relaxed={"energy_per_atom": 0.7}))
+    metrics = evaluate(structures, data(size=np.array([1.0, 2.0, 3.0, 4.0, 5.0])))
+    label = "energy_per_atom=0.7,size=2.0:3.0"
+    assert metrics["hit_rate"]["relaxed"] == {label: pytest.approx(1 / 3)}
+    assert metrics["mae"]["relaxed"][label] == pytest.approx({"energy_per_atom": 0.0, "size": 0.25})
+    assert metrics["baseline"]["hit_rate"] == {label: 0.25}
+
+
+def test_one_target_whatever_the_order_of_its_properties():
+    one = tetrahedron(2.7, target={"a": 1.0, "b": [0, 1]})
+    other = tetrahedron(2.8, target={"b": [0.0, 1.0], "a": 1})
+    metrics = evaluate([one, other], data(), hit_tolerance={"a": 0.1})
+    assert [(t["label"], t["count"]) for t in metrics["targets"]] == [("a=1.0,b=0.0:1.0", 2)]
+
+
+def test_tolerances():
+    dataset = data(size=np.array([1.0, 2.0, 3.0, 5.0, 9.0]))
+    structure = tetrahedron(2.7, target={"size": 2.0}, relaxed={"size": 2.21})
+    metrics = evaluate([structure], dataset)  # 5 % of the training range, 4
+    assert metrics["thresholds"]["hit_tolerance"] == {"size": {"value": 0.2, "unit": "1"}}
+    assert metrics["hit_rate"]["relaxed"] == {"size=2.0": 0.0}
+    metrics = evaluate([structure], dataset, hit_tolerance={"size": 0.22})
+    assert metrics["thresholds"]["hit_tolerance"]["size"]["value"] == 0.22
+    assert metrics["hit_rate"]["relaxed"] == {"size=2.0": 1.0}
+    # Rounding does not turn the end of the tolerance into a miss.
+    edge = tetrahedron(2.7, **record(0.75, 0.76))
+    assert evaluate([edge], data())["hit_rate"]["relaxed"] == {"energy_per_atom=0.75": 1.0}
+
+
+def test_duplicate_tolerance():
+    pair = [tetrahedron(3.00), tetrahedron(3.08)]
+    assert evaluate(pair, data())["uniqueness"] == 1.0
+    assert evaluate(pair, data(), duplicate_tolerance=0.1)["uniqueness"] == 0.5
+
+
+def test_periodic_structures():
+    crystal = bulk("Pt", cubic=True)
+    wide = crystal.copy()
+    wide.set_cell(crystal.cell * 1.05, scale_atoms=True)
+    dataset = Dataset([crystal], {"e": np.zeros(1)}, {"e": "eV"}, np.zeros(1))
+    metrics = evaluate([crystal.copy(), wide], dataset)
+    assert (metrics["validity"], metrics["uniqueness"], metrics["novelty"]) == (1.0, 1.0, 0.5)
+
+
+def only_validation() -> Dataset:
+    return Dataset([tetrahedron(2.7)], {"e": np.zeros(1)}, {"e": "eV"}, np.array([1]))
+
+
+ONE = [tetrahedron(2.7)]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: evaluate([], data()), "generated is not a list with at least one structure"),
+        (lambda: evaluate(ONE[0], data()), "generated is not a list"),
+        (lambda: evaluate([ONE[0], "Pt4"], data()), r"generated\[1\] is a str"),
+        (lambda: evaluate(ONE, only_validation()), "no training structures"),
+        (lambda: evaluate(ONE, data(), duplicate_tolerance=0), "duplicate_tolerance is 0"),
+        (lambda: evaluate(ONE, data(), duplicate_tolerance=np.nan), "duplicate_tolerance is nan"),
+        (lambda: evaluate(ONE, data(), hit_tolerance={"gap": 1.0}), "hit_tolerance names 'gap'"),
+        (
+            lambda: evaluate(ONE, data(), hit_tolerance={"energy_per_atom": -1.0}),
+            "hit_tolerance of energy_per_atom is -1.0",
+        ),
+        (
+            lambda: evaluate([tetrahedron(2.7, target={"gap": 1.0})], data()),
+            "target property 'gap' is not in the data set .*; give its hit tolerance",
+        ),
+        (
+            lambda: evaluate([*ONE, tetrahedron(2.7, target="high")], data()),
+            "structure 1: target is 'high'",
+        ),
+    ],
+)
+def test_wrong_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

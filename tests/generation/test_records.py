@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import write
+
+from tfgen.generation.records import raw_structures, read_generated, record_of
+
+
+def dimer(**info) -> Atoms:
+    return Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2.7]], info=info)
+
+
+FULL = {
+    "target": {"energy_per_atom": 0.75, "radius_of_gyration": [2.0, 3]},
+    "decoded": {"energy_per_atom": 0.74},
+    "reconstructed": {"energy_per_atom": 0.78},
+    "relaxed": {},
+    "fingerprint_loss": 0.001,
+    "status": "converged",
+    "seed": 3,
+    "seconds": 0.5,
+}
+
+
+def test_a_record_survives_the_file(tmp_path):
+    atoms = dimer(**FULL)
+    atoms.arrays["reconstructed_positions"] = atoms.positions + 0.25
+    write(tmp_path / "out.extxyz", [atoms, dimer()])
+    back = read_generated(tmp_path / "out.extxyz")
+    record = record_of(back[0], "structure 0")
+    expected = {k: v for k, v in FULL.items() if k != "seed"}
+    assert record == {
+        "formula": "Pt2",
+        **expected,
+        "predicted": {},
+        "candidates": None,
+        "relaxations": 0,
+    }
+    np.testing.assert_allclose(raw_structures(back)[0].positions, atoms.positions + 0.25)
+    assert raw_structures(back)[1] is back[1]
+
+
+def test_a_structure_without_a_record():
+    assert record_of(dimer(energy=3.0, other="x"), "structure 0") == {
+        "formula": "Pt2",
+        "target": None,
+        "predicted": {},
+        "decoded": {},
+        "reconstructed": {},
+        "relaxed": {},
+        "fingerprint_loss": None,
+        "seconds": None,
+        "status": None,
+        "candidates": None,
+        "relaxations": 0,
+    }
+
+
+def test_candidates_and_relaxations_are_counted():
+    record = record_of(dimer(candidates=np.int64(3), relaxations=0, relaxed={"a": 1.0}), "x")
+    assert (record["candidates"], record["relaxations"]) == (3, 0)
+    # One that was relaxed took at least one.
+    assert record_of(dimer(relaxed={"a": 1.0}), "x")["relaxations"] == 1
+    assert record_of(dimer(relaxed={"a": 1.0}, candidates=7), "x")["relaxations"] == 7
+    assert record_of(dimer(candidates=7), "x")["relaxations"] == 0
+
+
+def test_values_that_are_no_numbers_are_missing():
+    record = record_of(
+        dimer(
+            decoded={"a": float("nan"), "b": None, "c": np.float32(0.5)},
+            fingerprint_loss=float("inf"),
+        ),
+        "structure 0",
+    )
+    assert record["decoded"] == {"a": None, "b": None, "c": 0.5}
+    assert record["fingerprint_loss"] is None
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        ({"target": "0.75"}, "structure 7: target is '0.75', not a mapping"),
+        ({"target": 0.75}, "structure 7: target is 0.75, not a mapping"),
+        ({"target": {"e": "low"}}, "structure 7: target e is 'low', not a number"),
+        ({"target": {"e": True}}, "target e is True, not a number"),
+        ({"target": {"e": None}}, "target e is None, not a number"),
+        ({"target": {"e": float("nan")}}, "target e is nan; a finite number"),
+        ({"target": {"e": 10**400}}, "target e is inf; a finite number"),
+        ({"target": {"e": [0.8, 0.7]}}, r"target e is \[0.8, 0.7\]; a range"),
+        ({"target": {"e": [0.8, "b"]}}, "target e is 'b', not a number"),
+        ({"target": {"e": [0.1, 0.2, 0.3]}}, "target e is .*, not a number"),
+        ({"target": {1: 0.5}}, "target is .*, not a mapping of property names"),
+        ({"relaxed": [1.0]}, "structure 7: relaxed is .*, not a mapping"),
+        ({"predicted": 1.0}, "structure 7: predicted is 1.0, not a mapping"),
+        ({"decoded": {"e": [1.0]}}, "structure 7: decoded e is .*, not a number"),
+        ({"fingerprint_loss": "small"}, "fingerprint_loss is 'small', not a number"),
+        ({"seconds": {}}, "seconds is {}, not a number"),
+        ({"candidates": 0}, "structure 7: candidates is 0; a whole number from 1 on is needed"),
+        ({"candidates": 1.5}, "candidates is 1.5; a whole number"),
+        ({"relaxations": -1}, "relaxations is -1; a whole number from 0 on is needed"),
+        ({"relaxations": float("inf")}, "relaxations is inf; a whole number"),
+        ({"relaxations": True}, "relaxations is True, not a number"),
+    ],
+)
+def test_malformed_records(info, message):
+    with pytest.raises(ValueError, match=message):
+        record_of(dimer(**info), "structure 7")
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2)])
+def test_malformed_positions(shape):
+    atoms = dimer()
+    atoms.arrays["reconstructed_positions"] = np.zeros(shape)
+    with pytest.raises(ValueError, match="reconstructed_positions are not three numbers per atom"):
+        record_of(atoms, "structure 0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"\x89HDF\r\n\x1a\n\x00\x00\xff\xfe",
+        b"hello world\n",
+        b"0\n\n",
+        b"2\nProperties=species:S:1:pos:R:3\nPt 0 0 0\n",
+        b"1\nProperties=species:S:1:pos:R:3\nPt 0 0 zero\n",
+        b"1\nProperties=species:S:1:pos:R:3\nQq 0 0 0\n",
+        b'1\nProperties=species:S:1:pos:R:3 target="_JSON {broken"\nPt 0 0 0\n',
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / "bad.extxyz"
+    path.write_bytes(content)
+    if content == b"0\n\n":  # a structure without atoms is read, and is not valid
+        assert len(read_generated(path)[0]) == 0
+        return
+    with pytest.raises(ValueError, match="bad.extxyz"):
+        read_generated(path)
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.extxyz' does not exist"):
+        read_generated(tmp_path / "none.extxyz")
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        read_generated(tmp_path)

@@ -1,0 +1,95 @@
+"""The scripts run, on inputs far smaller than those they are for."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("benchmark_fingerprint.py Pt11", "'Pt11'; the cases are Pt10"),
+        ("benchmark_fingerprint.py --count 0", "0 is not in the range x>=1"),
+        ("benchmark_relaxation.py Pt2x", "formula 'Pt2x' makes no sense"),
+        ("benchmark_relaxation.py --fmax 0", "0.0 is not in the range x>0"),
+        ("check_depth.py --searches none.xyz --formula Fe3", "Fe3 holds Fe; EMT knows Al, Cu"),
+        ("compare_fingerprints.py Pt5 Fe13", "Fe13 holds Fe; EMT knows Al, Cu"),
+        ("compare_fingerprints.py --only best", "'best' is no candidate"),
+    ],
+)
+def test_wrong_usage_is_one_line(command, message):
+    """In this process, as loading TensorFlow takes seconds."""
+    name, *arguments = command.split()
+    main = runpy.run_path(str(SCRIPTS / name))["main"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def run(name: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_check_import(tmp_path):
+    table = run("tools/check_import.py", "--count", 300, "--folder", tmp_path)
+    assert "300 structures of 13 to 55 atoms" in table
+    assert float(re.search(r"structures per second +(\d+)", table)[1]) > 0
+    # What 300 structures need; importing TensorFlow by the way would be hundreds of MiB.
+    assert float(re.search(r"memory above that, at most +(-?\d+) MiB", table)[1]) < 100
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_benchmark_relaxation():
+    table = run("benchmarks/benchmark_relaxation.py", "--count", 3, "--ase-count", 1, "Pt3", "CuAu")
+    lines = table.splitlines()
+    assert [line.split()[:2] for line in lines[1::4]] == [
+        ["Pt3", "tfgen.relax"],
+        ["CuAu", "tfgen.relax"],
+    ]
+    assert table.count("ASE BFGS") == table.count("ASE FIRE") == 2
+    lowest = [float(line.split()[-3]) for line in lines[1:] if "(of 1)" in line]
+    assert len(lowest) == 6
+    for optimizers in (lowest[:3], lowest[3:]):
+        assert max(optimizers) - min(optimizers) < 2e-3
+    assert table.count("changes at most") == 2
+    for change in re.findall(r"changes at most ([\d.]+) meV", table):
+        assert float(change) < 1
+
+
+def test_benchmark_fingerprint():
+    arguments = ("Pt10", "--count", 4, "--repeats", 1, "--dscribe-seconds", 0.1)
+    *_, row = run("benchmark_fingerprint.py", *arguments).splitlines()
+    assert row.split()[0] == "Pt10"
+    assert float(row.split()[-1]) < 1e-10  # largest difference from DScribe
+
+
+def test_compare_fingerprints():
+    arguments = ("Pt5", "--only", "default", "--targets", 2, "--rounds", 2, "--packings", 60)
+    table = run("compare_fingerprints.py", *arguments)
+    # Found in the first generation already.
+    assert re.search(r"^default +925 +100% +0 ", table, re.MULTILINE)
+
+
+def test_benchmark_inversion():
+    arguments = ("Pt3", "--targets", 1, "--preset", "default", "--max-rounds", 2)
+    heading, row = run("benchmark_inversion.py", *arguments).splitlines()
+    assert heading.split()[:3] == ["formula", "preset", "targets"]
+    assert row.split()[:6] == ["Pt3", "default", "1", "100%", "100%", "100%"]

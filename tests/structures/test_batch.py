@@ -1,0 +1,247 @@
+"""Batches and their way from and to ase.Atoms, against ASE's own answers."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.cluster import Icosahedron, Octahedron
+from ase.neighborlist import neighbor_list
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfgen.structures import batch as structures_module
+from tfgen.structures.batch import (
+    BUCKETS,
+    StructureBatch,
+    as_structures,
+    atomic_numbers_of,
+    bucket,
+    formula_of,
+    groups,
+    numbers_from_formula,
+)
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def mixed() -> list[Atoms]:
+    slab = Atoms("CuAu", [[0, 0, 0], [1.2, 1.0, 2.0]], cell=[[3, 0, 0], [1, 3, 0], [0, 0, 9]])
+    slab.pbc = [True, True, False]
+    return [molecule("H2O"), Atoms("Pt", [[1, 2, 3]]), slab, bulk("Pt", cubic=True)]
+
+
+class TestBatch:
+    def test_survives_the_way_there_and_back(self):
+        structures = mixed()
+        back = StructureBatch.from_ase(structures, r_cut=3.0).to_ase()
+        assert back == structures  # ASE compares positions, numbers, cell and pbc
+        for one, two in zip(back, structures, strict=True):
+            np.testing.assert_array_equal(one.positions, two.positions)
+
+    def test_pads_with_number_0_at_the_origin(self):
+        batch = StructureBatch.from_ase(mixed(), r_cut=3.0, atoms=6)
+        assert batch.positions.shape == (4, 6, 3)
+        assert batch.numbers.dtype == tf.int32
+        assert batch.pbc.dtype == tf.bool
+        np.testing.assert_array_equal(tf.reduce_sum(tf.cast(batch.mask, tf.int32), 1), [3, 1, 2, 4])
+        padding = ~batch.mask.numpy()
+        np.testing.assert_array_equal(batch.numbers.numpy()[padding], 0)
+        np.testing.assert_array_equal(batch.positions.numpy()[padding], 0.0)
+
+    @pytest.mark.parametrize("dtype", ["float32", tf.float64])
+    def test_has_the_dtype_asked_for(self, dtype):
+        batch = StructureBatch.from_ase(mixed(), r_cut=3.0, dtype=dtype)
+        assert batch.positions.dtype == batch.cell.dtype == batch.neighbours.shift.dtype == dtype
+
+    def test_leaves_its_input_alone(self):
+        structures, untouched = mixed(), mixed()
+        StructureBatch.from_ase(structures, r_cut=3.0)
+        assert structures == untouched
+
+    def test_clusters_have_no_neighbour_lists(self):
+        assert StructureBatch.from_ase(mixed()[:2], r_cut=3.0).neighbours is None
+
+    @given(
+        st.lists(st.booleans(), min_size=3, max_size=3).filter(any),
+        seeds,
+        st.sampled_from([0, structures_module.MOST_IMAGES]),
+    )
+    @settings(max_examples=30)
+    def test_neighbour_lists_are_those_of_ase(self, pbc, seed, most_images):
+        rng = np.random.default_rng(seed)
+        cell = np.eye(3) * 2.5 + rng.uniform(-0.6, 0.6, size=(3, 3))
+        cell[:, seed % 3] *= 1 + seed % 2  # also left-handed ones, and some less cubic
+        cell = cell[:: 1 - 2 * (seed % 2)]
+        structures = [
+            Atoms(f"Cu{n}", rng.uniform(-5, 5, size=(n, 3)), cell=cell, pbc=pbc) for n in (3, 1)
+        ] + [Atoms("Cu2", [[0, 0, 0], [0, 0, 2]])]
+        with mock.patch.object(structures_module, "MOST_IMAGES", most_images):
+            batch = StructureBatch.from_ase(structures, r_cut=3.0)
+        index, shift = (x.numpy() for x in batch.neighbours)
+        assert index.shape[-1] % 8 == 0
+        for row, structure in enumerate(structures):
+            i, j, s, vectors = neighbor_list("ijSD", structure, 3.0)
+            wanted = sorted(zip(i, j, map(tuple, s), map(tuple, vectors.round(9)), strict=True))
+            atom, place = np.nonzero(index[row] >= 0)
+            other, image = index[row, atom, place], shift[row, atom, place]
+            found = (
+                structure.positions[other] + image @ structure.cell - structure.positions[atom]
+            ).round(9)
+            found = sorted(zip(atom, other, map(tuple, image), map(tuple, found), strict=True))
+            assert [f[:3] for f in found] == [w[:3] for w in wanted]
+            for one, two in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(one[3], two[3], atol=1e-8)
+
+    def test_passes_through_tf_function_and_tf_data(self):
+        batch = StructureBatch.from_ase(mixed(), r_cut=3.0)
+        through = tf.function(lambda b: b._replace(positions=2.0 * b.positions))(batch)
+        assert isinstance(through, StructureBatch)
+        np.testing.assert_array_equal(through.positions, 2.0 * batch.positions)
+        for one in tf.data.Dataset.from_tensors(batch):
+            assert isinstance(one, StructureBatch)
+            np.testing.assert_array_equal(one.neighbours.index, batch.neighbours.index)
+
+    def test_of_clusters_is_what_from_ase_makes(self):
+        structures = mixed()[:2]
+        wanted = StructureBatch.from_ase(structures, r_cut=3.0)
+        found = StructureBatch.of_clusters(wanted.positions, wanted.numbers)
+        for one, two in zip(found[:4], wanted[:4], strict=True):
+            assert one.dtype == two.dtype
+            np.testing.assert_array_equal(one, two)
+        assert found.neighbours is None
+
+
+class TestAsStructures:
+    def test_takes_one_or_many(self):
+        atoms = Atoms("Pt")
+        assert as_structures(atoms) == [atoms]
+        assert as_structures((atoms, atoms)) == [atoms, atoms]
+
+    @pytest.mark.parametrize(
+        ("structures", "message"),
+        [
+            ([], "given is empty"),
+            ([Atoms("Pt"), Atoms()], r"given\[1\] has no atoms"),
+            (["Pt"], r"given\[0\] is a str, not an ase.Atoms"),
+            ([Atoms("Pt", [[0, 0, np.nan]])], r"given\[0\] has positions that are not finite"),
+            ([Atoms("Pt", [[0, 0, -np.inf]])], r"given\[0\] has positions that are not finite"),
+            ([Atoms("Pt", cell=[1, np.inf, 1])], r"given\[0\] has a cell that is not finite"),
+            ([Atoms("XPt")], r"given\[0\] holds dummy atoms"),
+            ([Atoms("Pt", pbc=[0, 1, 0])], r"given\[0\] is periodic along an axis without a cell"),
+        ],
+    )
+    def test_refuses(self, structures, message):
+        with pytest.raises(ValueError, match=message):
+            as_structures(structures, "given")
+
+
+class TestBatches:
+    @given(st.integers(1, 1000))
+    def test_buckets_are_large_enough_and_not_much_larger(self, n):
+        size = bucket(n)
+        assert n <= size < n + 64
+        assert bucket(size) == size
+        assert size in BUCKETS or size % 64 == 0
+
+    @given(st.lists(st.tuples(st.integers(1, 20), st.booleans()), min_size=1, max_size=30))
+    @settings(max_examples=30)
+    def test_every_structure_is_in_one_chunk_of_its_own_kind(self, kinds):
+        structures = [Atoms(f"Cu{n}", cell=[9] * 3, pbc=p) for n, p in kinds]
+        limit = 500
+        seen = []
+        for group in groups(structures):
+            for members in group.chunks(limit):
+                assert {bucket(len(structures[i])) for i in members} == {group.width}
+                assert {structures[i].pbc.any() for i in members} == {group.periodic}
+                assert len(members) == 1 or len(members) * group.width**2 <= limit
+                seen += list(members)
+        assert sorted(seen) == list(range(len(structures)))
+
+    def test_a_structure_above_the_limit_is_a_chunk_of_its_own(self):
+        (group,) = groups([Atoms("Cu9")] * 3)
+        assert [list(members) for members in group.chunks(10)] == [[0], [1], [2]]
+
+
+class TestSparse:
+    """Neighbour lists of clusters."""
+
+    def test_lists_hold_the_neighbours_that_ase_finds(self):
+        clusters = [Icosahedron("Pt", 3), Octahedron("Pt", 4), Atoms("Pt40", np.eye(40, 3) * 9)]
+        clusters[2].positions = np.arange(120).reshape(40, 3) * 0.8
+        batch = StructureBatch.from_ase(clusters, r_cut=4.5, atoms=64, sparse=True)
+        index = batch.neighbours.index.numpy()
+        for row, cluster in zip(index, clusters, strict=True):
+            i, j = neighbor_list("ij", cluster, 4.5)
+            for atom in range(64):
+                found = row[atom][row[atom] >= 0]
+                assert sorted(found) == sorted(j[i == atom])
+        assert not batch.neighbours.shift.numpy().any()
+
+    @pytest.mark.parametrize(("layers", "r_cut"), [(3, 20.0), (2, 3.0)])
+    def test_no_lists_where_they_save_nothing(self, layers, r_cut):
+        cluster = Icosahedron("Pt", layers)
+        batch = StructureBatch.from_ase([cluster], r_cut=r_cut, sparse=True)
+        assert batch.neighbours is None
+
+
+class TestElements:
+    @pytest.mark.parametrize(
+        ("formula", "numbers"),
+        [
+            ("Pt13", [78] * 13),
+            ("Pt", [78]),
+            ("Cu2Au3", [29] * 2 + [79] * 3),
+            ("AuCuAu", [29, 79, 79]),
+            ("(CuAu)2", [29, 29, 79, 79]),
+        ],
+    )
+    def test_numbers_from_formula(self, formula, numbers):
+        np.testing.assert_array_equal(numbers_from_formula(formula), numbers)
+
+    @pytest.mark.parametrize(
+        "formula", ["", "13", "pt13", "Zz3", "Pt-1", "Pt1.5", "X2", "Pt0", "Pt 3"]
+    )
+    def test_numbers_from_formula_refuses(self, formula):
+        with pytest.raises(
+            ValueError, match="wanted .* makes no sense; write elements with counts"
+        ):
+            numbers_from_formula(formula, "wanted")
+
+    def test_numbers_from_formula_refuses_slips_of_the_keyboard(self):
+        assert len(numbers_from_formula("Pt1000")) == 1000
+        with pytest.raises(ValueError, match="'Pt999999999' has more than 1000 atoms"):
+            numbers_from_formula("Pt999999999")
+
+    def test_formula_of_ignores_padding(self):
+        assert formula_of(np.array([79, 29, 79, 0, 0])) == "Au2Cu"
+        np.testing.assert_array_equal(
+            numbers_from_formula(formula_of(np.array([78] * 3))), [78] * 3
+        )
+
+    def test_atomic_numbers_are_sorted(self):
+        assert atomic_numbers_of(["Pt", 1, np.int64(29)]) == [1, 29, 78]
+        assert atomic_numbers_of(np.array([79, 29])) == [29, 79]
+        assert all(type(n) is int for n in atomic_numbers_of(np.array([79, 29])))
+
+    @pytest.mark.parametrize(
+        ("species", "message"),
+        [
+            ([], "given is \\[\\]; at least one element"),
+            ("Pt", "given is 'Pt'; a list of elements"),
+            (None, "given is None; a list"),
+            (["Pt", 78], "none twice"),
+            (["Pl"], "given holds 'Pl', which is not a chemical element"),
+            (["X"], "given holds 'X'"),
+            ([0], "given holds 0"),
+            ([500], "given holds 500"),
+            ([1.0], "given holds 1.0"),
+        ],
+    )
+    def test_atomic_numbers_refuse(self, species, message):
+        with pytest.raises(ValueError, match=message):
+            atomic_numbers_of(species, "given")

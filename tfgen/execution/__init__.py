@@ -1,0 +1,1 @@
+"""Where work runs: processes, Dask, threads of BLAS."""

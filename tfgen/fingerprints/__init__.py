@@ -1,0 +1,1 @@
+"""Fingerprints: a descriptor of every atom, pooled over the atoms."""

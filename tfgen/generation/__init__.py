@@ -1,0 +1,1 @@
+"""From a wanted property to new, verified structures."""

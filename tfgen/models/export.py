@@ -1,0 +1,130 @@
+"""Export to a TensorFlow SavedModel that needs no tfgen to run, inversion included."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import keras
+import tensorflow as tf
+
+from tfgen._files import new_folder, require_folder_replaceable
+from tfgen.inversion.graph_search import (
+    MOVE_RATE,
+    MOVE_STEPS,
+    MOVES,
+    RATE,
+    STARTS,
+    STEPS,
+    SURVIVORS,
+    Inverter,
+    Pool,
+    Problem,
+)
+from tfgen.models.model import Model
+from tfgen.structures.batch import StructureBatch
+
+__all__ = ["export"]
+
+CONTENTS = ("assets", "assets.extra", "variables", "saved_model.pb", "fingerprint.pb")
+
+
+def export(
+    model: Model, folder: str | os.PathLike[str], *, rounds: int = 3, overwrite: bool = False
+) -> None:
+    """Writes a model as a SavedModel; load it with `tf.saved_model.load(folder)`.
+
+    Signatures (float32 but where said; `features`, and `conditions` = properties, then the number
+    of atoms of each element, as `assets.extra/config.json` lists them):
+
+    - fingerprint(positions [n, atoms, 3] Å, numbers [n, atoms] int32, 0 pads) -> fingerprint
+      [n, features]
+    - encode(fingerprint [n, features], condition [n, conditions]) -> loc, scale [n, latent]
+    - decode(latent [n, latent], condition) -> fingerprint, properties [n, properties]
+    - sample(condition, seed [2] int32) -> fingerprint, properties
+    - generate(condition, numbers [n, atoms] int32 sorted, unpadded, seed) -> positions
+      [n, atoms, 3] Å, loss [n], fingerprint, properties: samples and inverts, all in the graph
+
+    Args:
+        model: the model.
+        folder: where to write.
+        rounds: rounds of the inversion's search inside `generate`.
+        overwrite: replace an older SavedModel.
+
+    Raises:
+        FileExistsError: if the folder exists and `overwrite` is false, or is no SavedModel.
+    """
+    require_folder_replaceable(folder, overwrite, CONTENTS)
+    cvae, fingerprint = model.cvae, model.fingerprint
+    inverter = Inverter(fingerprint)
+
+    def float_(*shape: int | None) -> tf.TensorSpec:
+        return tf.TensorSpec(shape, tf.float32)
+
+    def int_(*shape: int | None) -> tf.TensorSpec:
+        return tf.TensorSpec(shape, tf.int32)
+
+    def named(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
+        return tf.TensorSpec(spec.shape, spec.dtype, name)
+
+    features, condition = float_(None, cvae.features), float_(None, cvae.conditions)
+    condition = named(condition, "condition")
+    numbers, seed = named(int_(None, None), "numbers"), named(int_(2), "seed")
+
+    def compute_fingerprint(positions: tf.Tensor, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"fingerprint": fingerprint(StructureBatch.of_clusters(positions, numbers))}
+
+    def encode(fingerprint: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
+        posterior = cvae.posterior(fingerprint, condition)
+        return {"loc": posterior.mean(), "scale": posterior.stddev()}
+
+    def decode(latent: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
+        decoded = cvae.decode(latent, condition)
+        return {"fingerprint": decoded, "properties": cvae.predict_properties(decoded)}
+
+    def sample(condition: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        return decode(cvae.prior([tf.shape(condition)[0]]).sample(seed=seed), condition)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def invert(targets: tf.Tensor, numbers: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> Pool:
+        problem = Problem(numbers, targets, scale)
+        seeds = tf.random.split(seed, rounds + 1)
+        pool = inverter.first(
+            problem, seeds[0], candidates=STARTS, survivors=SURVIVORS, steps=STEPS, rate=RATE
+        )
+        if rounds == 0:
+            return pool
+
+        def body(i: tf.Tensor, pool: Pool) -> tuple[tf.Tensor, Pool]:
+            return i + 1, inverter.improve(
+                pool, problem, seeds[i + 1], candidates=MOVES, steps=MOVE_STEPS, rate=MOVE_RATE
+            )
+
+        return tf.while_loop(lambda i, _: i < rounds, body, (tf.constant(0), pool))[1]
+
+    def generate(condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        seeds = tf.random.split(seed, 2)
+        drawn = sample(condition, seeds[0])
+        scale = tf.convert_to_tensor(cvae.feature_scale)
+        pool = invert(drawn["fingerprint"], numbers, scale, seeds[1])
+        return {**drawn, "positions": pool.positions[:, 0], "loss": pool.loss[:, 0]}
+
+    archive = keras.export.ExportArchive()
+    archive.track(cvae)
+    endpoints = {
+        "fingerprint": (
+            compute_fingerprint, [named(float_(None, None, 3), "positions"), numbers]
+        ),
+        "encode": (encode, [named(features, "fingerprint"), condition]),
+        "decode": (decode, [named(float_(None, cvae.latent), "latent"), condition]),
+        "sample": (sample, [condition, seed]),
+        "generate": (generate, [condition, numbers, seed]),
+    }  # fmt: skip
+    for name, (function, signature) in endpoints.items():
+        archive.add_endpoint(name, function, input_signature=signature)
+    with new_folder(folder, overwrite) as temporary:
+        archive.write_out(str(temporary), verbose=False)
+        extra = temporary / "assets.extra"
+        extra.mkdir()
+        text = json.dumps(model.config(), indent=1, ensure_ascii=False, allow_nan=False)
+        (extra / "config.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Relaxation of many structures at once."""

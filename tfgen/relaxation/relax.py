@@ -1,0 +1,350 @@
+"""Relaxation of whole batches to local minima of a potential."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import threading
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import cast
+
+import numpy as np
+import tensorflow as tf
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+from ase.constraints import FixAtoms
+from ase.optimize import BFGS
+from tqdm import tqdm
+
+from tfgen._tensorflow import threads
+from tfgen.potentials.base import Potential
+from tfgen.potentials.emt import EMT
+from tfgen.relaxation.lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
+from tfgen.structures.batch import Group, Neighbours, StructureBatch, as_structures, groups
+from tfgen.warnings import TfgenWarning
+
+__all__ = ["RelaxationResult", "relax"]
+
+# Structures that move at once, of one padded size: as many as keep their pairs of atoms near the
+# processor, and within bounds. More do not go faster.
+PAIRS_PER_BATCH = 48_000
+PLACES = (8, 64)
+# Share of the places that may stand empty before the next structures move in.
+EMPTY = 0.25
+NOT_FINITE = "diverged: energy or forces are not finite"
+
+
+@dataclass(frozen=True)
+class RelaxationResult:
+    """What `relax` returns, one entry per structure in the order given.
+
+    Attributes:
+        structures: copies with relaxed positions.
+        energy: [structures], eV, at those positions.
+        fmax: [structures], largest force on an atom, eV/Å.
+        steps: [structures] int, steps taken, those included that were taken back.
+        converged: [structures] bool, fmax reached within max_steps.
+        status: "converged", or why not: "not converged after N steps", "diverged: ..." where no
+            finite energy and forces were found, "failed: ..." with what an ASE calculator said.
+    """
+
+    structures: list[Atoms]
+    energy: np.ndarray
+    fmax: np.ndarray
+    steps: np.ndarray
+    converged: np.ndarray
+    status: list[str]
+
+
+def relax(
+    structures: Atoms | Sequence[Atoms],
+    potential: Potential | BaseCalculator | None = None,
+    *,
+    fmax: float = 0.01,
+    max_steps: int = 2000,
+    progress: bool = False,
+) -> RelaxationResult:
+    """Relaxes structures at fixed cell until no force on an atom exceeds `fmax`.
+
+    A potential of tfgen's kind moves batches of structures at once by L-BFGS, in as many threads
+    as TensorFlow uses (`tf.config.threading`); whoever has converged makes room for the next.
+    Neither the company nor the number of threads changes a structure's way. Steps that lead up in
+    energy are taken back, and no atom goes further than 0.2 Å in one. An ASE calculator moves one
+    structure after the other by ASE's BFGS. Either way a saddle point with forces below `fmax`
+    counts as converged: a kick (`Atoms.rattle`) and a second relaxation tell.
+
+    Args:
+        structures: any mix of sizes and elements; left unmodified. Atoms under `FixAtoms` stay.
+        potential: `EMT()` if None. A structure for which an ASE calculator raises an error is not
+            converged, its energy NaN.
+        fmax: eV/Å.
+        max_steps: bound on the steps of each structure.
+        progress: show a progress bar.
+
+    Returns:
+        The minima found, with energies and whether they converged.
+
+    Raises:
+        ValueError: on bad structures, elements the potential does not know, constraints that it
+            does not (tfgen's potentials know `FixAtoms`), fmax <= 0, max_steps < 0,
+            or what is no potential.
+
+    References:
+        D. C. Liu, J. Nocedal, Math. Program. 45, 503 (1989). DOI 10.1007/BF01589116
+    """
+    structures = as_structures(structures)
+    if potential is not None and (
+        isinstance(potential, type) or not isinstance(potential, BaseCalculator | Potential)
+    ):
+        raise ValueError(
+            f"potential is {potential!r}; a potential like tfgen.EMT() or an ASE calculator is "
+            "needed"
+        )
+    if not (isinstance(fmax, Real) and np.isfinite(fmax) and fmax > 0):
+        raise ValueError(f"fmax is {fmax!r}; a positive number of eV/Å is needed")
+    if not isinstance(max_steps, Integral) or max_steps < 0:
+        raise ValueError(f"max_steps is {max_steps!r}; a whole number >= 0 is needed")
+    bar = tqdm(total=len(structures), desc="relaxing", unit="", disable=not progress)
+    with bar:
+        if isinstance(potential, BaseCalculator):
+            return _relax_with_ase(structures, potential, fmax, max_steps, bar)
+        return _relax_in_batches(structures, potential or _default(), fmax, max_steps, bar)
+
+
+@functools.cache
+def _default() -> EMT:
+    return EMT()
+
+
+def _relax_with_ase(
+    structures: list[Atoms], calculator: BaseCalculator, fmax: float, max_steps: int, bar: tqdm
+) -> RelaxationResult:
+    count = len(structures)
+    energy, largest, steps = np.empty(count), np.empty(count), np.zeros(count, int)
+    relaxed: list[Atoms] = []
+    reasons: dict[int, str] = {}
+    for i, structure in enumerate(structures):
+        atoms = structure.copy()
+        atoms.calc = calculator
+        try:
+            with BFGS(atoms, logfile=None) as optimizer:
+                for _ in optimizer.irun(fmax=fmax, steps=max_steps):
+                    steps[i] = optimizer.get_number_of_steps()
+                    energy[i] = atoms.get_potential_energy()
+                    largest[i] = np.linalg.norm(atoms.get_forces(), axis=1).max()
+                    # BFGS would go on, and fail with what LAPACK has to say.
+                    if not np.isfinite([energy[i], largest[i]]).all():
+                        reasons[i] = NOT_FINITE
+                        break
+        except Exception as error:  # noqa: BLE001  (calculators raise what they like)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            reasons[i], atoms = f"failed: {reason}", structure.copy()
+            energy[i], largest[i] = np.nan, np.inf
+        atoms.calc = None
+        relaxed.append(atoms)
+        bar.update()
+    if reasons:
+        last = reasons[max(reasons)].removeprefix("failed: ")
+        warnings.warn(
+            f"the calculator failed for {len(reasons)} of {count} structures, last with: {last}",
+            TfgenWarning,
+            stacklevel=3,
+        )
+    return _result(relaxed, energy, largest, steps, fmax, reasons)
+
+
+def _result(
+    relaxed: list[Atoms],
+    energy: np.ndarray,
+    largest: np.ndarray,
+    steps: np.ndarray,
+    fmax: float,
+    reasons: dict[int, str],
+) -> RelaxationResult:
+    converged = (largest <= fmax) & np.isfinite(energy)
+    status = [
+        "converged" if done else f"not converged after {n} steps"
+        for done, n in zip(converged, steps, strict=True)
+    ]
+    for i, reason in reasons.items():
+        status[i] = reason
+    return RelaxationResult(relaxed, energy, largest, steps, converged, status)
+
+
+def _relax_in_batches(
+    structures: list[Atoms], potential: Potential, fmax: float, max_steps: int, bar: tqdm
+) -> RelaxationResult:
+    potential.check(structures)
+    free = [_free_atoms(i, s) for i, s in enumerate(structures)]
+    optimizer = lbfgs(cast(Hashable, potential))
+    runs = []
+    for group in groups(structures):
+        places = int(np.clip(PAIRS_PER_BATCH // group.width**2, *PLACES)) // 8 * 8
+        # Interleaved, so that each thread has its share of whatever comes in a row.
+        shares = min(threads(), -(-len(group.members) // places))
+        for k in range(shares):
+            part = group._replace(members=group.members[k::shares])
+            reach = potential.r_cut + SKIN
+            runs.append(_Run(part, structures, free, optimizer, reach, places, fmax, max_steps))
+    stop, lock = threading.Event(), threading.Lock()
+
+    def work(run: _Run) -> None:
+        while not stop.is_set() and (done := run.advance()) is not None:
+            with lock:
+                bar.update(done)
+
+    if len(runs) == 1:
+        work(runs[0])
+    else:
+        with concurrent.futures.ThreadPoolExecutor(threads()) as executor:
+            try:
+                list(executor.map(work, runs))
+            finally:
+                stop.set()  # what goes wrong in one, or Ctrl-C, ends all
+    energy, largest = np.empty(len(structures)), np.empty(len(structures))
+    steps = np.empty(len(structures), int)
+    relaxed = [s.copy() for s in structures]
+    for run in runs:
+        members = run.group.members
+        energy[members], largest[members], steps[members] = run.energy, run.largest, run.steps
+        for i, positions in zip(members, run.positions, strict=True):
+            relaxed[i].positions = positions[: len(relaxed[i])]
+    lost = np.flatnonzero(~np.isfinite(largest) | ~np.isfinite(energy))
+    reasons = dict.fromkeys(lost.tolist(), NOT_FINITE)
+    return _result(relaxed, energy, largest, steps, fmax, reasons)
+
+
+class _Run:
+    """Structures of one padded size on their way through the places of one batch.
+
+    Attributes:
+        group: the structures; its members in the order of the results.
+        positions, energy, largest, steps: results, filled as structures finish.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        structures: list[Atoms],
+        free: list[np.ndarray],
+        optimizer: Lbfgs,
+        reach: float,
+        places: int,
+        fmax: float,
+        max_steps: int,
+    ) -> None:
+        count, width = len(group.members), group.width
+        self.group = group
+        self._optimizer, self._reach = optimizer, reach
+        self._fmax, self._max_steps = fmax, max_steps
+        self._structures = [structures[i] for i in group.members]
+        self.positions = np.zeros([count, width, 3])
+        self._numbers = np.zeros([count, width], np.int32)
+        self._free = np.zeros([count, width], bool)
+        for row, (i, s) in enumerate(zip(group.members, self._structures, strict=True)):
+            self.positions[row, : len(s)] = s.positions
+            self._numbers[row, : len(s)] = s.numbers
+            self._free[row, : len(s)] = free[i]
+        self._cell = np.array([s.cell.array for s in self._structures])
+        self._pbc = np.array([s.pbc for s in self._structures])
+        self.energy, self.largest = np.empty(count), np.empty(count)
+        self.steps = np.zeros(count, int)
+        self._next = 0  # of those waiting
+        # Whom each place holds. Empty places hold the first structure, at rest.
+        self._held = np.zeros(places, int)
+        self._busy = np.zeros(places, bool)
+        self._origin = self.positions[self._held].copy()
+        self._motion = Motion.idle(width, places)
+        self._index = np.full([places, width, 0], -1, np.int32)
+        self._shift = np.zeros([places, width, 0, 3])
+
+    def advance(self) -> int | None:
+        """Fills empty places and moves structures until some have finished.
+
+        Returns:
+            How many; None if there were none left.
+        """
+        fresh = np.zeros(len(self._held), bool)
+        fresh[np.flatnonzero(~self._busy)[: len(self.energy) - self._next]] = True
+        self._held[fresh] = self._next + np.arange(fresh.sum())
+        self._next += int(fresh.sum())
+        self._busy |= fresh
+        if not self._busy.any():
+            return None
+        self._origin[fresh] = self.positions[self._held[fresh]]
+        neighbours = self._neighbours(fresh) if self.group.periodic else None
+        # Periodic structures also stop where they need new neighbour lists.
+        empty = EMPTY if neighbours or self._next < len(self.energy) else 1.0
+        enough = int(self._busy.sum()) - int(empty * len(self._held))
+        batch = StructureBatch(
+            positions=tf.constant(self._origin),
+            numbers=tf.constant(self._numbers[self._held]),
+            cell=tf.constant(self._cell[self._held]),
+            pbc=tf.constant(self._pbc[self._held]),
+            neighbours=neighbours,
+        )
+        self._motion = self._optimizer.run(
+            batch,
+            self._motion,
+            tf.constant(fresh),
+            tf.constant(self._free[self._held]),
+            tf.constant(self._fmax, tf.float64),
+            tf.constant(np.where(self._busy, self._max_steps, -1.0)),
+            tf.constant(max(0, enough), tf.int32),
+        )
+        positions, energy, steps, largest = self._motion.read()
+        finished = self._busy & ~((largest > self._fmax) & (steps < self._max_steps))
+        who = self._held[finished]
+        self.positions[who] = positions[finished]
+        self.energy[who], self.largest[who] = energy[finished], largest[finished]
+        self.steps[who] = steps[finished]
+        self._busy &= ~finished
+        return int(finished.sum())
+
+    def _neighbours(self, fresh: np.ndarray) -> Neighbours:
+        """Renews the lists of structures that are fresh or went far from where they were made."""
+        positions = self._motion.read()[0]
+        moved = np.linalg.norm(positions - self._origin, axis=2).max(axis=1)
+        far = self._busy & ~fresh & (moved > DRIFT)
+        self._origin[far] = positions[far]
+        rows = np.flatnonzero(fresh | far)
+        if len(rows):
+            self._set_lists(rows)
+        return Neighbours(tf.constant(self._index), tf.constant(self._shift))
+
+    def _set_lists(self, rows: np.ndarray) -> None:
+        structures = []
+        for row in rows:
+            structure = self._structures[self._held[row]].copy()
+            structure.positions = self._origin[row, : len(structure)]
+            structures.append(structure)
+        new = StructureBatch.from_ase(structures, r_cut=self._reach, atoms=self.group.width)
+        index, shift = (np.asarray(t) for t in cast(Neighbours, new.neighbours))
+        length, longest = index.shape[2], self._index.shape[2]
+        if length > longest:
+            # With room to spare: every length is compiled anew.
+            more = -(-5 * length // 32) * 8 - longest
+            self._index = np.pad(self._index, [(0, 0), (0, 0), (0, more)], constant_values=-1)
+            self._shift = np.pad(self._shift, [(0, 0), (0, 0), (0, more), (0, 0)])
+        self._index[rows], self._shift[rows] = -1, 0.0
+        self._index[rows, :, :length], self._shift[rows, :, :length] = index, shift
+
+
+def _free_atoms(place: int, structure: Atoms) -> np.ndarray:
+    free = np.ones(len(structure), bool)
+    for constraint in structure.constraints:
+        if not isinstance(constraint, FixAtoms):
+            raise ValueError(
+                f"structures[{place}] has a {type(constraint).__name__} constraint; batched "
+                "relaxation knows FixAtoms only (an ASE calculator as potential knows them all)"
+            )
+        if not np.isin(constraint.index, np.arange(-len(structure), len(structure))).all():
+            raise ValueError(
+                f"structures[{place}] has FixAtoms of {constraint.index}, but only "
+                f"{len(structure)} atoms"
+            )
+        free[constraint.index] = False
+    return free

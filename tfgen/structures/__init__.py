@@ -1,0 +1,1 @@
+"""What a structure is: batches, neighbours, checks, similarity, validity, properties."""

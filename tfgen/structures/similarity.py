@@ -1,0 +1,362 @@
+"""When two structures are the same: up to translation, rotation, reflection and permutation.
+
+Structures of one composition are compared by their interatomic distances, sorted within each pair
+of element kinds. Equal structures have equal sorted distances, whatever their orientation,
+handedness and order of atoms; the largest difference (max norm, Å) measures how unequal two
+structures are. Vectorised, so that thousands of structures are compared at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from ase import Atoms
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
+from tqdm import tqdm
+
+from tfgen.structures.superposition import aligned, displacements, require_finite, rmsd
+
+__all__ = [
+    "aligned",
+    "deviations",
+    "displacements",
+    "duplicates",
+    "match",
+    "nearest",
+    "rmsd",
+    "sorted_distances",
+]
+
+# Distances held at once: about 64 MB.
+_CHUNK = 8_000_000
+# Numbers in one temporary of a calculation: more would fall out of the processor's caches.
+_BLOCK = 200_000
+# Columns of the screen: enough to tell nearly all structures apart, few enough for a k-d tree.
+_SCREEN = 16
+
+
+def sorted_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Interatomic distances, sorted within each pair of element kinds.
+
+    Invariant under translation, rotation and reflection, and under permutation of like atoms.
+
+    Args:
+        numbers: [N], atomic numbers, the same for all structures and in the same order.
+        positions: [n, N, 3], Å.
+
+    Returns:
+        [n, N(N-1)/2], Å. Blocks for the pairs of kinds (a, b), a <= b, ascending; ascending within
+        each block. Structures whose atoms are listed in another order have the same columns.
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    numbers = np.asarray(numbers)
+    positions = np.asarray(positions, np.float64)
+    if numbers.ndim != 1 or positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3):
+        raise ValueError(
+            f"positions has shape {positions.shape}; [n, {numbers.size}, 3] is needed for numbers "
+            f"of shape {numbers.shape}"
+        )
+    i, j = np.triu_indices(len(numbers), 1)
+    block = _pair_kinds(numbers, i, j)
+    order = np.argsort(block, kind="stable")
+    i, j, block = i[order], j[order], block[order]
+    result = np.empty([len(positions), len(i)])
+    step = max(1, _BLOCK // max(1, 3 * len(i)))
+    for start in range(0, len(positions), step):
+        part = positions[start : start + step]
+        result[start : start + step] = np.linalg.norm(part[:, i] - part[:, j], axis=-1)
+    for kind in np.unique(block):
+        columns = slice(*np.searchsorted(block, [kind, kind + 1]))
+        result[:, columns].sort(axis=1)
+    return result
+
+
+def duplicates(
+    structures: Sequence[Atoms], tolerance: float = 0.05, *, progress: bool = False
+) -> np.ndarray:
+    """For each structure, the first one kept that it equals, or itself if it is kept.
+
+    Structures are taken in order; one is kept unless it equals one kept before. Hence no two kept
+    structures are equal, and every dropped one equals the kept one it points to (equality within a
+    tolerance is not transitive, so this is not the same as pointing to any earlier equal).
+
+    Args:
+        structures: any mix of sizes and compositions, which are never equal to each other. The
+            same for clusters and periodic structures.
+        tolerance: largest difference of any sorted distance, Å.
+        progress: show a progress bar.
+
+    Returns:
+        [n] int; `np.flatnonzero(result == np.arange(n))` are the structures kept.
+
+    Raises:
+        ValueError: if the tolerance is negative or not finite, or a structure has no atoms or
+            positions that are not finite.
+    """
+    _check_tolerance(tolerance)
+    require_finite(structures, "structures")
+    result = np.arange(len(structures))
+    with tqdm(desc="comparing", total=len(structures), unit="", disable=not progress) as bar:
+        for members in _groups(structures):
+            vectors = _lookup([structures[m] for m in members])
+            result[members] = members[_first_kept(vectors, len(members), tolerance, bar.update)]
+    return result
+
+
+def match(
+    structures: Sequence[Atoms], references: Sequence[Atoms], tolerance: float = 0.05
+) -> np.ndarray:
+    """For each structure, the nearest reference if it is equal to it, otherwise -1.
+
+    Args:
+        structures: any mix of sizes and compositions.
+        references: the structures to look for, likewise.
+        tolerance: largest difference of any sorted distance, Å.
+
+    Returns:
+        [n] int, index into `references` or -1.
+
+    Raises:
+        ValueError: if the tolerance is negative or not finite, or a structure has no atoms or
+            positions that are not finite.
+    """
+    _check_tolerance(tolerance)
+    index, distance = nearest(structures, references)
+    return np.where(distance <= tolerance, index, -1)
+
+
+def deviations(structures: Sequence[Atoms], references: Sequence[Atoms]) -> np.ndarray:
+    """How far each structure is from the reference of the same place in the list.
+
+    Args:
+        structures: any mix of sizes and compositions.
+        references: as many.
+
+    Returns:
+        [n], Å, the largest difference of any sorted distance; inf where compositions differ.
+
+    Raises:
+        ValueError: if there are not as many references, a structure has no atoms or positions
+            that are not finite.
+    """
+    if len(structures) != len(references):
+        raise ValueError(f"{len(references)} references for {len(structures)} structures")
+    require_finite(structures, "structures")
+    require_finite(references, "references")
+    n = len(structures)
+    result = np.full(n, np.inf)
+    both = [*structures, *references]
+    for members in _groups(both):
+        vectors = _vectors([both[m] for m in members])
+        place = {int(m): row for row, m in enumerate(members)}
+        pairs = [m for m in place if m < n and m + n in place]
+        ours, theirs = [place[m] for m in pairs], [place[m + n] for m in pairs]
+        result[pairs] = np.abs(vectors[ours] - vectors[theirs]).max(axis=1, initial=0.0)
+    return result
+
+
+def nearest(
+    structures: Sequence[Atoms], references: Sequence[Atoms]
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each structure, the reference whose sorted distances differ least (max norm).
+
+    Args:
+        structures: any mix of sizes and compositions.
+        references: likewise.
+
+    Returns:
+        index: [n] int, into `references`; -1 where none has the composition.
+        distance: [n], Å, the largest difference of any sorted distance; inf where index is -1.
+
+    Raises:
+        ValueError: if a structure has no atoms or positions that are not finite.
+    """
+    require_finite(structures, "structures")
+    require_finite(references, "references")
+    index = np.full(len(structures), -1)
+    distance = np.full(len(structures), np.inf)
+    n = len(structures)
+    both = [*structures, *references]
+    for members in _groups(both):
+        ours, theirs = members < n, members >= n
+        if not ours.any() or not theirs.any():
+            continue
+        vectors = _vectors([both[m] for m in members])
+        step = max(1, _CHUNK // int(theirs.sum()))
+        for start in range(0, int(ours.sum()), step):
+            rows = members[ours][start : start + step]
+            far = _chebyshev(vectors[ours][start : start + step], vectors[theirs])
+            best = far.argmin(axis=1)
+            index[rows] = members[theirs][best] - n
+            distance[rows] = far[np.arange(len(rows)), best]
+    return index, distance
+
+
+def _check_tolerance(tolerance: float) -> None:
+    if not 0.0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance is {tolerance!r}; a finite distance >= 0 Å is needed")
+
+
+def _pair_kinds(numbers: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """One integer for each pair of atoms that is the same for the same pair of elements."""
+    low, high = np.minimum(numbers[i], numbers[j]), np.maximum(numbers[i], numbers[j])
+    return low.astype(np.int64) * 1000 + high
+
+
+def _groups(structures: Sequence[Atoms]) -> Iterator[np.ndarray]:
+    """Yields the members [m] of each composition and periodicity."""
+    keys: dict[tuple[bytes, bytes], list[int]] = {}
+    for place, structure in enumerate(structures):
+        key = np.sort(structure.numbers).tobytes(), structure.pbc.tobytes()
+        keys.setdefault(key, []).append(place)
+    yield from map(np.array, keys.values())
+
+
+def _lookup(same: Sequence[Atoms]) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows -> their `_vectors`: of all structures at once, or anew at each call if too many."""
+    if len(same) * _vectors(same[:1]).shape[1] <= _CHUNK:
+        return _vectors(same).__getitem__
+    return lambda rows: _vectors([same[row] for row in rows])
+
+
+def _vectors(same: Sequence[Atoms]) -> np.ndarray:
+    """What tells apart structures of one composition and periodicity: [n, columns], Å."""
+    order = [np.argsort(s.numbers, kind="stable") for s in same]
+    positions = np.array([s.positions[o] for s, o in zip(same, order, strict=True)])
+    numbers, periodic = same[0].numbers[order[0]], same[0].pbc
+    if not periodic.any():
+        return sorted_distances(numbers, positions)
+    cells = np.where(periodic[:, None], [s.cell.array for s in same], 0.0)
+    step = max(1, _BLOCK // (14 * len(numbers) ** 2))
+    return np.concatenate(
+        [
+            _periodic_vectors(numbers, positions[i : i + step], cells[i : i + step], periodic)
+            for i in range(0, len(same), step)
+        ]
+    )
+
+
+def _periodic_vectors(
+    numbers: np.ndarray, positions: np.ndarray, cells: np.ndarray, periodic: np.ndarray
+) -> np.ndarray:
+    """What stands for the sorted distances of periodic structures: cell and nearest images.
+
+    Lengths of the periodic cell vectors and of their sums, then for each pair of atoms its 2^p
+    shortest image distances (p periodic axes), sorted within each pair of element kinds. Structures
+    described by different cells count as different.
+    """
+    one, two = np.triu_indices(3, 1)
+    shape = np.linalg.norm(np.concatenate([cells, cells[:, one] + cells[:, two]], axis=1), axis=2)
+    i, j = np.triu_indices(len(numbers), 1)
+    block = _pair_kinds(numbers, i, j)
+    order = np.argsort(block, kind="stable")
+    i, j, block = i[order], j[order], block[order]
+    vector = positions[:, i] - positions[:, j]
+    vector -= np.round(vector @ np.linalg.pinv(cells)) @ cells
+    steps = [(-1, 0, 1) if p else (0,) for p in periodic]
+    shifts = np.array(np.meshgrid(*steps, indexing="ij")).reshape(3, -1).T @ cells
+    squared = np.zeros([len(cells), len(i), shifts.shape[1]])
+    for axis in range(3):
+        squared += (vector[:, :, None, axis] + shifts[:, None, :, axis]) ** 2
+    images = 2 ** int(periodic.sum())
+    lengths = np.sqrt(np.partition(squared, images - 1, axis=2)[:, :, :images])
+    lengths = lengths.reshape(len(cells), -1)
+    for kind in np.unique(block):
+        columns = slice(*np.searchsorted(block, [kind, kind + 1]) * images)
+        lengths[:, columns].sort(axis=1)
+    return np.concatenate([shape, lengths], axis=1)
+
+
+def _chebyshev(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Max-norm distances [len(a), len(b)]; zero where there are no columns (single atoms)."""
+    return cdist(a, b, "chebyshev") if a.shape[1] else np.zeros([len(a), len(b)])
+
+
+def _first_kept(
+    vectors: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    tolerance: float,
+    advance: Callable[[int], object] = lambda _: None,
+    *,
+    block: int = 1024,
+) -> np.ndarray:
+    """For each row, the first row kept within `tolerance` (max norm), itself if kept: [n] int.
+
+    Blocks of rows are compared with the rows kept so far, then among themselves. A row within the
+    tolerance is so in every column: a k-d tree on a few columns finds all candidates. `vectors`
+    gives the rows it is asked for, [rows, columns]; `advance` is told how many rows are done.
+    """
+    sample = vectors(np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int)))
+    columns = sample.shape[1]
+    if columns == 0:
+        advance(n)
+        return np.zeros(n, int)
+    picked = _telling(sample)
+    step = max(1, _CHUNK // columns)
+    screen = np.concatenate(
+        [vectors(np.arange(i, min(i + step, n)))[:, picked] for i in range(0, n, step)]
+    )
+    reach = tolerance * (1 + 1e-9) + 1e-12  # the screen must not be stricter than the comparison
+    result = np.arange(n)
+    kept = np.zeros(0, int)
+    for start in range(0, n, block):
+        rows = np.arange(start, min(start + block, n))
+        if len(kept):
+            found = cKDTree(screen[kept], leafsize=64).query_ball_point(
+                screen[rows], reach, p=np.inf
+            )
+            row = np.repeat(rows, [len(f) for f in found])
+            known = kept[np.concatenate([np.asarray(f, int) for f in found])]
+            equal = _within(vectors, row, known, tolerance, step)
+            # Several kept rows may be equal to one row: the first counts.
+            np.minimum.at(result, row[equal], known[equal])
+            rows = rows[result[rows] == rows]
+        pairs = cKDTree(screen[rows], leafsize=64).query_pairs(
+            reach, p=np.inf, output_type="ndarray"
+        )
+        pairs = rows[np.sort(pairs, axis=1)]
+        pairs = pairs[_within(vectors, pairs[:, 0], pairs[:, 1], tolerance, step)]
+        for early, late in pairs[np.lexsort([pairs[:, 0], pairs[:, 1]])]:
+            # Ascending in `late`: whether `early` is kept is decided by now.
+            if result[late] == late and result[early] == early:
+                result[late] = early
+        kept = np.concatenate([kept, rows[result[rows] == rows]])
+        advance(min(block, n - start))
+    return result
+
+
+def _telling(sample: np.ndarray) -> np.ndarray:
+    """Columns in which rows differ most, beyond what the columns before tell: [_SCREEN] or fewer.
+
+    Pivoted Gram-Schmidt: always the column of largest variance once those picked are projected out.
+    """
+    left = sample - sample.mean(axis=0)
+    picked = []
+    for _ in range(min(_SCREEN, sample.shape[1])):
+        variance = (left**2).sum(axis=0)
+        picked.append(int(variance.argmax()))
+        direction = left[:, picked[-1]] / np.sqrt(variance.max() or 1.0)
+        left -= np.outer(direction, direction @ left)
+    return np.unique(picked)
+
+
+def _within(
+    vectors: Callable[[np.ndarray], np.ndarray],
+    a: np.ndarray,
+    b: np.ndarray,
+    tolerance: float,
+    step: int,
+) -> np.ndarray:
+    """Says which rows `a` are within the tolerance of rows `b`, `step` pairs at a time."""
+    result = np.empty(len(a), bool)
+    for start in range(0, len(a), step):
+        part = slice(start, start + step)
+        rows, place = np.unique([a[part], b[part]], return_inverse=True)
+        one, two = place.reshape(2, -1)  # NumPy 1 returns it flat
+        known = vectors(rows)
+        result[part] = np.abs(known[one] - known[two]).max(axis=1) <= tolerance
+    return result
