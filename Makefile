@@ -33,10 +33,11 @@ test: lint ## Set up, then lint, check types and run the tests (options: PYTEST_
 
 dev: $(VENV)/.dev ## Only set up .venv for development
 
-lint: $(VENV)/.dev ## Lint, check the formatting and the types
+lint: $(VENV)/.dev ## Lint, check the formatting, the types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .

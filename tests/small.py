@@ -19,14 +19,14 @@ from tfgen.generation import proposals as candidates
 from tfgen.inversion import descent, search
 from tfgen.inversion import proposals as _draws
 from tfgen.models import export as saved_model
-from tfgen.models import neural_potential as landscape
+from tfgen.models import neural_potential as nnp
 from tfgen.models.cvae import CVAE
 from tfgen.models.model import Model
-from tfgen.models.neural_potential import Landscape
+from tfgen.models.neural_potential import EnergyNetwork
 from tfgen.models.training import train
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.properties import UNITS, compute
 
@@ -41,8 +41,8 @@ QUICK = {
     "PATIENCE": 100,
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
-# Few calculations for a landscape, and few proposals from it.
-QUICK_LANDSCAPE = {"LEAST": 100, "EPOCHS": 3}
+# Few calculations for an NNP, and few proposals from it.
+QUICK_NNP = {"LEAST": 100, "EPOCHS": 3}
 QUICK_PROPOSALS = {
     "PROPOSALS": 2,
     "MOST": 4,
@@ -104,7 +104,7 @@ def structures() -> list[Atoms]:
     starts = [
         Atoms(numbers, positions=x)
         for numbers in (np.full(5, 78), np.full(6, 78))
-        for x in pack(numbers, 30, rng)
+        for x in random_structures(numbers, 30, rng)
     ]
     return relax(starts, potential(), max_steps=6).structures
 
@@ -130,7 +130,7 @@ def model() -> Model:
 
 def train_eagerly(patch: pytest.MonkeyPatch) -> None:
     """Spares trainings the tracing of their steps, where it would take longer than they do."""
-    for kind in (CVAE, Landscape):
+    for kind in (CVAE, EnergyNetwork):
         patch.setattr(kind, "compile", functools.partialmethod(kind.compile, run_eagerly=True))
 
 
@@ -143,7 +143,7 @@ def quick_search() -> Iterator[None]:
         for module, changes in (
             (_draws, {"PLACES": 4}),
             (saved_model, QUICK_EXPORTED),
-            (landscape, QUICK_LANDSCAPE),
+            (nnp, QUICK_NNP),
             (candidates, QUICK_PROPOSALS),
         ):
             for name, value in changes.items():

@@ -1,11 +1,45 @@
-"""Loads TensorFlow for the command line without its start-up chatter."""
+"""How TensorFlow is loaded, how many threads it has, and what is compiled once and shared."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
-__all__ = ["load_quietly", "threads"]
+__all__ = ["compiled_for", "load_quietly", "threads"]
+
+T = TypeVar("T")
+
+# Fingerprints and potentials whose compiled functions are kept, those used last.
+_KEPT = 32
+_COMPILED: OrderedDict[Hashable, dict[Hashable, Any]] = OrderedDict()
+_LOCK = threading.RLock()
+
+
+def compiled_for(owner: Hashable, name: Hashable, make: Callable[[], T]) -> T:
+    """Returns what `make` makes, made once for all owners that are equal.
+
+    Tracing and compilation take seconds, and `tf.function` keeps what it has compiled to itself.
+    Equal fingerprints or potentials (`==`, and the same hash) share one function through this
+    store, the only one in tfgen, which keeps the functions of the owners that were used last.
+
+    Args:
+        owner: whose function it is, by value.
+        name: which of the owner's functions, with the settings that it was compiled for.
+        make: makes it; called at most once while it is kept. It should only wrap the function:
+            tracing is left to the first call.
+    """
+    with _LOCK:
+        functions = _COMPILED.setdefault(owner, {})
+        _COMPILED.move_to_end(owner)
+        while len(_COMPILED) > _KEPT:
+            _COMPILED.popitem(last=False)
+        if name not in functions:
+            functions[name] = make()
+        return functions[name]
 
 
 def load_quietly() -> None:

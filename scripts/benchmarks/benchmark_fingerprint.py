@@ -49,14 +49,16 @@ def cases(count: int, names: tuple[str, ...]) -> list[Case]:
     """Random packings of each size, and a rattled bulk cell."""
     from ase.build import bulk
 
-    from tfgen.sampling.initial import pack
+    from tfgen.sampling.initial import random_structures
     from tfgen.structures.batch import numbers_from_formula
 
     rng = np.random.default_rng(SEED)
 
     def clusters(formula: str, most: int) -> list[Atoms]:
         numbers = numbers_from_formula(formula)
-        return [Atoms(numbers, positions=x) for x in pack(numbers, min(count, most), rng)]
+        return [
+            Atoms(numbers, positions=x) for x in random_structures(numbers, min(count, most), rng)
+        ]
 
     def cells(most: int) -> list[Atoms]:
         bulk_cell = bulk("Pt", cubic=True) * (2, 2, 2)

@@ -22,7 +22,7 @@ Hits of few structures say little of what one costs: "rattled", "packings" and "
 calculations are all the work, go on for each target until there are 20 verified hits or 2,000
 relaxations are spent. Their hit rates and other shares are of the first `count`, like all others'.
 
-The landscape's single calculations are spread over the verified hits of the five targets, though
+The NNP's single calculations are spread over the verified hits of the five targets, though
 they serve all other targets, too.
 
     tfgen dataset build pt13 -o pt13.h5
@@ -255,10 +255,10 @@ def model_of(dataset: Dataset, folder: Path | None, epochs: int, seed: int) -> M
         model = train(dataset, epochs=epochs, seed=seed, progress=True)
         if folder is not None:
             model.save(folder)
-    learned = model.provenance["landscape"] or {}
+    learned = model.provenance["nnp"] or {}
     click.echo(
         f"model of {model.provenance['epochs']} epochs in {time.perf_counter() - began:.0f} s "
-        f"({time.process_time() - cpu:.0f} of CPU); landscape from "
+        f"({time.process_time() - cpu:.0f} of CPU); NNP from "
         f"{learned.get('single_points', 0)} single calculations, off by "
         f"{1e3 * learned.get('energy_error', np.nan):.1f} meV/atom where held out"
     )
@@ -340,9 +340,9 @@ def main(
             tables[name].append(row)
     packed = workshop.packings(targets[2], 99, 40, 0)
     length = packed.calculations / packed.relaxations
-    single_points = (model.provenance["landscape"] or {}).get("single_points", 0)
+    single_points = (model.provenance["nnp"] or {}).get("single_points", 0)
     click.echo(
-        "\n(MAE and bias in meV/atom. All in: with the landscape's single calculations; as "
+        "\n(MAE and bias in meV/atom. All in: with the NNP's single calculations; as "
         f"relaxations, of {length:.0f} calculations each, as those of packings.)\n\n"
         + summary(tables, workshop, single_points, length, test)
     )

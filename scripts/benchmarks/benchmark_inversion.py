@@ -36,7 +36,7 @@ SYMMETRIC = {55: (Icosahedron("Pt", 3), Octahedron("Pt", 5, 2), Decahedron("Pt",
 def minima(formula: str, count: int) -> list[Atoms]:
     """Unique EMT minima of a formula, drawn at random from all that random packings lead to."""
     from tfgen.relaxation.relax import relax
-    from tfgen.sampling.initial import pack
+    from tfgen.sampling.initial import random_structures
     from tfgen.structures.batch import numbers_from_formula
     from tfgen.structures.similarity import duplicates
     from tfgen.structures.validity import connected
@@ -48,7 +48,7 @@ def minima(formula: str, count: int) -> list[Atoms]:
         for s in SYMMETRIC.get(len(numbers), ())
         if np.array_equal(s.numbers, numbers)
     ]
-    packed = [Atoms(numbers, positions=x) for x in pack(numbers, 10 * count, rng)]
+    packed = [Atoms(numbers, positions=x) for x in random_structures(numbers, 10 * count, rng)]
     relaxed = relax([*given, *packed], fmax=0.001)
     usable = relaxed.converged & connected(relaxed.structures)
     found = [s for s, ok in zip(relaxed.structures, usable, strict=True) if ok]

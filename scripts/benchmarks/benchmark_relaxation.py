@@ -98,7 +98,7 @@ def main(
     from ase.optimize import BFGS, FIRE
 
     from tfgen.relaxation.relax import relax
-    from tfgen.sampling.initial import pack
+    from tfgen.sampling.initial import random_structures
     from tfgen.structures.batch import numbers_from_formula
 
     check_formulas(formulas)
@@ -108,7 +108,7 @@ def main(
     )
     for formula in formulas:
         numbers = numbers_from_formula(formula)
-        packed = pack(numbers, count, np.random.default_rng(seed))
+        packed = random_structures(numbers, count, np.random.default_rng(seed))
         starts = [Atoms(numbers, positions=x) for x in packed]
         began = time.perf_counter()
         relax(starts[:1], fmax=fmax, max_steps=1)

@@ -33,7 +33,7 @@ def search(formula: str, seed: int, hops: int, step: float, temperature: float) 
     from ase.optimize import BFGS
     from ase.optimize.basin import BasinHopping
 
-    from tfgen.sampling.initial import pack
+    from tfgen.sampling.initial import random_structures
     from tfgen.structures.batch import numbers_from_formula
 
     class Bounded(BFGS):
@@ -44,7 +44,9 @@ def search(formula: str, seed: int, hops: int, step: float, temperature: float) 
 
     start = time.perf_counter()
     numbers = numbers_from_formula(formula)
-    atoms = Atoms(numbers, pack(numbers, 1, np.random.default_rng(seed))[0], calculator=EMT())
+    atoms = Atoms(
+        numbers, random_structures(numbers, 1, np.random.default_rng(seed))[0], calculator=EMT()
+    )
     # ASE's basin hopping draws from NumPy's global generator.
     np.random.seed(seed)  # noqa: NPY002
     # ASE's optimisers say that they do not know whether a step makes the run converge.

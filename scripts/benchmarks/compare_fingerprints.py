@@ -85,14 +85,16 @@ CANDIDATES = (
 def minima(formula: str, packings: int) -> tuple[list[Atoms], np.ndarray]:
     """Unique connected EMT minima in random order, and their energies per atom, eV."""
     from tfgen.relaxation.relax import relax
-    from tfgen.sampling.initial import pack
+    from tfgen.sampling.initial import random_structures
     from tfgen.structures.batch import numbers_from_formula
     from tfgen.structures.similarity import duplicates
     from tfgen.structures.validity import connected
 
     rng = np.random.default_rng(SEED)
     numbers = numbers_from_formula(formula)
-    relaxed = relax([Atoms(numbers, positions=x) for x in pack(numbers, packings, rng)])
+    relaxed = relax(
+        [Atoms(numbers, positions=x) for x in random_structures(numbers, packings, rng)]
+    )
     good = np.flatnonzero(relaxed.converged & connected(relaxed.structures))
     found = [relaxed.structures[i] for i in good]
     unique = rng.permutation(np.flatnonzero(duplicates(found) == np.arange(len(found))))

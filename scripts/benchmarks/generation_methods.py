@@ -16,7 +16,7 @@ from tfgen.generation.generate import generate
 from tfgen.generation.records import raw_structures
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.structures.properties import ENERGY_PER_ATOM
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "paper"))
@@ -168,7 +168,9 @@ class Workshop:
     def packed(self, place: int, count: int, batch: int) -> list[Atoms]:
         """Random packings."""
         rng = np.random.default_rng([self.seed, place, batch])
-        return [Atoms(self.numbers, positions=x) for x in pack(self.numbers, count, rng)]
+        return [
+            Atoms(self.numbers, positions=x) for x in random_structures(self.numbers, count, rng)
+        ]
 
     def packings(self, _target: float, place: int, count: int, batch: int) -> Made:
         """Random packings, relaxed."""

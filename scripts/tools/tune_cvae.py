@@ -110,7 +110,7 @@ def main(file: Path, epochs: int, count: int, only: tuple[str, ...], seed: int) 
     from tfgen.datasets.storage import Dataset
     from tfgen.fingerprints.fingerprint import Fingerprint
     from tfgen.models import training
-    from tfgen.models.neural_potential import LearnedPotential
+    from tfgen.models.neural_potential import NeuralPotential
     from tfgen.structures.properties import ENERGY_PER_ATOM
 
     dataset = Dataset.load(file)
@@ -143,14 +143,14 @@ def main(file: Path, epochs: int, count: int, only: tuple[str, ...], seed: int) 
                 dataset,
                 epochs=epochs,
                 seed=seed,
-                # One landscape, that of the first, serves all.
+                # One NNP, that of the first, serves all.
                 potential="auto" if potential is None else None,
                 **variant.arguments,
             )
         if potential is None:
-            if model.landscape is None:
-                raise click.ClickException(f"{file}: no landscape, as its energies are not EMT's")
-            potential = LearnedPotential(model.fingerprint.descriptor, model.landscape)
+            if model.nnp is None:
+                raise click.ClickException(f"{file}: no NNP, as its energies are not EMT's")
+            potential = NeuralPotential(model.fingerprint.descriptor, model.nnp)
         seconds = time.process_time() - began
         off, strain, shares, new = drawn(model, potential, numbers, targets, count, seed)
         last = model.provenance["history"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import small
 
-from tfgen.models import neural_potential as landscape
+from tfgen.models import neural_potential as nnp
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def quick():
 
 
 @pytest.fixture(autouse=True)
-def brief_landscape(monkeypatch):
-    """What is learned of the landscape in this process costs no more than a second."""
-    monkeypatch.setattr(landscape, "LEAST", 1)
-    monkeypatch.setattr(landscape, "EPOCHS", 2)
+def brief_nnp(monkeypatch):
+    """What is learned of the NNP in this process costs no more than a second."""
+    monkeypatch.setattr(nnp, "LEAST", 1)
+    monkeypatch.setattr(nnp, "EPOCHS", 2)

@@ -35,7 +35,7 @@ def test_in_a_process_of_its_own(dataset_file, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("trained on 40 structures for 2 epochs; best ")
     assert lines[1].startswith("  energy_per_atom: ")
-    assert lines[2].startswith("  landscape from 3000 single calculations: energies within 0.")
+    assert lines[2].startswith("  NNP from 3000 single calculations: energies within 0.")
     assert lines[3:] == ["model in model, TensorBoard logs in model.logs"]
     model = Model.load(tmp_path / "model")
     assert model.fingerprint.get_config() == Fingerprint.preset("default").get_config()

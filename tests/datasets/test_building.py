@@ -22,7 +22,7 @@ from ase import Atoms
 from ase.calculators import emt
 from ase.optimize import BFGS
 
-from tfgen.datasets import building, execution, exploring, tasks
+from tfgen.datasets import building, exploring, tasks
 from tfgen.datasets.building import build, partial_folder
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select
 from tfgen.datasets.storage import Dataset
@@ -334,7 +334,7 @@ def ways_of(recipe: Recipe, seed: int) -> np.ndarray:
 
 
 def test_a_calculator_that_fails_in_every_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(execution, "TRIES", 1)
+    monkeypatch.setattr("tfgen.execution.processes.TRIES", 1)
     recipe = Recipe("faulty", Sample(("Pt4",), 10), relax=FAULTY)
     seed = next(seed for seed in range(100) if min(ways_of(recipe, seed)) > 0)
     with pytest.warns(TfgenWarning, match="the calculator failed for some, most often: "):

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.calculators import emt
 from ase.optimize import BFGS
 
-from tfgen.datasets import execution, tasks
+from tfgen.datasets import tasks
 from tfgen.datasets.recipe import Relax, Sample
 from tfgen.datasets.tasks import STATUSES, Part, Results, Source, Task, check_apart, run_apart
 from tfgen.execution.processes import Processes
@@ -186,7 +186,7 @@ def test_failures_that_a_process_survives(way, status, message):
 
 
 def test_failures_that_it_does_not_survive(monkeypatch):
-    monkeypatch.setattr(execution, "TRIES", 1)
+    monkeypatch.setattr("tfgen.execution.processes.TRIES", 1)
     with contextlib.closing(Processes()) as processes:
         (hanging,) = run_apart(of_way("hang", time_limit=0.5), processes)
         (crashed,) = run_apart(of_way("crash"), processes)
@@ -214,7 +214,7 @@ def test_failures_that_it_does_not_survive(monkeypatch):
     ],
 )
 def test_calculators_are_checked_before_the_work(path, problem, monkeypatch):
-    monkeypatch.setattr(execution, "TRIES", 1)
+    monkeypatch.setattr("tfgen.execution.processes.TRIES", 1)
     with contextlib.closing(Processes()) as processes:
         assert re.search(problem, check_apart(Relax(potential=path), processes))
 

@@ -18,7 +18,7 @@ import tfgen
 from tfgen.cli import main
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.potentials import emt
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.testing import check_descriptor
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ SHORT = {
 def dataset() -> tfgen.Dataset:
     """Stands for the README's pt13.h5: 24 packings, with energies as those of minima."""
     rng, numbers = np.random.default_rng(0), np.full(13, 78)
-    structures = [Atoms(numbers, positions=x) for x in pack(numbers, 24, rng)]
+    structures = [Atoms(numbers, positions=x) for x in random_structures(numbers, 24, rng)]
     energy = rng.uniform(0.69, 0.89, 24)
     split = np.repeat([0, 1, 2], [18, 4, 2])
     units = {"energy_per_atom": "eV/atom"}

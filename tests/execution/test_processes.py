@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.datasets import execution
 from tfgen.execution.processes import (
     ProcessDiedError,
     Processes,
@@ -84,7 +83,7 @@ def test_a_process_that_takes_too_long_is_killed_with_all_it_started(processes, 
 
 def test_a_task_that_kills_its_process_is_tried_again(processes, tmp_path, monkeypatch):
     assert processes.call(faulty.leave_once, tmp_path / "been") == "survived"
-    monkeypatch.setattr(execution, "TRIES", 1)
+    monkeypatch.setattr("tfgen.execution.processes.TRIES", 1)
     with pytest.raises(ProcessDiedError, match="ended with code 7"):
         processes.call(faulty.leave, 7)
     assert processes.call(faulty.double, 2) == 4

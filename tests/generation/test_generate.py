@@ -135,13 +135,13 @@ class TestRequests:
     def asked(self, monkeypatch):
         """The properties that fingerprints were asked for."""
         seen = []
-        original = Model.draw_properties
+        original = Model.sample_properties
 
         def draw(*arguments):
             seen.append(original(*arguments))
             return seen[-1]
 
-        monkeypatch.setattr(Model, "draw_properties", draw)
+        monkeypatch.setattr(Model, "sample_properties", draw)
         return seen
 
     def test_open_properties_are_drawn(self, asked):

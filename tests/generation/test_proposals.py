@@ -13,7 +13,7 @@ from tfgen.generation import proposals as module
 from tfgen.generation.generate import generate
 from tfgen.generation.proposals import Candidates, miss, sketch
 from tfgen.inversion.reconstruct import CONVERGED
-from tfgen.models.neural_potential import fit_landscape
+from tfgen.models.neural_potential import fit_nnp
 from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
 from tfgen.structures.properties import radius_of_gyration
@@ -25,15 +25,15 @@ TOLERANCE = {ENERGY: 0.05, SIZE: 0.1}
 
 @pytest.fixture(scope="module")
 def model():
-    """The small model with a landscape: of EMT, roughly."""
+    """The small model with an NNP: of EMT, roughly."""
 
     def evaluate(structures):
         found = small.potential().compute(structures)
         return found["energy"], found["forces"]
 
     fingerprint = small.fingerprint()
-    landscape, _ = fit_landscape(fingerprint.descriptor, small.structures(), evaluate, epochs=25)
-    return dataclasses.replace(small.model(), landscape=landscape)
+    nnp, _ = fit_nnp(fingerprint.descriptor, small.structures(), evaluate, epochs=25)
+    return dataclasses.replace(small.model(), nnp=nnp)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tfgen.inversion import proposals as _draws
 from tfgen.inversion.descent import Goal
 from tfgen.inversion.screening import NOISE
 from tfgen.inversion.search import Budget, _Population, separation
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.sampling.moves import relocations
 from tfgen.structures.batch import StructureBatch
 
@@ -117,7 +117,7 @@ class TestSearch:
             wrong[atom] = face * (1.0 + height / np.linalg.norm(face))
         assert pdist(wrong).min() > 0.9 * 2.0 * radius
         fingerprint = Fingerprint.preset("default")
-        drawn = pack(numbers, 30, np.random.default_rng(0))
+        drawn = random_structures(numbers, 30, np.random.default_rng(0))
         target, *others = fingerprint.create([Atoms(numbers, positions=x) for x in (home, *drawn)])
         own = goal(
             numbers=numbers, target=target, scale=fingerprint.scale(np.array(others)),
@@ -141,11 +141,13 @@ class TestSearch:
         monkeypatch.setattr(search, "PAIRS", 40)
         monkeypatch.setattr(search, "FORGIVING", 0.1)
         rng = np.random.default_rng(3)
-        parent = np.asarray(pack(numbers, 1, rng))[0]
+        parent = np.asarray(random_structures(numbers, 1, rng))[0]
         elements = sorted(set(Atoms(numbers).symbols))
         acsf = ACSF(elements, 7.0, g2_params=[[1.0, r] for r in (2.0, 2.7, 3.4)], g1=False)
         fingerprint = Fingerprint(acsf, ("mean", "std"))
-        target = fingerprint.create(Atoms(numbers, positions=pack(numbers, 1, rng)[0]))[0]
+        target = fingerprint.create(
+            Atoms(numbers, positions=random_structures(numbers, 1, rng)[0])
+        )[0]
         own = goal(numbers=numbers, target=target, scale=np.full(len(target), 0.1))
         one = relocations(parent, numbers, np.arange(5), 6, rng)
         with ThreadPoolExecutor(1) as pool:

@@ -42,7 +42,7 @@ class TestFolder:
         again = Model.load(folder)
         assert config_of(again) == config_of(model)
         for field in dataclasses.fields(Model):
-            if field.name not in ("fingerprint", "cvae", "landscape", "library"):
+            if field.name not in ("fingerprint", "cvae", "nnp", "library"):
                 ours, theirs = getattr(model, field.name), getattr(again, field.name)
                 np.testing.assert_array_equal(theirs, ours)
         for a, b in zip(again.cvae.weights, model.cvae.weights, strict=True):
@@ -273,7 +273,7 @@ class TestDrawingProperties:
         )
 
     def draw(self, targets, count=20_000, seed=0, **model):
-        return self.model(**model).draw_properties(targets, count, np.random.default_rng(seed))
+        return self.model(**model).sample_properties(targets, count, np.random.default_rng(seed))
 
     def test_takes_values_as_they_are(self):
         found = self.draw({"c": 3.0, "a": -1.0, "b": (0.5, 0.5)}, count=4)

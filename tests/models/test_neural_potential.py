@@ -1,4 +1,4 @@
-"""The learned landscape: its formula, its forces, what it learns, how it is saved."""
+"""The neural-network potential: its formula, its forces, what it learns, how it is saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ase.build import molecule
 
 from tfgen.descriptors.acsf import ACSF
 from tfgen.models import neural_potential as module
-from tfgen.models.neural_potential import Landscape, LearnedPotential, fit_landscape, rattled
+from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, fit_nnp, rattled
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 
@@ -29,38 +29,38 @@ def alloys():
     return result
 
 
-def filled(features: int, elements: int, **options) -> Landscape:
-    """A landscape with weights as if it had been trained."""
+def filled(features: int, elements: int, **options) -> EnergyNetwork:
+    """An NNP with weights as if it had been trained."""
     rng = np.random.default_rng(1)
-    result = Landscape(features, elements, **options)
+    result = EnergyNetwork(features, elements, **options)
     result.build()
     result.set_weights([rng.uniform(0.2, 1.0, w.shape) for w in result.get_weights()])
     return result
 
 
-def by_hand(landscape: Landscape, features: np.ndarray, elements: np.ndarray) -> float:
+def by_hand(nnp: EnergyNetwork, features: np.ndarray, elements: np.ndarray) -> float:
     """The formula of the docstring, an atom at a time: eV for the whole structure."""
     total = 0.0
     for d, z in zip(features, elements, strict=True):
-        y = (d - landscape.feature_mean) / landscape.feature_scale
+        y = (d - nnp.feature_mean) / nnp.feature_scale
         y = np.concatenate([y, z])
-        for k, layer in enumerate(landscape.stack):
+        for k, layer in enumerate(nnp.stack):
             y = y @ np.asarray(layer.kernel, float) + np.asarray(layer.bias, float)
-            if k + 1 < len(landscape.stack):
+            if k + 1 < len(nnp.stack):
                 y = y / (1.0 + np.exp(-y))
-        total += float(z @ np.asarray(landscape.baseline, float))
-        total += float(landscape.energy_scale) * float(y[0])
+        total += float(z @ np.asarray(nnp.baseline, float))
+        total += float(nnp.energy_scale) * float(y[0])
     return total
 
 
 class TestPotential:
     def test_is_one(self):
-        assert isinstance(LearnedPotential(ALLOY, filled(ALLOY.size, 2)), Potential)
+        assert isinstance(NeuralPotential(ALLOY, filled(ALLOY.size, 2)), Potential)
 
     def test_energies_of_any_mix_of_sizes(self, alloys):
         net = filled(ALLOY.size, 2, hidden=(5, 4))
         structures = [*alloys[:3], Atoms("CuAu", positions=[[0, 0, 0], [0, 0, 2.6]])]
-        found = LearnedPotential(ALLOY, net).compute(structures)["energy"]
+        found = NeuralPotential(ALLOY, net).compute(structures)["energy"]
         for energy, atoms in zip(found, structures, strict=True):
             elements = np.array([[s == "Au", s == "Cu"] for s in atoms.symbols], float)
             # The descriptor lists its species by atomic number, whatever their order.
@@ -69,7 +69,7 @@ class TestPotential:
             assert energy == pytest.approx(expected, rel=1e-6)
 
     def test_forces_are_the_slopes(self, alloys):
-        potential = LearnedPotential(ALLOY, filled(ALLOY.size, 2))
+        potential = NeuralPotential(ALLOY, filled(ALLOY.size, 2))
         forces = potential.compute(alloys[:1])["forces"][0]
         for atom, axis in ((0, 0), (3, 2)):
             ends = []
@@ -81,7 +81,7 @@ class TestPotential:
 
     def test_refuses_other_elements(self):
         with pytest.raises(ValueError, match="holds H, O; the descriptor's species are"):
-            LearnedPotential(ALLOY, filled(ALLOY.size, 2)).check([molecule("H2O")])
+            NeuralPotential(ALLOY, filled(ALLOY.size, 2)).check([molecule("H2O")])
 
 
 class TestNetwork:
@@ -104,8 +104,8 @@ class TestNetwork:
         assert float(loss) == pytest.approx(float(np.mean(expected)), rel=1e-3)
 
     def test_config_makes_the_same(self):
-        net = Landscape(4, 2, hidden=(3,), seed=7)
-        again = Landscape.from_config(net.get_config())
+        net = EnergyNetwork(4, 2, hidden=(3,), seed=7)
+        again = EnergyNetwork.from_config(net.get_config())
         net.build()
         again.build()
         for a, b in zip(net.weights, again.weights, strict=True):
@@ -114,7 +114,7 @@ class TestNetwork:
     @pytest.mark.parametrize("arguments", [(0, 1), (1, 0), (1, 1, (0,))])
     def test_sizes_of_nothing_are_refused(self, arguments):
         with pytest.raises(ValueError, match="all must be >= 1"):
-            Landscape(*arguments)
+            EnergyNetwork(*arguments)
 
 
 def test_rattled_copies_differ_by_all_amounts(alloys):
@@ -135,17 +135,15 @@ def from_emt(structures):
 
 @pytest.fixture(scope="module")
 def learned():
-    return fit_landscape(
-        small.fingerprint().descriptor, small.structures(), from_emt, seed=1, epochs=25
-    )
+    return fit_nnp(small.fingerprint().descriptor, small.structures(), from_emt, seed=1, epochs=25)
 
 
 class TestFit:
     def test_predicts_energies(self, learned):
         """Of structures on the way to their minima, far better than their mean does."""
-        landscape, record = learned
+        nnp, record = learned
         held = rattled(small.structures(), 1, np.random.default_rng(8))
-        potential = LearnedPotential(small.fingerprint().descriptor, landscape)
+        potential = NeuralPotential(small.fingerprint().descriptor, nnp)
         sizes = np.array([len(s) for s in held])
         truth = from_emt(held)[0] / sizes
         sane = truth < 3.0
@@ -160,12 +158,12 @@ class TestFit:
         monkeypatch.setattr(module, "LEAST", 1)
         functions = {"g2_params": [[1.0, 2.7], [8.0, 2.7]], "g1": False}
         narrow = ACSF(["Pt"], 7.0, **functions)
-        landscape, _ = fit_landscape(narrow, small.structures(), from_emt, epochs=1)
-        assert landscape.features == 1
-        assert LearnedPotential(narrow, landscape).descriptor.g2_params.tolist() == [[1.0, 2.7]]
+        nnp, _ = fit_nnp(narrow, small.structures(), from_emt, epochs=1)
+        assert nnp.features == 1
+        assert NeuralPotential(narrow, nnp).descriptor.g2_params.tolist() == [[1.0, 2.7]]
 
     def test_repeats_with_the_seed(self, learned):
-        again, record = fit_landscape(
+        again, record = fit_nnp(
             small.fingerprint().descriptor, small.structures(), from_emt, seed=1, epochs=25
         )
         assert record == learned[1]
@@ -180,13 +178,11 @@ class TestFit:
             energy[3] = np.nan
             return energy, forces
 
-        _, record = fit_landscape(
-            small.fingerprint().descriptor, small.structures(), evaluate, epochs=1
-        )
+        _, record = fit_nnp(small.fingerprint().descriptor, small.structures(), evaluate, epochs=1)
         assert record["single_points"] == 240
         assert record["usable"] < 240
         with pytest.raises(ValueError, match="only 0 of 240 calculations are usable"):
-            fit_landscape(
+            fit_nnp(
                 small.fingerprint().descriptor,
                 small.structures(),
                 lambda s: (np.full(len(s), np.nan), from_emt(s)[1]),

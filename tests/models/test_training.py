@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.models import neural_potential as landscape
+from tfgen.models import neural_potential as nnp
 from tfgen.models import training
 from tfgen.models.training import _tolerance, train
 from tfgen.relaxation.relax import relax
@@ -296,23 +296,23 @@ def test_of_an_alloy_counts_its_elements(monkeypatch):
     assert np.isfinite(model.provenance["best_val_loss"])
 
 
-class TestLandscape:
+class TestNNP:
     @pytest.fixture(autouse=True)
     def brief(self, monkeypatch):
         small.train_eagerly(monkeypatch)
-        monkeypatch.setattr(landscape, "LEAST", 1)
-        monkeypatch.setattr(landscape, "EPOCHS", 3)
+        monkeypatch.setattr(nnp, "LEAST", 1)
+        monkeypatch.setattr(nnp, "EPOCHS", 3)
 
     def test_is_learned_from_what_made_the_energies(self):
         """By name, or any potential or calculator; the set's structures are no minima."""
         by_name = trained(potential="auto")
-        record = by_name.provenance["landscape"]
+        record = by_name.provenance["nnp"]
         assert record["single_points"] == 4 * 40  # the training split, and three copies of each
         assert record["minima"] < 0.8
         assert not by_name.minima
-        assert trained(potential=small.potential()).provenance["landscape"] == record
+        assert trained(potential=small.potential()).provenance["nnp"] == record
         with_ase = trained(potential=ase.calculators.emt.EMT())
-        for a, b in zip(with_ase.landscape.weights, by_name.landscape.weights, strict=True):
+        for a, b in zip(with_ase.nnp.weights, by_name.nnp.weights, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-3)
 
     def test_of_minima(self):
@@ -323,11 +323,11 @@ class TestLandscape:
 
     def test_there_is_none_without_a_potential(self):
         model = trained(potential=None)
-        assert model.landscape is None
-        assert model.provenance["landscape"] is None
+        assert model.nnp is None
+        assert model.provenance["nnp"] is None
         assert model.minima
         imported = dataclasses.replace(small.dataset(), metadata={"kind": "imported"})
-        assert trained(imported, potential="auto").landscape is None
+        assert trained(imported, potential="auto").nnp is None
         with pytest.raises(ValueError, match="potential is 'emt'; 'auto', None, a potential"):
             trained(potential="emt")
 
@@ -338,7 +338,7 @@ class TestLandscape:
                 if self.results["energy"] > 10.0:
                     raise RuntimeError("SCF not converged")
 
-        record = trained(potential=Fails()).provenance["landscape"]
+        record = trained(potential=Fails()).provenance["nnp"]
         assert 20 <= record["usable"] < record["single_points"]
 
 

@@ -20,7 +20,7 @@ from tfgen.potentials.emt import EMT
 from tfgen.relaxation import relax as relaxation
 from tfgen.relaxation.lbfgs import lbfgs
 from tfgen.relaxation.relax import relax
-from tfgen.sampling.initial import SHAPES, pack
+from tfgen.sampling.initial import SHAPES, random_structures
 from tfgen.warnings import TfgenWarning
 
 # Sizes of few buckets: each is compiled once.
@@ -109,7 +109,10 @@ class TestClusters:
 
     def test_go_down_only(self):
         numbers = np.full(8, 78)
-        start = [Atoms(numbers, positions=x) for x in pack(numbers, 30, np.random.default_rng(0))]
+        start = [
+            Atoms(numbers, positions=x)
+            for x in random_structures(numbers, 30, np.random.default_rng(0))
+        ]
         energy = np.array([relax(start, max_steps=n).energy for n in range(30)])
         assert (np.diff(energy, axis=0) <= 1e-8).all()
         assert (energy[-1] < energy[0] - 0.1).all()
@@ -124,7 +127,10 @@ class TestClusters:
 
     def test_of_sparse_heaps_find_together(self):
         rng = np.random.default_rng(8)
-        far = [Atoms("Pt9", positions=x) for x in pack(np.full(9, 78), 20, rng, packing=0.1)]
+        far = [
+            Atoms("Pt9", positions=x)
+            for x in random_structures(np.full(9, 78), 20, rng, packing=0.1)
+        ]
         found = relax(far)
         assert found.converged.all()
         assert found.steps.max() < 1000
@@ -291,7 +297,7 @@ class TestStatus:
 def test_minima_are_minima_of_ase(symbols, n_atoms, shape, seed):
     rng = np.random.default_rng(seed)
     numbers = np.sort(rng.choice([atomic_numbers[s] for s in symbols], n_atoms))
-    starts = [Atoms(numbers, positions=x) for x in pack(numbers, 6, rng, shape=shape)]
+    starts = [Atoms(numbers, positions=x) for x in random_structures(numbers, 6, rng, shape=shape)]
     found = relax(starts, fmax=0.01)
     assert found.converged.all()
     for atoms, energy in zip(found.structures, found.energy, strict=True):

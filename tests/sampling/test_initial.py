@@ -8,8 +8,8 @@ from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.datasets import motifs
-from tfgen.sampling.initial import KINDS, SHAPES, pack, starts
+from tfgen.sampling import motifs
+from tfgen.sampling.initial import KINDS, SHAPES, initial_structures, random_structures
 
 
 def gyration(positions: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ def gyration(positions: np.ndarray) -> np.ndarray:
 )
 def test_no_atoms_overlap(numbers, shape, min_distance, packing, seed):
     rng = np.random.default_rng(seed)
-    positions = pack(
+    positions = random_structures(
         np.array(numbers), 4, rng, shape=shape, min_distance=min_distance, packing=packing
     )
     assert positions.shape == (4, len(numbers), 3)
@@ -41,10 +41,12 @@ def test_no_atoms_overlap(numbers, shape, min_distance, packing, seed):
 
 def test_shapes_are_what_they_are_called():
     numbers = np.full(40, 78)
-    low, middle, high = (
-        np.array([np.median(gyration(pack(numbers, 60, np.random.default_rng(1), shape=s)), axis=0)
-                  for s in SHAPES]).T
-    )  # fmt: skip
+
+    def median(shape):
+        made = random_structures(numbers, 60, np.random.default_rng(1), shape=shape)
+        return np.median(gyration(made), axis=0)
+
+    low, middle, high = np.array([median(shape) for shape in SHAPES]).T
     compact, oblate, prolate, planar = range(4)
     assert high[compact] < 2.5 * low[compact]
     assert middle[oblate] > 2 * low[oblate]
@@ -55,7 +57,7 @@ def test_shapes_are_what_they_are_called():
 
 def test_packings_are_repeatable_and_differ_within():
     numbers = np.full(13, 78)
-    one, same, other = (pack(numbers, 5, np.random.default_rng(s)) for s in (0, 0, 1))
+    one, same, other = (random_structures(numbers, 5, np.random.default_rng(s)) for s in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1.0
     assert np.abs(one[0] - one[1]).max() > 1.0
@@ -64,7 +66,11 @@ def test_packings_are_repeatable_and_differ_within():
 def test_density_follows_packing():
     numbers = np.full(30, 78)
     sizes = [
-        np.sqrt(gyration(pack(numbers, 50, np.random.default_rng(0), packing=p)).sum(axis=1)).mean()
+        np.sqrt(
+            gyration(random_structures(numbers, 50, np.random.default_rng(0), packing=p)).sum(
+                axis=1
+            )
+        ).mean()
         for p in (0.5, 0.1)
     ]
     # An atom's share of space is 5 times larger, lengths those of a uniform ball.
@@ -88,13 +94,13 @@ def test_density_follows_packing():
 def test_bad_input(arguments, message):
     given_ = {"numbers": np.full(3, 78), "count": 2, "rng": np.random.default_rng(0)} | arguments
     with pytest.raises(ValueError, match=message):
-        pack(**given_)
+        random_structures(**given_)
 
 
 def test_kinds_and_shapes_take_turns(monkeypatch):
     monkeypatch.setattr(motifs, "_JITTER", 0.0)
     numbers, rng = np.full(19, 78), np.random.default_rng(0)
-    made = starts(
+    made = initial_structures(
         numbers, 25, rng, kinds=["bulk", "packing"], shapes=["planar", "compact"], first=3
     )
     low, _, high = gyration(made).T
@@ -114,7 +120,9 @@ def test_kinds_and_shapes_take_turns(monkeypatch):
 )
 def test_starts_of_all_kinds(numbers, kinds, count, first):
     one, same = (
-        starts(np.array(numbers), count, np.random.default_rng(0), kinds=kinds, first=first)
+        initial_structures(
+            np.array(numbers), count, np.random.default_rng(0), kinds=kinds, first=first
+        )
         for _ in range(2)
     )
     assert one.shape == (count, len(numbers), 3)
@@ -136,4 +144,4 @@ def test_starts_of_all_kinds(numbers, kinds, count, first):
 def test_bad_input_for_starts(arguments, message):
     given_ = {"numbers": np.full(3, 78), "count": 2, "rng": np.random.default_rng(0)} | arguments
     with pytest.raises(ValueError, match=message):
-        starts(**given_)
+        initial_structures(**given_)

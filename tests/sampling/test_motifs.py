@@ -9,7 +9,7 @@ from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.datasets import motifs as module
+from tfgen.sampling import motifs as module
 from tfgen.sampling.motifs import bulk_cuts, motifs
 
 PT = covalent_radii[78]

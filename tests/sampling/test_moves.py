@@ -9,8 +9,8 @@ from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.datasets import moves
-from tfgen.sampling.initial import pack
+from tfgen.sampling import moves
+from tfgen.sampling.initial import random_structures
 from tfgen.sampling.moves import MOVES, grow, propose, relocations
 
 # So small that no move is followed by a push that separates atoms.
@@ -33,7 +33,7 @@ def moved(
     move: str, numbers: np.ndarray, count: int = 60, parents: int = 1
 ) -> tuple[np.ndarray, ...]:
     """Parents, and starts made from them by one move without any push afterwards."""
-    x = pack(numbers, parents, np.random.default_rng(0))
+    x = random_structures(numbers, parents, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     return x, propose(x, numbers, count, rng, moves=[move], min_distance=TOUCH)
 
@@ -41,7 +41,7 @@ def moved(
 @given(ELEMENTS, st.integers(1, 4), st.floats(0.4, 1.0), st.integers(0, 2**32 - 1))
 def test_proposals_do_not_overlap_and_repeat_themselves(numbers, parents, min_distance, seed):
     numbers = np.array(numbers)
-    x = pack(numbers, parents, np.random.default_rng(seed))
+    x = random_structures(numbers, parents, np.random.default_rng(seed))
     before = x.copy()
     one, same = (
         propose(x, numbers, 9, np.random.default_rng(seed), min_distance=min_distance)
@@ -72,7 +72,7 @@ def test_relocate_takes_one_to_three_atoms_elsewhere():
 
 def test_relocations_offer_every_place_to_every_atom():
     numbers = np.array([29] * 4 + [79] * 6)
-    parent = pack(numbers, 1, np.random.default_rng(5))[0]
+    parent = random_structures(numbers, 1, np.random.default_rng(5))[0]
     leaving = np.array([1, 3, 7])
     children = relocations(parent, numbers, leaving, 25, np.random.default_rng(6))
     assert len(children) == 3 * 25
@@ -92,7 +92,7 @@ def test_relocations_offer_every_place_to_every_atom():
 
 def test_no_atom_that_may_leave_makes_no_relocations():
     none = np.zeros(0, int)
-    parent = pack(np.full(4, 78), 1, np.random.default_rng(0))[0]
+    parent = random_structures(np.full(4, 78), 1, np.random.default_rng(0))[0]
     found = relocations(parent, np.full(4, 78), none, 5, np.random.default_rng(1))
     assert found.shape == (0, 4, 3)
 
@@ -127,7 +127,7 @@ def test_twist_turns_one_half_against_the_other():
 def test_splice_joins_parts_of_two_parents():
     numbers = np.array([29] * 7 + [79] * 9)
     rng = np.random.default_rng(0)
-    parents = pack(numbers, 2, rng)
+    parents = random_structures(numbers, 2, rng)
     children = propose(parents, numbers, 60, rng, moves=["splice"], min_distance=TOUCH)
     i, j = np.triu_indices(16, 1)
     of_parents = [np.sort(distances(p)[i, j]) for p in parents]
@@ -148,7 +148,7 @@ def test_splice_joins_parts_of_two_parents():
 def test_splice_lays_cut_on_cut():
     """The upper part stands on the lower one: neither in it, nor far from it."""
     rng, numbers = np.random.default_rng(0), np.full(16, 78)
-    x, mates = (pack(numbers, 50, rng) * s for s in (1.0, 2.0))
+    x, mates = (random_structures(numbers, 50, rng) * s for s in (1.0, 2.0))
     children = moves._spliced(x, mates + 30.0, numbers, rng)
     of_x = (np.abs(children[:, :, None] - x[:, None]).max(axis=3) < 1e-12).any(axis=2)
     height = children[:, :, 2]
@@ -170,7 +170,7 @@ def test_exchange_leaves_the_sites():
 
 
 def test_exchange_is_left_out_for_one_element():
-    parent, children = pack(np.full(8, 78), 1, np.random.default_rng(0)), None
+    parent, children = random_structures(np.full(8, 78), 1, np.random.default_rng(0)), None
     children = propose(
         parent, np.full(8, 78), 50, np.random.default_rng(0), moves=["twist", "exchange"]
     )
@@ -182,7 +182,10 @@ def test_exchange_is_left_out_for_one_element():
 
 def test_all_moves_are_made_and_parents_take_turns():
     numbers = np.array([29] * 5 + [79] * 5)
-    parents = pack(numbers, 3, np.random.default_rng(0)) * np.array([1.0, 3.0, 9.0])[:, None, None]
+    parents = (
+        random_structures(numbers, 3, np.random.default_rng(0))
+        * np.array([1.0, 3.0, 9.0])[:, None, None]
+    )
     children = propose(
         parents, numbers, 300, np.random.default_rng(1), moves=MOVES, min_distance=TOUCH
     )
@@ -202,7 +205,7 @@ def test_all_moves_are_made_and_parents_take_turns():
 @given(ELEMENTS, ELEMENTS, st.floats(0.4, 1.0), st.integers(0, 2**32 - 1))
 def test_growth_leads_from_any_composition_to_any(old, new, min_distance, seed):
     old, new = np.array(old), np.array(new)
-    parents = pack(old, 2, np.random.default_rng(seed))
+    parents = random_structures(old, 2, np.random.default_rng(seed))
     before = parents.copy()
     one, same = (
         grow(parents, old, new, 5, np.random.default_rng(seed), min_distance=min_distance)
@@ -218,7 +221,7 @@ def test_growth_leads_from_any_composition_to_any(old, new, min_distance, seed):
 def test_growth_keeps_atoms_where_it_can(old, new, seed):
     """As many atoms as two compositions share stay in place, with their elements."""
     old, new = np.array(old), np.array(new)
-    parent = pack(old, 1, np.random.default_rng(seed), min_distance=0.9)
+    parent = random_structures(old, 1, np.random.default_rng(seed), min_distance=0.9)
     children = grow(parent, old, new, 3, np.random.default_rng(seed), min_distance=TOUCH)
     shared = sum(min((old == e).sum(), (new == e).sum()) for e in set(old.tolist()))
     for child in children:

@@ -19,9 +19,12 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
     [
         ("benchmark_fingerprint.py Pt11", "'Pt11'; the cases are Pt10"),
         ("benchmark_fingerprint.py --count 0", "0 is not in the range x>=1"),
-        ("benchmark_relaxation.py Pt2x", "formula 'Pt2x' makes no sense"),
-        ("benchmark_relaxation.py --fmax 0", "0.0 is not in the range x>0"),
-        ("check_depth.py --searches none.xyz --formula Fe3", "Fe3 holds Fe; EMT knows Al, Cu"),
+        ("benchmarks/benchmark_relaxation.py Pt2x", "formula 'Pt2x' makes no sense"),
+        ("benchmarks/benchmark_relaxation.py --fmax 0", "0.0 is not in the range x>0"),
+        (
+            "benchmarks/check_depth.py --searches none.xyz --formula Fe3",
+            "Fe3 holds Fe; EMT knows Al, Cu",
+        ),
         ("compare_fingerprints.py Pt5 Fe13", "Fe13 holds Fe; EMT knows Al, Cu"),
         ("compare_fingerprints.py --only best", "'best' is no candidate"),
     ],

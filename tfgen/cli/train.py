@@ -39,7 +39,7 @@ from tfgen.cli._options import (
               help="Weight of the KL term.")  # fmt: skip
 @click.option(
     "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:CLASS",
-    help="Made the data set's energies; a landscape is learned from it, with which generation is "
+    help="Made the data set's energies; an NNP is learned from it, with which generation is "
     "more often on target. auto is EMT if the data set is EMT's; MODULE:CLASS an ASE calculator.",
 )  # fmt: skip
 @click.option(
@@ -117,10 +117,10 @@ def train(
             f"{units[condition.unit]}, "
             f"predicted within {error:.4f} on average"
         )
-    learned = record["landscape"]
+    learned = record["nnp"]
     if learned is not None:
         click.echo(
-            f"  landscape from {learned['single_points']} single calculations: energies within "
+            f"  NNP from {learned['single_points']} single calculations: energies within "
             f"{learned['energy_error']:.4f} eV/atom on average"
         )
     click.echo(f"model in {output}, TensorBoard logs in {logs}")

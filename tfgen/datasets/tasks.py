@@ -18,7 +18,7 @@ from ase.optimize import BFGS
 from tfgen.datasets.recipe import Relax, Sample
 from tfgen.execution.processes import ProcessDiedError, Processes, TimeLimitError
 from tfgen.potentials.ase import make_calculator
-from tfgen.sampling.initial import starts
+from tfgen.sampling.initial import initial_structures
 from tfgen.sampling.moves import grow, propose
 from tfgen.structures.similarity import duplicates
 
@@ -242,7 +242,7 @@ def _nothing(task: Task, status: int, message: str) -> list[Results]:
 def _made(task: Task, part: Part, source: Source, rng: np.random.Generator) -> np.ndarray:
     sample = task.sample
     if source.parents is None:
-        return starts(
+        return initial_structures(
             part.numbers,
             source.size,
             rng,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from ase import Atoms
 
+from tfgen._tensorflow import compiled_for
 from tfgen.descriptors.acsf import ACSF
 from tfgen.descriptors.base import Descriptor, check_structures
 from tfgen.descriptors.evaluator import Evaluator
@@ -235,6 +237,17 @@ class Fingerprint:
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed fingerprint configuration: {error}") from None
 
+    @functools.cached_property
+    def _identity(self) -> tuple[type[Any], str]:
+        return type(self.descriptor), json.dumps(self.get_config(), sort_keys=True, default=repr)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is of the same descriptor, with the same configuration."""
+        return isinstance(other, Fingerprint) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
     def __call__(self, batch: StructureBatch) -> tf.Tensor:
         """Computes fingerprints inside TensorFlow; differentiable in positions and cell.
 
@@ -311,9 +324,9 @@ class Fingerprint:
         floor = np.maximum(floor, 1e-3 * floor.max())
         return np.maximum(spread, np.repeat(np.where(floor > 0, floor, 1.0), widths))
 
-    @functools.cached_property
+    @property
     def _evaluator(self) -> Evaluator:
-        return Evaluator(self, self.descriptor.r_cut)
+        return compiled_for(self, "evaluator", lambda: Evaluator(self, self.descriptor.r_cut))
 
 
 def _fung2022(species: Sequence[str]) -> Fingerprint:

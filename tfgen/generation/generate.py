@@ -59,7 +59,7 @@ def generate(
     """Generates structures with wanted property values and verifies each.
 
     Fingerprints are drawn from the CVAE and inverted to structures. If the model has a learned
-    landscape, several are inverted roughly for each structure asked for, slide down the landscape
+    NNP, several are inverted roughly for each structure asked for, slide down the NNP
     to its minima, and those go on whose properties are then expected to be on target, that equal
     none of the training structures and none of each other (see `tfgen.generation.proposals`); this
     takes no calculation. They are evaluated, relaxed and evaluated again; a structure that is off
@@ -67,11 +67,11 @@ def generate(
     comes back, failed ones too, with the record of each stage:
 
     `atoms.info` holds `target`, `decoded` (the surrogate's values for the drawn fingerprint),
-    `predicted` (the landscape's, if there is one), `reconstructed`, `relaxed` (property -> value),
+    `predicted` (the NNP's, if there is one), `reconstructed`, `relaxed` (property -> value),
     `evaluated_by` (property -> what computed it: "emt", a calculator, "geometry", or "surrogate"
     where nothing better is at hand), `fingerprint_loss` (distance to the drawn fingerprint, from
-    which a landscape may lead away), the `tolerance` under which it counts as converged where
-    there is no landscape, `status`, `seed`, `candidates` (how many were relaxed for this one),
+    which an NNP may lead away), the `tolerance` under which it counts as converged where
+    there is no NNP, `status`, `seed`, `candidates` (how many were relaxed for this one),
     `verified` (on target, valid, converged, new, or None where nothing can tell), `seconds`;
     `atoms.arrays["reconstructed_positions"]` keeps the positions before relaxation.
 
@@ -88,7 +88,7 @@ def generate(
         fmax: of the relaxation, eV/Å.
         candidates: how many may be relaxed for each structure asked for: 1 takes the first, come
             what may; None means 10 where something computes the properties asked for, else 1.
-        max_rounds: rounds of the inversion's search without a landscape, see `reconstruct`.
+        max_rounds: rounds of the inversion's search without an NNP, see `reconstruct`.
         progress: show progress bars.
 
     Returns:

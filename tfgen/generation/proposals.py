@@ -1,9 +1,9 @@
 """Candidates for generation: structures whose properties are known before anything is calculated.
 
-With a learned landscape (see `tfgen.models.neural_potential`) a request can look at many more
-structures than it lets an expensive method relax: fingerprints are drawn and inverted only roughly,
-the structures slide down the landscape to its minima, and those on target come first. Without one,
-a candidate is an inverted fingerprint, and nothing can be said of it in advance.
+With a neural-network potential (NNP, see `tfgen.models.neural_potential`) a request can look at
+many more structures than it lets an expensive method relax: fingerprints are sampled and inverted
+only coarsely, the structures relax on the NNP, and those on target come first. Without one, a
+candidate is an inverted fingerprint, and nothing can be said of it in advance.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.graph_search import Inverter, Pool, Problem
 from tfgen.inversion.reconstruct import CONVERGED, reconstruct, status_of
 from tfgen.models.model import Model, Target
-from tfgen.models.neural_potential import LearnedPotential
+from tfgen.models.neural_potential import NeuralPotential
 from tfgen.relaxation.relax import relax
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.structures import similarity
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
@@ -43,14 +43,14 @@ COMPILE = True
 # Steps along the slope to the energy asked for, for structures that are to stay on it, and how far
 # an atom goes in one, Å.
 LEVEL_STEPS, LEVEL_REACH = 40, 0.1
-# Of the way down the learned landscape, eV/Å. At 0.05 one structure in ten still sits on a flat
-# saddle, and the potential takes it elsewhere.
+# Of the relaxation on the neural-network potential, eV/Å. At 0.05 one structure in ten still sits
+# on a flat saddle, and the potential takes it elsewhere.
 FMAX, MAX_STEPS = 0.005, 250
 # Predicted this close to the target, in hit tolerances, a candidate is taken to be on it: what is
-# left of the tolerance is for the landscape's own error.
+# left of the tolerance is for the NNP's own error.
 MARGIN = 0.6
 # Two structures are taken for the same minimum if all sorted distances agree within this, Å. Wider
-# than for relaxed structures, as the landscape's minima are not exactly the potential's.
+# than for relaxed structures, as the NNP's minima are not exactly the potential's.
 SAME = 0.12
 # Within this they certainly are. Between the two it takes a relaxation to tell.
 COPY = 0.05
@@ -61,14 +61,14 @@ class Candidate:
     """A structure proposed for a target.
 
     Attributes:
-        structure: as reconstructed, on the landscape's minimum if there is a landscape.
+        structure: as reconstructed, on the NNP's minimum if there is an NNP.
         drawn: the fingerprint it was inverted from.
-        predicted: property -> value expected after relaxation; empty without a landscape.
+        predicted: property -> value expected after relaxation; empty without an NNP.
         loss: distance of its fingerprint to the drawn one, as the inversion measures.
         status: "converged", or the reason it is not.
         known: whether it is taken for one of the training structures.
         copy: whether it certainly is one.
-        miss: how far the prediction is off, up to 1 a hit (see `miss`); 0 without a landscape.
+        miss: how far the prediction is off, up to 1 a hit (see `miss`); 0 without an NNP.
     """
 
     structure: Atoms
@@ -112,9 +112,9 @@ class Candidates:
         tolerance: property -> half width of a hit.
         count: structures asked for.
         seed: of all that is drawn.
-        slide: whether structures go to the landscape's minima; else they stay on its slopes, where
+        slide: whether structures go to the NNP's minima; else they stay on its slopes, where
             their energy is that of the target.
-        max_rounds: of the inversion's search, without a landscape.
+        max_rounds: of the inversion's search, without an NNP.
         progress: show progress bars.
     """
 
@@ -135,7 +135,7 @@ class Candidates:
 
     def take(self, count: int) -> list[Candidate]:
         """Returns the `count` most promising candidates, each once, proposing more as needed."""
-        if self.model.landscape is None:
+        if self.model.nnp is None:
             return self._inverted(count)
         order = self._enough(count)[0]
         while len(order) < count:
@@ -145,7 +145,7 @@ class Candidates:
 
     def take_promising(self, count: int) -> list[Candidate]:
         """Returns up to `count` candidates, only such as may be on target and new."""
-        if self.model.landscape is None:
+        if self.model.nnp is None:
             return self._inverted(count) if count else []
         order, _, possible = self._enough(count)
         return self._remove(order[: min(count, possible)])
@@ -194,7 +194,7 @@ class Candidates:
         self._rounds += 1
         self.proposed += count
         rng = np.random.default_rng(seeds[0])
-        wanted = self.model.draw_properties(self.targets, count, rng)
+        wanted = self.model.sample_properties(self.targets, count, rng)
         names = [c.name for c in self.model.conditions]
         energies = np.full(count, np.nan)
         if ENERGY_PER_ATOM in names:
@@ -259,7 +259,7 @@ class Candidates:
                     drawn=drawn[i],
                     predicted=predicted_i,
                     loss=float(loss[i]),
-                    status=CONVERGED if fine[i] else "no valid structure on the landscape",
+                    status=CONVERGED if fine[i] else "no valid structure on the NNP",
                     known=bool(known[i]),
                     copy=bool(copy[i]),
                     miss=miss(self.targets, predicted_i, self.tolerance),
@@ -290,11 +290,11 @@ def sketch(
     seed: int,
     advance: Callable[[int], object] = lambda _: None,
     *,
-    aim: tuple[LearnedPotential, np.ndarray] | None = None,
+    aim: tuple[NeuralPotential, np.ndarray] | None = None,
 ) -> list[Atoms]:
     """Inverts fingerprints roughly: the best of a few short descents from random packings.
 
-    Far cheaper than `reconstruct`, and enough for structures that a landscape will move anyway.
+    Far cheaper than `reconstruct`, and enough for structures that an NNP will move anyway.
 
     Args:
         fingerprint: of the structures.
@@ -316,7 +316,7 @@ def sketch(
         part = targets[start : start + AT_ONCE]
         # One shape only is compiled.
         full = np.resize(part, [AT_ONCE, targets.shape[1]])
-        positions = pack(numbers, AT_ONCE * STARTS, rng)
+        positions = random_structures(numbers, AT_ONCE * STARTS, rng)
         problem = Problem(
             tf.constant(np.tile(numbers, [AT_ONCE, 1]), tf.int32),
             tf.constant(full, tf.float32),
@@ -354,7 +354,7 @@ def _descent(fingerprint: Fingerprint) -> Callable[[tf.Tensor, Problem], Pool]:
 
 
 @functools.lru_cache(maxsize=8)
-def _levelling(potential: LearnedPotential) -> Callable[..., tf.Tensor]:
+def _levelling(potential: NeuralPotential) -> Callable[..., tf.Tensor]:
     """Newton's steps along the slope to a given energy per atom, none too long; compiled.
 
     x <- x - (E - E_wanted) ∇E / |∇E|²
@@ -381,10 +381,10 @@ def _levelling(potential: LearnedPotential) -> Callable[..., tf.Tensor]:
 
 
 @functools.lru_cache(maxsize=8)
-def _potential_of(fingerprint: Fingerprint, landscape: object) -> LearnedPotential:
-    return LearnedPotential(fingerprint.descriptor, landscape)  # type: ignore[arg-type]
+def _potential_of(fingerprint: Fingerprint, nnp: object) -> NeuralPotential:
+    return NeuralPotential(fingerprint.descriptor, nnp)  # type: ignore[arg-type]
 
 
-def _potential(model: Model) -> LearnedPotential:
+def _potential(model: Model) -> NeuralPotential:
     # The same object each time: what is compiled for it is found again.
-    return _potential_of(model.fingerprint, model.landscape)
+    return _potential_of(model.fingerprint, model.nnp)

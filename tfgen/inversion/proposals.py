@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from tfgen.inversion.descent import Goal
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.sampling.moves import propose, relocations
 from tfgen.sampling.sites import separate
 
@@ -39,7 +39,7 @@ class Draws:
                 low = (self._goal.starts[0] @ np.linalg.inv(box)).min(axis=0)
                 x += np.where(self._goal.pbc, 0.0, low) @ box
         else:
-            x = np.asarray(pack(self._goal.numbers, count, self._rng))
+            x = np.asarray(random_structures(self._goal.numbers, count, self._rng))
             if self._goal.fixed.any():
                 x += self._goal.starts[0].mean(axis=0)
         return self.held(x)

@@ -24,7 +24,7 @@ from tfgen.execution.blas import one_blas_thread
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal
 from tfgen.inversion.search import Budget, Found, search
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.structures.batch import as_structures, numbers_from_formula
 from tfgen.structures.similarity import duplicates
 from tfgen.structures.validity import OVERLAP_FACTOR
@@ -323,7 +323,7 @@ def _packing_scale(
         box = frame.cell.complete().array
         positions = rng.random([SCALE_SAMPLE, len(numbers), 3]) @ box
     else:
-        positions = np.asarray(pack(numbers, SCALE_SAMPLE, rng))
+        positions = np.asarray(random_structures(numbers, SCALE_SAMPLE, rng))
     sample = [Atoms(numbers, positions=x, cell=frame.cell, pbc=frame.pbc) for x in positions]
     return fingerprint.scale(fingerprint.create(sample))
 

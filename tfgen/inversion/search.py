@@ -26,7 +26,7 @@ from tfgen.inversion.pairs import best_pairs
 from tfgen.inversion.proposals import Draws
 from tfgen.inversion.screening import Forgiving
 from tfgen.sampling.sites import OVERLAP
-from tfgen.structures.neighbour_distances import environments
+from tfgen.structures.neighbour_distances import sorted_neighbour_distances
 
 __all__ = ["Budget", "Found", "search", "separation"]
 
@@ -132,7 +132,7 @@ def search(
 
 
 def separation(one: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """How far structures are from one, by the distances around each atom (see `environments`).
+    """How far structures are from one, by `sorted_neighbour_distances`.
 
     Args:
         one: [atoms, 3], Å.
@@ -144,7 +144,7 @@ def separation(one: np.ndarray, others: np.ndarray, numbers: np.ndarray) -> np.n
     """
     if len(others) == 0:
         return np.zeros(0)
-    spectra = environments(numbers, np.concatenate([one[None], others]))
+    spectra = sorted_neighbour_distances(numbers, np.concatenate([one[None], others]))
     return np.abs(spectra[1:] - spectra[0]).max(axis=1, initial=0.0)
 
 
@@ -470,7 +470,7 @@ def _distinct(
     finite = np.isfinite(found.loss) & np.isfinite(found.positions).all(axis=(1, 2))
     order = np.argsort(np.where(finite, found.loss, np.inf), kind="stable")[: finite.sum()]
     order = order[: 4 * most]
-    spectra = environments(numbers, found.positions[order])
+    spectra = sorted_neighbour_distances(numbers, found.positions[order])
     kept: list[int] = []
     for place in range(len(order)):
         if (np.abs(spectra[kept] - spectra[place]).max(axis=1, initial=0.0) >= same).all():

@@ -19,15 +19,15 @@ from ase.data import atomic_numbers
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.cvae import CVAE
-from tfgen.models.neural_potential import Landscape, seen
+from tfgen.models.neural_potential import EnergyNetwork, seen
 
 __all__ = ["CONTENTS", "MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model", "Target"]
 
 SCHEMA = "tfgen-model"
 SCHEMA_VERSION = 2
 MODEL_FILES = ("config.json", "weights.weights.h5", "library.npz")
-LANDSCAPE_FILE = "landscape.weights.h5"  # only where there is one
-CONTENTS = (*MODEL_FILES, LANDSCAPE_FILE)
+NNP_FILE = "nnp.weights.h5"  # only where there is one
+CONTENTS = (*MODEL_FILES, NNP_FILE)
 
 # Targets beyond this would overflow in the network's float32.
 MAX_TARGET = 1e9
@@ -70,7 +70,7 @@ class Model:
             fingerprint asked for: the median distance between nearest neighbours of the training
             split.
         potential: "emt" if the energies are EMT's, else None.
-        landscape: energies around the training structures; None if nothing could compute them.
+        nnp: energies around the training structures; None if nothing could compute them.
         minima: whether the training structures are minima; if not, what is generated for them is no
             minimum either, unless it is relaxed.
         library: the training structures, so that what comes out can be told from them.
@@ -85,7 +85,7 @@ class Model:
     formulas: dict[str, int]
     tolerance: float
     potential: str | None = None
-    landscape: Landscape | None = None
+    nnp: EnergyNetwork | None = None
     minima: bool = True
     library: tuple[Atoms, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Model:
         counts = np.broadcast_to(counts, [len(properties), len(elements)])
         return np.concatenate([np.asarray(properties, np.float64), counts], axis=1)
 
-    def draw_properties(
+    def sample_properties(
         self, targets: Mapping[str, Target], count: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Draws the properties of `count` requests.
@@ -170,7 +170,7 @@ class Model:
             "formulas": self.formulas,
             "tolerance": self.tolerance,
             "potential": self.potential,
-            "landscape": None if self.landscape is None else self.landscape.get_config(),
+            "nnp": None if self.nnp is None else self.nnp.get_config(),
             "minima": self.minima,
             "provenance": self.provenance,
         }
@@ -187,8 +187,8 @@ class Model:
             (temporary / MODEL_FILES[0]).write_text(text + "\n", encoding="utf-8")
             self.cvae.save_weights(temporary / MODEL_FILES[1])
             _save_library(temporary / MODEL_FILES[2], self.library)
-            if self.landscape is not None:
-                self.landscape.save_weights(temporary / LANDSCAPE_FILE)
+            if self.nnp is not None:
+                self.nnp.save_weights(temporary / NNP_FILE)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], descriptors: Sequence[type[Any]] = ()) -> Model:
@@ -229,12 +229,12 @@ class Model:
                     f"its network takes {cvae.features} features, its fingerprint has "
                     f"{fingerprint.size}"
                 )
-            landscape = None
-            if config.get("landscape") is not None:
+            nnp = None
+            if config.get("nnp") is not None:
                 names = ("features", "elements", "hidden", "seed")
-                landscape = Landscape(**{name: config["landscape"][name] for name in names})
-                landscape.build()
-                landscape.load_weights(folder / LANDSCAPE_FILE)
+                nnp = EnergyNetwork(**{name: config["nnp"][name] for name in names})
+                nnp.build()
+                nnp.load_weights(folder / NNP_FILE)
             model = cls(
                 fingerprint=fingerprint,
                 cvae=cvae,
@@ -247,7 +247,7 @@ class Model:
                 formulas={str(k): int(v) for k, v in dict(config["formulas"]).items()},
                 tolerance=float(config["tolerance"]),
                 potential=config["potential"],
-                landscape=landscape,
+                nnp=nnp,
                 minima=bool(config["minima"]),
                 library=_load_library(folder / MODEL_FILES[2]),
                 provenance=dict(config["provenance"]),
@@ -272,11 +272,11 @@ class Model:
             raise ValueError("mean or covariance is not finite")
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):
             raise ValueError(f"its tolerance is {self.tolerance}; it must be above 0")
-        if self.landscape is not None and (
-            self.landscape.features != seen(self.fingerprint.descriptor).size
-            or self.landscape.elements != elements
+        if self.nnp is not None and (
+            self.nnp.features != seen(self.fingerprint.descriptor).size
+            or self.nnp.elements != elements
         ):
-            raise ValueError("its landscape is not of its fingerprint's descriptor; train it anew")
+            raise ValueError("its NNP is not of its fingerprint's descriptor; train it anew")
         if self.potential not in (None, "emt"):
             raise ValueError(f"its potential is {self.potential!r}; 'emt' or null is allowed")
 

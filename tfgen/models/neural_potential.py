@@ -1,7 +1,7 @@
-"""A learned energy landscape: what a model knows of structures that are no minima.
+"""A neural-network potential: what a model knows of structures that are no minima.
 
 The network that draws fingerprints has seen minima only. What it draws lies between them, and a
-structure with such a fingerprint slides down into a basin nobody asked for. A landscape learned
+structure with such a fingerprint slides down into a basin nobody asked for. An NNP learned
 from the data set's structures and rattled copies of them lets candidates slide before any
 expensive calculation, so that the energies of the minima they end in are known in advance.
 """
@@ -24,7 +24,7 @@ from tfgen.models.batches import batches, steps_per_call
 from tfgen.potentials.base import compiled
 from tfgen.structures.batch import StructureBatch
 
-__all__ = ["Landscape", "LearnedPotential", "fit_landscape", "rattled", "seen"]
+__all__ = ["EnergyNetwork", "NeuralPotential", "fit_nnp", "rattled", "seen"]
 
 # Rattled copies of each structure at least, and their standard deviation of a coordinate, in
 # covalent radii.
@@ -44,7 +44,7 @@ EPOCHS, BATCH, RATE = 60, 64, 3e-3
 
 
 @keras.saving.register_keras_serializable(package="tfgen")
-class Landscape(keras.Model):
+class EnergyNetwork(keras.Model):
     """Energy per atom of a structure as the mean of what one network says of each atom.
 
     E / N = 1/N Σ_i [b_{Z_i} + s n(d_i, Z_i)]
@@ -185,22 +185,22 @@ class Landscape(keras.Model):
 def seen(descriptor: Descriptor) -> Descriptor:
     """The part of a descriptor that landscapes are made of: `broad()`, if it has that, or all.
 
-    With the narrow functions of `default`, too, a landscape is as exact on rattled copies, but not
+    With the narrow functions of `default`, too, an NNP is as exact on rattled copies, but not
     far from them: more than twice as many packings slide to minima that are none.
     """
     return getattr(descriptor, "broad", lambda: descriptor)()
 
 
-class LearnedPotential:
-    """A landscape as a potential: what `tfgen.relax` takes.
+class NeuralPotential:
+    """An NNP as a potential: what `tfgen.relax` takes.
 
     Args:
-        descriptor: that the landscape was trained with.
-        landscape: the trained network.
+        descriptor: that the NNP was trained with.
+        nnp: the trained network.
     """
 
-    def __init__(self, descriptor: Descriptor, landscape: Landscape) -> None:
-        self.descriptor, self.landscape = seen(descriptor), landscape
+    def __init__(self, descriptor: Descriptor, nnp: EnergyNetwork) -> None:
+        self.descriptor, self.nnp = seen(descriptor), nnp
         self.r_cut = descriptor.r_cut
         self._numbers = [atomic_numbers[symbol] for symbol in descriptor.species]
 
@@ -208,10 +208,10 @@ class LearnedPotential:
         """Returns [batch], eV, in the dtype of `batch.positions`."""
         features = self.descriptor(batch)
         elements = tf.cast(batch.numbers[..., None] == self._numbers, features.dtype)
-        return tf.reduce_sum(self.landscape.atomic_energies(features, elements), axis=1)
+        return tf.reduce_sum(self.nnp.atomic_energies(features, elements), axis=1)
 
     def check(self, structures: Sequence[Atoms]) -> None:
-        """Raises ValueError if a structure holds an element the landscape does not know."""
+        """Raises ValueError if a structure holds an element the NNP does not know."""
         check_structures(self.descriptor, structures)
 
     def compute(self, structures: Sequence[Atoms]) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def rattled(structures: Sequence[Atoms], copies: int, rng: np.random.Generator) 
     return result
 
 
-def fit_landscape(
+def fit_nnp(
     descriptor: Descriptor,
     structures: Sequence[Atoms],
     evaluate: Any,
@@ -243,8 +243,8 @@ def fit_landscape(
     seed: int = 0,
     epochs: int | None = None,
     progress: bool = False,
-) -> tuple[Landscape, dict[str, Any]]:
-    """Learns the landscape around structures from single calculations on rattled copies.
+) -> tuple[EnergyNetwork, dict[str, Any]]:
+    """Learns the NNP around structures from single calculations on rattled copies.
 
     Args:
         descriptor: of the atoms; `seen` says which part of it is used.
@@ -256,7 +256,7 @@ def fit_landscape(
         progress: show a progress bar.
 
     Returns:
-        The landscape, and a record: "single_points", how many calculations it took, "minima", the
+        The NNP, and a record: "single_points", how many calculations it took, "minima", the
         share of the structures that are (by the forces on them),
         "energy_error" (eV/atom) and "force_error" (eV/Å, along a random direction), the mean
         absolute errors on a tenth of them that was held back.
@@ -271,7 +271,7 @@ def fit_landscape(
     originals = [structures[i] for i in keep]
     copies = max(COPIES, -(-LEAST // len(originals)) - 1)
     labelled = originals + rattled(originals, copies, rng)
-    with tqdm(total=epochs, desc="landscape", unit=" epochs", disable=not progress) as bar:
+    with tqdm(total=epochs, desc="nnp", unit=" epochs", disable=not progress) as bar:
         energy, forces = evaluate(labelled)
         sizes = np.array([len(s) for s in labelled])
         excess = energy / sizes
@@ -286,13 +286,11 @@ def fit_landscape(
         )
         held = rng.random(len(rows)) < 0.1
         held[0], held[-1] = True, False
-        landscape = Landscape(descriptor.size, len(descriptor.species), seed=seed, name="landscape")
-        _adapt(landscape, inputs, labels)
-        _fit(landscape, inputs, labels, ~held, epochs, bar, seed)
+        nnp = EnergyNetwork(descriptor.size, len(descriptor.species), seed=seed, name="nnp")
+        _adapt(nnp, inputs, labels)
+        _fit(nnp, inputs, labels, ~held, epochs, bar, seed)
         checked = _rows((inputs, labels), held)
-        errors = landscape.evaluate(
-            tf.data.Dataset.from_tensors(checked), verbose=0, return_dict=True
-        )
+        errors = nnp.evaluate(tf.data.Dataset.from_tensors(checked), verbose=0, return_dict=True)
     largest = [np.linalg.norm(f, axis=1).max(initial=0.0) for f in forces[: len(originals)]]
     record = {
         "single_points": len(labelled),
@@ -301,9 +299,9 @@ def fit_landscape(
         "energy_error": float(errors["energy_error"]),
         "force_error": float(errors["slope_error"]),
     }
-    trained = Landscape.from_config(landscape.get_config())  # needs no optimiser
+    trained = EnergyNetwork.from_config(nnp.get_config())  # needs no optimiser
     trained.build()
-    trained.set_weights(landscape.get_weights())
+    trained.set_weights(nnp.get_weights())
     return trained, record
 
 
@@ -314,7 +312,7 @@ def _examples(
     forces: Sequence[np.ndarray],
     rng: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Inputs and labels of the landscape, float32."""
+    """Inputs and labels of the NNP, float32."""
     width = max(len(s) for s in structures)
     features = np.zeros([len(structures), 2, width, descriptor.size], np.float32)
     numbers = np.zeros([len(structures), width], int)
@@ -341,24 +339,24 @@ def _examples(
 
 
 def _adapt(
-    landscape: Landscape, inputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+    nnp: EnergyNetwork, inputs: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
 ) -> None:
-    landscape.build()
+    nnp.build()
     real = inputs["elements"].any(axis=-1)
     atoms = inputs["features"][:, 0][real].astype(np.float64)
     spread = atoms.std(axis=0)
-    landscape.feature_mean.assign(atoms.mean(axis=0))
-    landscape.feature_scale.assign(np.maximum(spread, 1e-3 * spread.max() or 1.0))
+    nnp.feature_mean.assign(atoms.mean(axis=0))
+    nnp.feature_scale.assign(np.maximum(spread, 1e-3 * spread.max() or 1.0))
     shares = inputs["elements"].sum(axis=1, dtype=np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
     baseline = np.linalg.lstsq(shares, labels["energy"], rcond=None)[0]
-    landscape.baseline.assign(baseline)
+    nnp.baseline.assign(baseline)
     rest = (labels["energy"] - shares @ baseline).std()
-    landscape.energy_scale.assign(rest or 1.0)
+    nnp.energy_scale.assign(rest or 1.0)
 
 
 def _fit(
-    landscape: Landscape,
+    nnp: EnergyNetwork,
     inputs: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray],
     used: np.ndarray,
@@ -368,11 +366,11 @@ def _fit(
 ) -> None:
     feed, steps = batches(_rows((inputs, labels), used), BATCH, seed)
     schedule = keras.optimizers.schedules.CosineDecay(RATE, epochs * steps)
-    landscape.compile(
+    nnp.compile(
         optimizer=keras.optimizers.Adam(schedule), steps_per_execution=steps_per_call(steps)
     )
     advance = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())
-    landscape.fit(
+    nnp.fit(
         feed, steps_per_epoch=steps, epochs=epochs, shuffle=False, callbacks=[advance], verbose=0
     )
 

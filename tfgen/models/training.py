@@ -26,7 +26,7 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.batches import batches, steps_per_call
 from tfgen.models.cvae import CVAE, KLWarmUp
 from tfgen.models.model import Condition, Model
-from tfgen.models.neural_potential import fit_landscape
+from tfgen.models.neural_potential import fit_nnp
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.structures.properties import ENERGY_PER_ATOM
@@ -81,7 +81,7 @@ def train(
         hidden: widths of the hidden layers.
         kl_weight: weight of the KL term.
         potential: what made the data set's energies: a tfgen potential, an ASE calculator, None,
-            or "auto": EMT if the data set says so, else None. A landscape is learned from it (see
+            or "auto": EMT if the data set says so, else None. An NNP is learned from it (see
             `tfgen.models.neural_potential`), with which generation is far more often on target; it
             takes a few single calculations for each training structure, at most 8,000 in all.
         logs: folder for TensorBoard; none are written if None.
@@ -212,9 +212,9 @@ def train(
                 "lower learning rate may help"
             )
         cvae.load_weights(best)
-        landscape, learned = None, None
+        nnp, learned = None, None
         if labeller is not None:
-            landscape, learned = fit_landscape(
+            nnp, learned = fit_nnp(
                 fingerprint.descriptor,
                 training.structures,
                 lambda structures: _single_points(labeller, structures),
@@ -244,14 +244,14 @@ def train(
         "best_val_loss": reached if threshold is None else min(reached, threshold),
         "decoder_error": _decoder_error(cvae, checked),
         "surrogate_mae": _surrogate_errors(cvae, checked),
-        "landscape": learned,
+        "nnp": learned,
         **provenance(),
     }
     return replace(
         model,
         cvae=trained,
         tolerance=tolerance,
-        landscape=landscape,
+        nnp=nnp,
         minima=learned is None or learned["minima"] >= MINIMA,
         provenance=record,
     )

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import tensorflow as tf
 from ase import Atoms
 
+from tfgen._tensorflow import compiled_for
 from tfgen.structures.batch import StructureBatch
 
 __all__ = [
@@ -88,7 +89,6 @@ def energy_forces_and_stress(
     return energy, -gradient, 0.5 * (virial + tf.linalg.matrix_transpose(virial)) / volume
 
 
-@functools.lru_cache(maxsize=16)
 def compiled(potential: Any, stress: bool = False) -> Callable[[StructureBatch], tuple]:
     """Returns `energy_and_forces` of a hashable potential as one graph, shared by equal ones.
 
@@ -98,4 +98,8 @@ def compiled(potential: Any, stress: bool = False) -> Callable[[StructureBatch],
     """
     evaluate = energy_forces_and_stress if stress else energy_and_forces
     function = functools.partial(evaluate, potential)
-    return tf.function(function, reduce_retracing=True, autograph=False)
+    return compiled_for(
+        potential,
+        evaluate.__name__,
+        lambda: tf.function(function, reduce_retracing=True, autograph=False),
+    )

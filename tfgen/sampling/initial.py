@@ -10,7 +10,7 @@ from ase.data import covalent_radii
 from tfgen.sampling.motifs import bulk_cuts, motifs
 from tfgen.sampling.sites import separate, standardise
 
-__all__ = ["KINDS", "SHAPES", "pack", "starts"]
+__all__ = ["KINDS", "SHAPES", "initial_structures", "random_structures"]
 
 KINDS = ("packing", "motif", "bulk")
 """Sorts of starts: random packings, motifs of nanoparticles, cuts out of crystals."""
@@ -24,7 +24,7 @@ _RATIOS = {"compact": (1.0, 1.0), "oblate": (0.3, 0.8), "prolate": (1.5, 4.0)}
 _PLANAR_HALF_HEIGHT = 0.2
 
 
-def starts(
+def initial_structures(
     numbers: np.ndarray,
     count: int,
     rng: np.random.Generator,
@@ -41,8 +41,8 @@ def starts(
         numbers: [N], atomic numbers.
         count: number of starts.
         rng: the source of all randomness.
-        kinds: of `KINDS`: "packing" (see `pack`), "motif" (see `motifs.motifs`), "bulk" (see
-            `motifs.bulk_cuts`).
+        kinds: of `KINDS`: "packing" (see `random_structures`), "motif" (see `motifs.motifs`),
+            "bulk" (see `motifs.bulk_cuts`).
         shapes: outlines of the packings, of `SHAPES`; they take turns as well.
         min_distance: least distance of two atoms, in sums of their covalent radii.
         packing: share of the volume that the atoms of a packing fill.
@@ -78,7 +78,7 @@ def starts(
             for number, shape in enumerate(shapes):
                 same = rows[round_[rows] % len(shapes) == number]
                 if len(same):
-                    positions[same] = pack(
+                    positions[same] = random_structures(
                         numbers,
                         len(same),
                         rng,
@@ -89,7 +89,7 @@ def starts(
     return positions
 
 
-def pack(
+def random_structures(
     numbers: np.ndarray,
     count: int,
     rng: np.random.Generator,

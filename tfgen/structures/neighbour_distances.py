@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["environments"]
+__all__ = ["sorted_neighbour_distances"]
 
 # Distances held at once: 64 MB.
 _CHUNK = 8_000_000
 
 
-def environments(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def sorted_neighbour_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Distances of each atom's first neighbours, sorted over the atoms, of the second ones, ...
 
     Of each element around each element apart. Invariant under translation, rotation and reflection,

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from tfgen.sampling.initial import pack
+from tfgen.sampling.initial import random_structures
 from tfgen.structures.batch import StructureBatch
 
 __all__ = ["EXACT", "SINGLE", "SLOPE", "Subject", "degenerate", "require"]
@@ -66,7 +66,7 @@ class Subject:
 
     def cluster(self, n: int) -> Atoms:
         numbers = self.numbers(n)
-        return Atoms(numbers, positions=pack(numbers, 1, self.rng)[0] * self.shrink)
+        return Atoms(numbers, positions=random_structures(numbers, 1, self.rng)[0] * self.shrink)
 
     def crystal(self, n: int, pbc: list[bool]) -> Atoms:
         """A skewed cell, shorter than the cutoff, so that atoms see their own images."""
