@@ -14,12 +14,12 @@ def check_formulas(formulas: Iterable[str]) -> None:
     """Checks, before any work, that EMT knows the elements of formulas like Pt13 or Cu6Au7.
 
     Raises:
-        click.BadParameter: if not, or if one makes no sense.
+        click.BadParameter: if not, or if one is not a formula.
     """
     from ase import Atoms
 
     from tfgen.potentials.emt import EMT
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
 
     formula = ""
     try:

@@ -50,7 +50,7 @@ def cases(count: int, names: tuple[str, ...]) -> list[Case]:
     from ase.build import bulk
 
     from tfgen.sampling.initial import random_structures
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
 
     rng = np.random.default_rng(SEED)
 

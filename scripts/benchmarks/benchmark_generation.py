@@ -299,7 +299,7 @@ def main(
     from generation_methods import Workshop
 
     from tfgen.datasets.storage import Dataset
-    from tfgen.structures.batch import formula_of, numbers_from_formula
+    from tfgen.structures.formulas import formula_of, numbers_from_formula
     from tfgen.structures.properties import ENERGY_PER_ATOM
 
     try:

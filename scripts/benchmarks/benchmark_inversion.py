@@ -37,7 +37,7 @@ def minima(formula: str, count: int) -> list[Atoms]:
     """Unique EMT minima of a formula, drawn at random from all that random packings lead to."""
     from tfgen.relaxation.relax import relax
     from tfgen.sampling.initial import random_structures
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
     from tfgen.structures.similarity import duplicates
     from tfgen.structures.validity import connected
 
@@ -122,7 +122,7 @@ def main(
     from tfgen._tensorflow import threads
     from tfgen.fingerprints.fingerprint import Fingerprint
     from tfgen.inversion.reconstruct import CONVERGED, reconstruct
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
     from tfgen.structures.similarity import deviations
 
     try:

@@ -99,7 +99,7 @@ def main(
 
     from tfgen.relaxation.relax import relax
     from tfgen.sampling.initial import random_structures
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
 
     check_formulas(formulas)
     click.echo(

@@ -34,7 +34,7 @@ def search(formula: str, seed: int, hops: int, step: float, temperature: float) 
     from ase.optimize.basin import BasinHopping
 
     from tfgen.sampling.initial import random_structures
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
 
     class Bounded(BFGS):
         """Gives up after some steps: atoms that have flown apart would never come to rest."""

@@ -86,7 +86,7 @@ def minima(formula: str, packings: int) -> tuple[list[Atoms], np.ndarray]:
     """Unique connected EMT minima in random order, and their energies per atom, eV."""
     from tfgen.relaxation.relax import relax
     from tfgen.sampling.initial import random_structures
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
     from tfgen.structures.similarity import duplicates
     from tfgen.structures.validity import connected
 

@@ -185,8 +185,8 @@ class TestWorkThatCannotBeDone:
         [
             (["--target", "hue=1"], "property 'hue' is unknown; the model knows energy_per_atom"),
             ([*MIDDLE, "--formula", "Au6"], "'Au6' holds Au; the model was trained on Pt"),
-            ([*MIDDLE, "--formula", "water"], "formula 'water' makes no sense"),
-            ([*MIDDLE, "--formula", "Pt0"], "formula 'Pt0' makes no sense"),
+            ([*MIDDLE, "--formula", "water"], "formula 'water' is not a formula"),
+            ([*MIDDLE, "--formula", "Pt0"], "formula 'Pt0' is not a formula"),
             ([*MIDDLE, "--potential", "no.such:Thing"], "calculator 'no.such:Thing' cannot be"),
             ([*MIDDLE, "--potential", "ase.calculators.emt:DFT"], "cannot be made"),
         ],

@@ -87,7 +87,7 @@ def failing(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ValueError("formula 'x' makes no sense"), "formula 'x' makes no sense"),
+        (ValueError("formula 'x' is not a formula"), "formula 'x' is not a formula"),
         (ValueError("first line\n  second line"), "first line second line"),
         (FileNotFoundError(2, "No such file", "a.h5"), "No such file: 'a.h5'"),
         (OSError(28, "No space left on device"), "No space left on device"),

@@ -14,7 +14,8 @@ from tfgen.datasets import exploring
 from tfgen.datasets.exploring import Minima, nothing_known, plan, random_numbers
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample
 from tfgen.datasets.tasks import Results, Source
-from tfgen.structures.batch import bucket, numbers_from_formula
+from tfgen.structures.batch import bucket
+from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates
 
 EXPLORE = Explore(rounds=2, count=50, parents=4, grow=0.4)

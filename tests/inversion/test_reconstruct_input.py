@@ -36,9 +36,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("formula", "message"),
         [
-            ("nonsense", "formula 'nonsense' makes no sense"),
-            ("", "formula '' makes no sense"),
-            ("Pt0", "formula 'Pt0' makes no sense"),
+            ("nonsense", "formula 'nonsense' is not a formula"),
+            ("", "formula '' is not a formula"),
+            ("Pt0", "formula 'Pt0' is not a formula"),
             ("Pt", "formula 'Pt' has a single atom"),
             ("Pt5Au", "formula 'Pt5Au' holds Au; the fingerprint's species are Pt"),
             (["Pt5"], "1 formulas were given for 2 targets"),

@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
     [
         ("benchmark_fingerprint.py Pt11", "'Pt11'; the cases are Pt10"),
         ("benchmark_fingerprint.py --count 0", "0 is not in the range x>=1"),
-        ("benchmarks/benchmark_relaxation.py Pt2x", "formula 'Pt2x' makes no sense"),
+        ("benchmarks/benchmark_relaxation.py Pt2x", "formula 'Pt2x' is not a formula"),
         ("benchmarks/benchmark_relaxation.py --fmax 0", "0.0 is not in the range x>0"),
         (
             "benchmarks/check_depth.py --searches none.xyz --formula Fe3",

@@ -15,16 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfgen.structures import batch as structures_module
-from tfgen.structures.batch import (
-    BUCKETS,
-    StructureBatch,
-    as_structures,
-    atomic_numbers_of,
-    bucket,
-    formula_of,
-    groups,
-    numbers_from_formula,
-)
+from tfgen.structures.batch import BUCKETS, StructureBatch, as_structures, bucket, groups
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -187,61 +178,3 @@ class TestSparse:
         cluster = Icosahedron("Pt", layers)
         batch = StructureBatch.from_ase([cluster], r_cut=r_cut, sparse=True)
         assert batch.neighbours is None
-
-
-class TestElements:
-    @pytest.mark.parametrize(
-        ("formula", "numbers"),
-        [
-            ("Pt13", [78] * 13),
-            ("Pt", [78]),
-            ("Cu2Au3", [29] * 2 + [79] * 3),
-            ("AuCuAu", [29, 79, 79]),
-            ("(CuAu)2", [29, 29, 79, 79]),
-        ],
-    )
-    def test_numbers_from_formula(self, formula, numbers):
-        np.testing.assert_array_equal(numbers_from_formula(formula), numbers)
-
-    @pytest.mark.parametrize(
-        "formula", ["", "13", "pt13", "Zz3", "Pt-1", "Pt1.5", "X2", "Pt0", "Pt 3"]
-    )
-    def test_numbers_from_formula_refuses(self, formula):
-        with pytest.raises(
-            ValueError, match="wanted .* makes no sense; write elements with counts"
-        ):
-            numbers_from_formula(formula, "wanted")
-
-    def test_numbers_from_formula_refuses_slips_of_the_keyboard(self):
-        assert len(numbers_from_formula("Pt1000")) == 1000
-        with pytest.raises(ValueError, match="'Pt999999999' has more than 1000 atoms"):
-            numbers_from_formula("Pt999999999")
-
-    def test_formula_of_ignores_padding(self):
-        assert formula_of(np.array([79, 29, 79, 0, 0])) == "Au2Cu"
-        np.testing.assert_array_equal(
-            numbers_from_formula(formula_of(np.array([78] * 3))), [78] * 3
-        )
-
-    def test_atomic_numbers_are_sorted(self):
-        assert atomic_numbers_of(["Pt", 1, np.int64(29)]) == [1, 29, 78]
-        assert atomic_numbers_of(np.array([79, 29])) == [29, 79]
-        assert all(type(n) is int for n in atomic_numbers_of(np.array([79, 29])))
-
-    @pytest.mark.parametrize(
-        ("species", "message"),
-        [
-            ([], "given is \\[\\]; at least one element"),
-            ("Pt", "given is 'Pt'; a list of elements"),
-            (None, "given is None; a list"),
-            (["Pt", 78], "none twice"),
-            (["Pl"], "given holds 'Pl', which is not a chemical element"),
-            (["X"], "given holds 'X'"),
-            ([0], "given holds 0"),
-            ([500], "given holds 500"),
-            ([1.0], "given holds 1.0"),
-        ],
-    )
-    def test_atomic_numbers_refuse(self, species, message):
-        with pytest.raises(ValueError, match=message):
-            atomic_numbers_of(species, "given")

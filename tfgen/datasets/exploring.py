@@ -14,7 +14,8 @@ from ase import Atoms
 from tfgen.datasets.recipe import Recipe
 from tfgen.datasets.selection import choose_parents
 from tfgen.datasets.tasks import STATUSES, Part, Results, Source, Task
-from tfgen.structures.batch import bucket, numbers_from_formula
+from tfgen.structures.batch import bucket
+from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates, sorted_distances
 from tfgen.structures.validity import connected
 

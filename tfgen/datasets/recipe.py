@@ -317,7 +317,7 @@ def _sample(section: dict[str, Any], relax: Relax) -> Sample:
 
 
 def _composition(formula: str, relax: Relax) -> tuple[int, ...]:
-    from tfgen.structures.batch import numbers_from_formula
+    from tfgen.structures.formulas import numbers_from_formula
 
     numbers = numbers_from_formula(formula, "sample.formula")
     if len(numbers) < 2:

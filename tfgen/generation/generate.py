@@ -22,7 +22,7 @@ from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax as relax_structures
 from tfgen.structures import similarity
-from tfgen.structures.batch import formula_of, numbers_from_formula
+from tfgen.structures.formulas import formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
 from tfgen.structures.validity import valid
 from tfgen.warnings import TfgenWarning
@@ -100,8 +100,8 @@ def generate(
 
     Raises:
         ValueError: on an unknown property, low > high, count < 1, candidates < 1 or several with
-            nothing to choose by, a formula that makes no sense or has elements the model or a
-            potential does not know, a relaxation without a potential; all before work begins.
+            nothing to choose by, text that is not a formula, a formula with elements that the model
+            or a potential does not know, a relaxation without a potential; all before work begins.
     """
     numbers = numbers_from_formula(formula)
     if len(numbers) < 2:

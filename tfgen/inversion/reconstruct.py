@@ -25,7 +25,8 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal
 from tfgen.inversion.search import Budget, Found, search
 from tfgen.sampling.initial import random_structures
-from tfgen.structures.batch import as_structures, numbers_from_formula
+from tfgen.structures.batch import as_structures
+from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates
 from tfgen.structures.validity import OVERLAP_FACTOR
 
@@ -131,8 +132,8 @@ def reconstruct(
         The best structures of each target with losses, status, and what they cost.
 
     Raises:
-        ValueError: on targets of the wrong shape or with values that are not finite, a formula
-            that makes no sense or has elements the fingerprint does not know, a cluster of one
+        ValueError: on targets of the wrong shape or with values that are not finite, text that is
+            not a formula, a formula with elements the fingerprint does not know, a cluster of one
             atom, starts of another composition, and options out of range.
     """
     if not isinstance(fingerprint, Fingerprint):

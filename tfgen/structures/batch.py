@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
-from ase.formula import Formula
+from ase.data import chemical_symbols
 from ase.neighborlist import neighbor_list
 
 __all__ = [
@@ -17,11 +16,8 @@ __all__ = [
     "Neighbours",
     "StructureBatch",
     "as_structures",
-    "atomic_numbers_of",
     "bucket",
-    "formula_of",
     "groups",
-    "numbers_from_formula",
 ]
 
 # Shapes are padded to these atom counts, so that any mix of sizes costs few compilations.
@@ -35,8 +31,6 @@ MOST_IMAGES = 3_000_000
 
 # Functions of pairs that a descriptor has, for estimates of memory.
 FUNCTIONS = 200
-# Formulas of more atoms are taken for slips of the keyboard.
-MAX_ATOMS = 1000
 # Cells below this volume, Å³ (with vectors of length 1 where there are none), are slips: their
 # atoms would have images without number.
 LEAST_VOLUME = 0.1
@@ -362,54 +356,3 @@ def _neighbours(structure: Atoms, r_cut: float) -> int:
     spans = np.ptp(structure.positions @ inverse, axis=0) * heights + 2.5
     volume = cell.volume * np.minimum(spans / heights, 1.0).prod()
     return int(len(structure) / volume * 4.2 * r_cut**3) + 1
-
-
-def numbers_from_formula(formula: str, name: str = "formula") -> np.ndarray:
-    """Returns the atomic numbers of a formula such as "Pt13" or "Cu6Au7", sorted by element.
-
-    Raises:
-        ValueError: if the formula makes no sense, has no atoms or more than `MAX_ATOMS`.
-    """
-    try:
-        counts = Formula(formula, strict=True).count()
-    except (KeyError, ValueError, IndexError, TypeError):
-        counts = {}
-    counts = {symbol: count for symbol, count in counts.items() if count}
-    if not counts or not set(counts) <= set(chemical_symbols[1:]):
-        raise ValueError(
-            f"{name} {formula!r} makes no sense; write elements with counts, like Pt13 or Cu6Au7"
-        )
-    if sum(counts.values()) > MAX_ATOMS:
-        raise ValueError(f"{name} {formula!r} has more than {MAX_ATOMS} atoms")
-    numbers = [atomic_numbers[symbol] for symbol in counts]
-    return np.sort(np.repeat(numbers, list(counts.values())))
-
-
-def formula_of(numbers: np.ndarray) -> str:
-    """Returns the chemical formula (metals first, as in ASE's "metal" mode) of atomic numbers."""
-    return Atoms(numbers[numbers > 0]).get_chemical_formula("metal")
-
-
-def atomic_numbers_of(species: Sequence[str | int], name: str = "species") -> list[int]:
-    """Returns the sorted atomic numbers of elements given by symbol or number.
-
-    Raises:
-        ValueError: on an unknown element, an empty list or one that repeats itself.
-    """
-    if isinstance(species, str | bytes) or not isinstance(species, Sequence | np.ndarray):
-        raise ValueError(f"{name} is {species!r}; a list of elements like ['Pt'] is needed")
-    numbers = []
-    for element in species:
-        if isinstance(element, str) and element in chemical_symbols[1:]:
-            numbers.append(chemical_symbols.index(element))
-        elif (
-            isinstance(element, int | np.integer)
-            and not isinstance(element, bool)
-            and 0 < element < len(chemical_symbols)
-        ):
-            numbers.append(int(element))
-        else:
-            raise ValueError(f"{name} holds {element!r}, which is not a chemical element")
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"{name} is {list(species)!r}; at least one element, none twice")
-    return sorted(numbers)
