@@ -36,7 +36,7 @@ for line in sys.argv[1:]:
     result = CliRunner().invoke(main, [*line.split(), "--help"])
     assert result.exit_code == 0, result.output
     assert result.output.startswith("Usage: "), result.output
-for name in ("tensorflow", "keras", "tensorflow_probability", "matplotlib"):
+for name in ("tensorflow", "keras", "tensorflow_probability", "matplotlib", "ase", "pydantic"):
     assert name not in sys.modules, name
 """
 
