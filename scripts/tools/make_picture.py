@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import click
+import numpy as np
 
 
 @click.command()
@@ -19,9 +20,9 @@ import click
 def main(file: Path, output: Path, columns: int) -> None:
     """Draw the structures nearest to each target, with their energies, and count the hits."""
     from tfgen._files import new_file
-    from tfgen.evaluation.evaluate import HIT_TOLERANCES
     from tfgen.evaluation.report.pictures import element_gradients, picture
     from tfgen.generation.records import read_generated
+    from tfgen.targets import DEFAULT_TOLERANCES, Target
 
     name, size, margin = "energy_per_atom", 150, 170
     rows: dict[float, list] = {}
@@ -29,24 +30,24 @@ def main(file: Path, output: Path, columns: int) -> None:
         rows.setdefault(atoms.info["target"][name], []).append(atoms)
     parts = []
     for row, (target, members) in enumerate(sorted(rows.items())):
-
-        def miss(atoms: object, target: float = target) -> float:
-            value = atoms.info["relaxed"][name]  # type: ignore[attr-defined]
-            return math.inf if value is None else abs(value - target)
+        asked = Target.of(name, target, DEFAULT_TOLERANCES[name])
+        values = [atoms.info["relaxed"][name] for atoms in members]
+        values = [math.nan if value is None else value for value in values]
+        distances = np.nan_to_num(np.abs(asked.error(np.array(values))), nan=np.inf)
 
         top = row * (size + 30)
-        hits = sum(miss(atoms) <= HIT_TOLERANCES[name] for atoms in members)
+        hits = asked.hit(np.array(values)).sum()
         parts.append(
             f'<text x="8" y="{top + 64}" class="t">asked for</text>'
             f'<text x="8" y="{top + 86}" class="t b">{target:.3f} eV/atom</text>'
             f'<text x="8" y="{top + 108}" class="t">{hits} of {len(members)} within '
-            f"{HIT_TOLERANCES[name]:g}</text>"
+            f"{asked.tolerance:g}</text>"
         )
-        for column, atoms in enumerate(sorted(members, key=miss)[:columns]):
-            left = margin + column * size
+        for column, place in enumerate(np.argsort(distances, kind="stable")[:columns]):
+            atoms, left = members[place], margin + column * size
             drawn = picture(atoms, f"{atoms.symbols} cluster")
-            place = f'<svg x="{left}" y="{top}" width="{size - 8}" height="{size - 8}" '
-            parts.append(re.sub(r"^<svg ", place, drawn))
+            tag = f'<svg x="{left}" y="{top}" width="{size - 8}" height="{size - 8}" '
+            parts.append(re.sub(r"^<svg ", tag, drawn))
             value = atoms.info["relaxed"][name]
             shown = "-" if value is None else f"{value:.3f}"
             parts.append(

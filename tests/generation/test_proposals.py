@@ -11,16 +11,20 @@ from ase import Atoms
 
 from tfgen.generation import proposals as module
 from tfgen.generation.generate import generate
-from tfgen.generation.proposals import Candidates, miss, sketch
+from tfgen.generation.proposals import Candidates, sketch
 from tfgen.inversion.reconstruct import CONVERGED
 from tfgen.models.neural_potential import fit_nnp
 from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
 from tfgen.structures.properties import radius_of_gyration
+from tfgen.targets import Target
 
 ENERGY, SIZE = small.PROPERTIES
 PT6 = np.full(6, 78)
-TOLERANCE = {ENERGY: 0.05, SIZE: 0.1}
+
+
+def targets_of(wanted, tolerance):
+    return [Target.of(name, value, tolerance[name]) for name, value in wanted.items()]
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +45,6 @@ def target():
     """The energy of one minimum of Pt6, eV/atom."""
     starts = [s for s in small.structures() if len(s) == 6]
     return float(relax(starts[:1], small.potential()).energy[0] / 6)
-
-
-class TestMiss:
-    @pytest.mark.parametrize(
-        ("targets", "values", "expected"),
-        [
-            ({ENERGY: 1.0}, {ENERGY: 1.1}, 2.0),
-            ({ENERGY: 1.0}, {ENERGY: 0.9, SIZE: 9.0}, 2.0),
-            ({ENERGY: (0.9, 1.2)}, {ENERGY: 1.0}, 0.0),
-            ({ENERGY: (0.9, 1.2)}, {ENERGY: 0.91}, 0.8),
-            ({ENERGY: (0.9, 1.2)}, {ENERGY: 1.25}, 2.0),
-            ({ENERGY: (0.9, 1.2)}, {ENERGY: 0.8}, 3.0),
-            ({ENERGY: (1.0, 1.02)}, {ENERGY: 1.005}, 0.5),
-            ({ENERGY: (1.0, 1.0)}, {ENERGY: 1.1}, 2.0),
-            ({ENERGY: 1.0, SIZE: 2.0}, {ENERGY: 1.05, SIZE: 2.3}, 3.0),
-            ({ENERGY: 1.0}, {ENERGY: np.nan}, np.inf),
-        ],
-    )
-    def test_is_the_worst_property_s_distance_in_tolerances(self, targets, values, expected):
-        assert miss(targets, values, TOLERANCE) == pytest.approx(expected)
 
 
 class TestSketch:
@@ -93,7 +77,7 @@ class TestSketch:
 
 class TestPool:
     def test_candidates_are_minima_on_target_and_distinct(self, model, target):
-        pool = Candidates(model, PT6, {ENERGY: target}, {ENERGY: 0.2}, 5, seed=1)
+        pool = Candidates(model, PT6, [Target.of(ENERGY, target, 0.2)], 5, seed=1)
         taken = pool.take(3) + pool.take(2)
         potential = module._potential(model)
         structures = [c.structure for c in taken]
@@ -107,7 +91,7 @@ class TestPool:
             error = model.fingerprint.create(candidate.structure) - candidate.drawn
             loss = np.abs(error / model.scale).mean()
             assert candidate.loss == pytest.approx(loss, rel=1e-6)
-            assert candidate.miss == miss({ENERGY: target}, candidate.predicted, {ENERGY: 0.2})
+            assert candidate.miss == pool.targets[0].miss(candidate.predicted[ENERGY])
         on_target = [c for c in taken if c.miss <= module.MARGIN]
         assert len(on_target) >= 2
         assert taken[0].miss <= module.MARGIN
@@ -122,13 +106,13 @@ class TestPool:
         energy, size = minimum.energy[0] / 6, radius_of_gyration(minimum.structures)[0]
         tolerance = {ENERGY: 0.1, SIZE: 0.02}
         targets = {ENERGY: (energy - 0.1, energy + 0.1), SIZE: size}
-        taken = Candidates(model, PT6, targets, tolerance, 3, seed=1).take(3)
+        taken = Candidates(model, PT6, targets_of(targets, tolerance), 3, seed=1).take(3)
         best = taken[0]
         assert energy - 0.16 <= best.predicted[ENERGY] <= energy + 0.16
         assert abs(best.predicted[SIZE] - size) <= module.MARGIN * 0.02
         assert [c.miss for c in taken] == sorted(c.miss for c in taken)
         # Whoever is not asked for the size has others, too.
-        free = Candidates(model, PT6, {ENERGY: targets[ENERGY]}, tolerance, 3, seed=1).take(8)
+        free = Candidates(model, PT6, [Target.of(ENERGY, targets[ENERGY], 0.1)], 3, seed=1).take(8)
         assert max(abs(c.predicted[SIZE] - size) for c in free) > 0.02
 
     def test_order(self, model, monkeypatch):
@@ -146,7 +130,7 @@ class TestPool:
             dataclasses.replace(candidate(3), status="no"),
             candidate(4, miss=0.2),
         ]
-        pool = Candidates(model, np.full(2, 78), {}, {}, 2, seed=0, _waiting=waiting)
+        pool = Candidates(model, np.full(2, 78), [], 2, seed=0, _waiting=waiting)
         monkeypatch.setattr(Candidates, "_propose", lambda *_: pytest.fail("enough"))
         order, promising, possible = pool._ranked()
         assert promising == possible == 2
@@ -168,7 +152,7 @@ class TestPool:
 
     def test_training_structures_are_recognised(self, model, target):
         """Of those proposed, with the minima found before as a library."""
-        arguments = (PT6, {ENERGY: target}, {ENERGY: 0.2}, 3)
+        arguments = (PT6, [Target.of(ENERGY, target, 0.2)], 3)
         first = Candidates(model, *arguments, seed=1)
         found = first.take(3)
         assert not any(c.known for c in found)
@@ -182,7 +166,7 @@ class TestPool:
         assert any(c.known for c in pool._waiting)
 
     def test_on_a_slope_the_energy_is_that_asked_for(self, model):
-        pool = Candidates(model, PT6, {ENERGY: 1.9}, {ENERGY: 0.02}, 3, seed=1, slide=False)
+        pool = Candidates(model, PT6, [Target.of(ENERGY, 1.9, 0.02)], 3, seed=1, slide=False)
         for candidate in pool.take(3):
             assert candidate.predicted[ENERGY] == pytest.approx(1.9, abs=0.02)
 

@@ -14,7 +14,7 @@ from scipy.stats import kstest
 
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.cvae import CVAE
-from tfgen.models.model import MODEL_FILES, Condition, Model, check_targets
+from tfgen.models.model import MODEL_FILES, Condition, Model
 
 
 @pytest.fixture
@@ -235,33 +235,6 @@ def test_draws_of_fingerprints_repeat_with_the_seed_only():
     assert (np.ptp(drawn, axis=0) > 0).all()
 
 
-class TestTargets:
-    NAMES = ("energy_per_atom", "asphericity")
-
-    def test_are_values_or_ranges(self):
-        given = {"asphericity": np.float32(0.25), "energy_per_atom": [0.5, 1]}
-        found = check_targets(given, self.NAMES)
-        assert found == {"asphericity": 0.25, "energy_per_atom": (0.5, 1.0)}
-        assert type(found["asphericity"]) is float
-        assert check_targets({"asphericity": (0.1, 0.1)}, self.NAMES) == {"asphericity": (0.1, 0.1)}
-
-    @pytest.mark.parametrize(
-        ("targets", "message"),
-        [
-            ({}, "no target given; the model knows energy_per_atom, asphericity"),
-            ({"hue": 1.0}, "property 'hue' is unknown; the model knows energy_per_atom, asph"),
-            ({"asphericity": (0.3, 0.2)}, "target asphericity is .*; low is above high"),
-            ({"asphericity": float("nan")}, "target asphericity is nan; a number or"),
-            ({"asphericity": (0.0, float("inf"))}, "a number or .low, high. is needed"),
-            ({"asphericity": (0.1, 0.2, 0.3)}, "a number or .low, high. is needed"),
-            ({"asphericity": ()}, "a number or .low, high. is needed"),
-        ],
-    )
-    def test_that_make_no_sense(self, targets, message):
-        with pytest.raises(ValueError, match=message):
-            check_targets(targets, self.NAMES)
-
-
 class TestDrawingProperties:
     MEAN = np.array([0.7, 2.0, -1.0])
     ROOT = np.array([[0.3, 0.0, 0.0], [0.2, 0.5, 0.0], [-0.1, 0.4, 0.8]])
@@ -326,8 +299,3 @@ class TestDrawingProperties:
         first = self.draw(given, count=5)
         np.testing.assert_array_equal(self.draw(given, count=5), first)
         assert (self.draw(given, count=5, seed=1) != first).all()
-
-
-def test_targets_that_would_overflow_are_refused():
-    with pytest.raises(ValueError, match="target x is 1e\\+300; its size must not exceed"):
-        check_targets({"x": 1e300}, ["x"])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tfgen.warnings import TfgenWarning
+
+if TYPE_CHECKING:
+    from tfgen.targets import Target
 
 __all__ = [
     "TARGETS",
@@ -101,21 +103,15 @@ class _Target(click.ParamType):
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, float | tuple[float, float]]:
-        if isinstance(value, tuple):
+    ) -> Target:
+        from tfgen.targets import Target
+
+        if isinstance(value, Target):
             return value
-        name, equals, text = value.partition("=")
-        if not name or not equals or not text:
-            self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
         try:
-            bounds = [float(part) for part in text.split(":")]
-        except ValueError:
-            self.fail(f"{text!r} in {value!r} is not a number or a range LO:HI", param, ctx)
-        if len(bounds) > 2 or not all(map(math.isfinite, bounds)):
-            self.fail(f"{text!r} in {value!r} is not a finite number or a range LO:HI", param, ctx)
-        if bounds[0] > bounds[-1]:
-            self.fail(f"the range in {value!r} has LO above HI", param, ctx)
-        return name, bounds[0] if len(bounds) == 1 else (bounds[0], bounds[1])
+            return Target.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 TARGETS = _Target()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,9 @@ from tfgen.cli._options import (
     seed_option,
     shown_warnings,
 )
+
+if TYPE_CHECKING:
+    from tfgen.targets import Target
 
 
 @click.command(short_help="Generate structures and verify each.")
@@ -53,7 +57,7 @@ def generate(
     model: Path,
     output: Path,
     formula: str,
-    targets: tuple[tuple[str, float | tuple[float, float]], ...],
+    targets: tuple[Target, ...],
     count: int,
     relax: str,
     potential: str,
@@ -71,7 +75,7 @@ def generate(
     from tfgen.models.model import Model
     from tfgen.potentials.emt import EMT
 
-    names = [name for name, _ in targets]
+    names = [target.name for target in targets]
     if len(set(names)) < len(names):
         raise click.BadParameter("each property takes one target", param_hint="--target")
     require_absent(output, overwrite)
@@ -81,7 +85,7 @@ def generate(
         generated = run(
             loaded,
             formula,
-            dict(targets),
+            {target.name: target.value for target in targets},
             count,
             seed=seed,
             potential=evaluator,

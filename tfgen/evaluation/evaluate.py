@@ -14,15 +14,20 @@ from tqdm import tqdm
 from tfgen.generation.records import STAGES, raw_structures, record_of
 from tfgen.structures import similarity
 from tfgen.structures.validity import Thresholds, thresholds_from, valid
-from tfgen.targets import Rates, rates_of
+from tfgen.targets import (
+    DEFAULT_TOLERANCES,
+    Rates,
+    Target,
+    check_tolerance,
+    compute_rates,
+    default_tolerance,
+)
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
 
-__all__ = ["BASIN_RMSD", "HIT_TOLERANCES", "evaluate"]
+__all__ = ["BASIN_RMSD", "evaluate"]
 
-# property -> half width of a hit where none is asked for; see `evaluate` for all others.
-HIT_TOLERANCES = {"energy_per_atom": 0.01}  # eV/atom
 # Å; a structure this near to a minimum is nearer to it than to any other: nearest minima of Pt13
 # are 0.56 Å apart and more.
 BASIN_RMSD = 0.25
@@ -291,16 +296,18 @@ def _tolerances(
                 f"hit_tolerance names {name!r}, which is no property of the targets "
                 f"({', '.join(targeted) or 'none'}) or the data set ({', '.join(train.properties)})"
             )
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"hit_tolerance of {name} is {value!r}; a number above 0 is needed")
+        check_tolerance(f"hit_tolerance of {name}", value)
     result = {}
     for name in targeted:
         if not any(isinstance((row["target"] or {}).get(name), float) for row in rows):
             continue  # ranges only: their ends decide
-        if name in asked or name in HIT_TOLERANCES:
-            result[name] = float(asked.get(name, HIT_TOLERANCES.get(name, 0.0)))
+        if name in asked:
+            result[name] = float(asked[name])
+        elif name in DEFAULT_TOLERANCES:
+            result[name] = DEFAULT_TOLERANCES[name]
         elif name in train.properties:
-            result[name] = 0.05 * float(np.ptp(train.properties[name]))
+            values = train.properties[name]
+            result[name] = default_tolerance(name, float(values.min()), float(values.max()))
         else:
             raise ValueError(
                 f"target property {name!r} is not in the data set (which has "
@@ -329,14 +336,15 @@ def _targets(
     result = []
     for label, members in groups.items():
         target = rows[members[0]]["target"]
+        targets = [Target.of(name, value, tolerance.get(name)) for name, value in target.items()]
         found: dict[str, Rates] = {}
         for stage in STAGES:
             values = {name: _column(rows, members, stage, name) for name in target}
-            found[stage] = rates_of(target, values, eligible[stage][members], tolerance)
+            found[stage] = compute_rates(targets, values, eligible[stage][members])
         same = np.isin(formulas, [rows[k]["formula"] for k in members])
         nothing = np.full(len(train), np.nan)
         draws = {name: train.properties.get(name, nothing)[same] for name in target}
-        drawn = rates_of(target, draws, np.ones(int(same.sum()), bool), tolerance)
+        drawn = compute_rates(targets, draws, np.ones(int(same.sum()), bool))
         _mark(rows, members, found)
         group = [rows[k] for k in members]
         result.append(
@@ -382,7 +390,4 @@ def _column(rows: list[dict[str, Any]], members: list[int], stage: str, name: st
 
 def _label(target: Mapping[str, float | list[float]]) -> str:
     """Returns a target as the command line spells it; one label, one target."""
-    return ",".join(
-        f"{name}={':'.join(map(repr, value)) if isinstance(value, list) else repr(value)}"
-        for name, value in sorted(target.items())
-    )
+    return ",".join(str(Target.of(name, value)) for name, value in sorted(target.items()))

@@ -15,9 +15,9 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from tfgen._files import new_file
-from tfgen.generation.proposals import Candidate, Candidates, miss
+from tfgen.generation.proposals import Candidate, Candidates
 from tfgen.inversion.reconstruct import CONVERGED
-from tfgen.models.model import Model, Target, check_targets
+from tfgen.models.model import Model
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax as relax_structures
@@ -25,6 +25,14 @@ from tfgen.structures import similarity
 from tfgen.structures.formulas import formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
 from tfgen.structures.validity import valid
+from tfgen.targets import (
+    Target,
+    TargetValue,
+    check_targets,
+    default_tolerance,
+    hits_all,
+    largest_miss,
+)
 from tfgen.warnings import TfgenWarning
 
 __all__ = ["generate", "write"]
@@ -33,9 +41,6 @@ RELAXATION_FAILED = "relaxation not converged"
 
 # Relaxations at most for one structure asked for, where something can verify them.
 CANDIDATES = 10
-# Half width of what counts as on target when candidates are chosen: of the energy per atom, eV,
-# and for all other properties as a share of their training range.
-ENERGY_TOLERANCE, SHARE = 0.01, 0.05
 # Two structures are the same if all sorted distances agree within this, Å.
 SAME = 0.05
 # Spreads the seeds of the stages apart; any constant does.
@@ -45,7 +50,7 @@ _DRAWS = 2
 def generate(
     model: Model,
     formula: str,
-    targets: Mapping[str, Target],
+    targets: Mapping[str, TargetValue],
     count: int,
     *,
     seed: int = 0,
@@ -116,7 +121,7 @@ def generate(
             f"formula {formula!r} holds {', '.join(unseen)}; the model was trained on "
             f"{', '.join(model.fingerprint.species)}"
         )
-    targets = check_targets(targets, [c.name for c in model.conditions])
+    asked = _with_tolerances(check_targets(targets, [c.name for c in model.conditions]), model)
     judge = _judge(model, potential)
     mover = judge if isinstance(relax, bool) else relax
     if relax is True and mover is None:
@@ -141,15 +146,13 @@ def generate(
             f"candidates is {candidates}, but nothing computes {', '.join(blind)} to choose by; "
             "candidates=1, or a potential, is needed"
         )
-    _warn(model, formula, targets)
+    _warn(model, formula, asked)
 
     began = time.perf_counter()
-    tolerance = _tolerances(model, targets)
     pool = Candidates(
         model,
         numbers,
-        targets,
-        tolerance,
+        asked,
         count,
         _derived(seed, _DRAWS),
         slide=bool(relax) or model.minima,
@@ -188,7 +191,7 @@ def generate(
             atoms.positions = trial.structure.positions
             atoms.set_array("reconstructed_positions", raw.positions.copy())
         atoms.info.update(
-            target={k: list(v) if isinstance(v, tuple) else v for k, v in targets.items()},
+            target={target.name: target.to_json() for target in asked},
             decoded=_finite(dict(zip(names, decoded[i].tolist(), strict=True))),
             predicted=_finite(trial.candidate.predicted),
             reconstructed=_finite(trial.reconstructed),
@@ -284,12 +287,12 @@ def _energies(structures: Sequence[Atoms], potential: Any) -> np.ndarray:
     return relax_structures(structures, potential, max_steps=0).energy
 
 
-def _warn(model: Model, formula: str, targets: Mapping[str, Target]) -> None:
+def _warn(model: Model, formula: str, targets: Sequence[Target]) -> None:
     for condition in model.conditions:
-        target = targets.get(condition.name)
+        target = next((t for t in targets if t.name == condition.name), None)
         if target is None:
             continue
-        low, high = target if isinstance(target, tuple) else (target, target)
+        low, high = target.low, target.high
         if low < condition.low or high > condition.high:
             unit = "" if condition.unit in ("1", "unknown") else f" {condition.unit}"
             shown = f"{low:g}" if low == high else f"{low:g}:{high:g}"
@@ -372,23 +375,19 @@ def _judge_trials(trials: Sequence[_Trial], accepted: list[Atoms], pool: Candida
     first = similarity.duplicates([*accepted, *finite], SAME)[len(accepted) :]
     fresh = first == np.arange(len(accepted), len(accepted) + len(trials))
     for i, trial in enumerate(trials):
-        off = miss(pool.targets, trial.relaxed or trial.reconstructed, pool.tolerance)
+        values = trial.relaxed or trial.reconstructed
+        off, hit = largest_miss(pool.targets, values), hits_all(pool.targets, values)
         good = bool(sound[i]) and trial.status == CONVERGED
         new = bool(fresh[i]) and not known[i]
-        trial.on_target = good and off <= 1.0
+        trial.on_target = good and hit
         trial.accepted = trial.on_target and new
         # On target comes first, then new, then near the target.
-        trial.rank = (not good, off > 1.0, not new, off)
+        trial.rank = (not good, not hit, not new, off)
 
 
-def _tolerances(model: Model, targets: Mapping[str, Target]) -> dict[str, float]:
-    return {
-        c.name: ENERGY_TOLERANCE
-        if c.name == ENERGY_PER_ATOM
-        else max(SHARE * (c.high - c.low), 1e-9)
-        for c in model.conditions
-        if c.name in targets
-    }
+def _with_tolerances(targets: Sequence[Target], model: Model) -> list[Target]:
+    ranges = {c.name: (c.low, c.high) for c in model.conditions}
+    return [t.with_tolerance(default_tolerance(t.name, *ranges[t.name])) for t in targets]
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ candidate is an inverted fingerprint, and nothing can be said of it in advance.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.graph_search import Inverter, Pool, Problem
 from tfgen.inversion.reconstruct import CONVERGED, reconstruct, status_of
-from tfgen.models.model import Model, Target
+from tfgen.models.model import Model
 from tfgen.models.neural_potential import NeuralPotential
 from tfgen.relaxation.relax import relax
 from tfgen.sampling.initial import random_structures
@@ -28,8 +28,9 @@ from tfgen.structures import similarity
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
 from tfgen.structures.validity import valid
+from tfgen.targets import Target, largest_miss
 
-__all__ = ["Candidate", "Candidates", "miss", "sketch"]
+__all__ = ["Candidate", "Candidates", "sketch"]
 
 # Proposals in a round for each promising candidate that is missing; and at most for each structure
 # asked for, so that a target with nothing new near it does not take for ever.
@@ -68,7 +69,7 @@ class Candidate:
         status: "converged", or the reason it is not.
         known: whether it is taken for one of the training structures.
         copy: whether it certainly is one.
-        miss: how far the prediction is off, up to 1 a hit (see `miss`); 0 without an NNP.
+        miss: how far the prediction is off, up to 1 a hit (see `Target.miss`); 0 without an NNP.
     """
 
     structure: Atoms
@@ -81,26 +82,6 @@ class Candidate:
     miss: float = 0.0
 
 
-def miss(
-    targets: Mapping[str, Target], values: Mapping[str, float], tolerance: Mapping[str, float]
-) -> float:
-    """How far values are off their targets: up to 1 is a hit; the worst property counts.
-
-    A value wanted is a range of its tolerance to either side. In the middle of a range the miss is
-    0, at its ends 1; it grows from one to the other over the tolerance, or half of a range that is
-    narrower, and on at the same pace beyond.
-    """
-    worst = 0.0
-    for name, target in targets.items():
-        low, high = target if isinstance(target, tuple) else (target, target)
-        if low == high:
-            low, high = low - tolerance[name], high + tolerance[name]
-        reach = min(tolerance[name], 0.5 * (high - low))
-        beyond = max(low - values[name], values[name] - high)
-        worst = max(worst, 1.0 + beyond / reach if np.isfinite(beyond) else np.inf)
-    return worst
-
-
 @dataclass
 class Candidates:
     """A pool of candidates for one composition and one set of targets.
@@ -108,8 +89,7 @@ class Candidates:
     Args:
         model: draws and judges.
         numbers: [atoms], the composition, sorted.
-        targets: property -> value or (low, high).
-        tolerance: property -> half width of a hit.
+        targets: with tolerances.
         count: structures asked for.
         seed: of all that is drawn.
         slide: whether structures go to the NNP's minima; else they stay on its slopes, where
@@ -120,8 +100,7 @@ class Candidates:
 
     model: Model
     numbers: np.ndarray
-    targets: Mapping[str, Target]
-    tolerance: Mapping[str, float]
+    targets: Sequence[Target]
     count: int
     seed: int
     slide: bool = True
@@ -194,7 +173,9 @@ class Candidates:
         self._rounds += 1
         self.proposed += count
         rng = np.random.default_rng(seeds[0])
-        wanted = self.model.sample_properties(self.targets, count, rng)
+        wanted = self.model.sample_properties(
+            {target.name: target.value for target in self.targets}, count, rng
+        )
         names = [c.name for c in self.model.conditions]
         energies = np.full(count, np.nan)
         if ENERGY_PER_ATOM in names:
@@ -262,12 +243,12 @@ class Candidates:
                     status=CONVERGED if fine[i] else "no valid structure on the NNP",
                     known=bool(known[i]),
                     copy=bool(copy[i]),
-                    miss=miss(self.targets, predicted_i, self.tolerance),
+                    miss=largest_miss(self.targets, predicted_i),
                 )
             )
-        target = self.targets.get(ENERGY_PER_ATOM)
+        target = next((t for t in self.targets if t.name == ENERGY_PER_ATOM), None)
         if self.slide and target is not None and fine.any():
-            lost = float(np.mean(target)) - np.median(values[ENERGY_PER_ATOM][fine])
+            lost = 0.5 * (target.low + target.high) - np.median(values[ENERGY_PER_ATOM][fine])
             spread = np.sqrt(model.covariance[(names.index(ENERGY_PER_ATOM),) * 2])
             self._shift = float(np.clip(self._shift + 0.5 * lost, -2.0 * spread, 2.0 * spread))
 

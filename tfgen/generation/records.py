@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from tfgen._files import require_file
+from tfgen.targets import Target
 
 __all__ = ["STAGES", "raw_structures", "read_generated", "record_of"]
 
@@ -88,10 +89,13 @@ def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
     relaxations = _count(atoms.info.get("relaxations"), 0, f"{where}: relaxations")
     if relaxations is None:
         relaxations = (candidates or 1) if _mapping(atoms, "relaxed", where) else 0
-    target = {
-        name: _target_value(value, f"{where}: target {name}")
-        for name, value in _mapping(atoms, "target", where).items()
-    }
+    try:
+        target = {
+            name: Target.of(name, value).to_json()
+            for name, value in _mapping(atoms, "target", where).items()
+        }
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     return {
         "formula": atoms.get_chemical_formula("metal"),
         "target": target or None,
@@ -153,15 +157,3 @@ def _count(value: Any, least: int, what: str) -> int | None:
     if not (least <= number < math.inf and number == int(number)):
         raise ValueError(f"{what} is {_shown(value)}; a whole number from {least} on is needed")
     return int(number)
-
-
-def _target_value(value: Any, what: str) -> float | list[float]:
-    if isinstance(value, list | tuple) and len(value) == 2:
-        ends = [_number(end, what) for end in value]
-        if not (all(map(math.isfinite, ends)) and ends[0] <= ends[1]):
-            raise ValueError(f"{what} is {ends}; a range of two finite numbers LO <= HI is needed")
-        return ends
-    number = _number(value, what)
-    if not math.isfinite(number):
-        raise ValueError(f"{what} is {number}; a finite number is needed")
-    return number

@@ -20,20 +20,15 @@ from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.cvae import CVAE
 from tfgen.models.neural_potential import EnergyNetwork, seen
+from tfgen.targets import TargetValue, check_targets
 
-__all__ = ["CONTENTS", "MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model", "Target"]
+__all__ = ["CONTENTS", "MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model"]
 
 SCHEMA = "tfgen-model"
 SCHEMA_VERSION = 2
 MODEL_FILES = ("config.json", "weights.weights.h5", "library.npz")
 NNP_FILE = "nnp.weights.h5"  # only where there is one
 CONTENTS = (*MODEL_FILES, NNP_FILE)
-
-# Targets beyond this would overflow in the network's float32.
-MAX_TARGET = 1e9
-
-# A value, or a range (low, high).
-Target = float | tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class Model:
         return np.concatenate([np.asarray(properties, np.float64), counts], axis=1)
 
     def sample_properties(
-        self, targets: Mapping[str, Target], count: int, rng: np.random.Generator
+        self, targets: Mapping[str, TargetValue], count: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Draws the properties of `count` requests.
 
@@ -126,10 +121,11 @@ class Model:
         """
         names = [c.name for c in self.conditions]
         asked = {}
-        for name, target in check_targets(targets, names).items():
-            low, high = target if isinstance(target, tuple) else (target, target)
-            asked[names.index(name)] = (
-                rng.uniform(low, high, count) if high > low else (np.full(count, low))
+        for target in check_targets(targets, names):
+            asked[names.index(target.name)] = (
+                np.full(count, target.low)
+                if target.is_value
+                else rng.uniform(target.low, target.high, count)
             )
         given = sorted(asked)
         rest = [i for i in range(len(names)) if i not in asked]
@@ -308,28 +304,3 @@ def _load_library(path: Path) -> tuple[Atoms, ...]:
         Atoms(numbers[end - size : end], positions=positions[end - size : end])
         for size, end in zip(sizes, ends, strict=True)
     )
-
-
-def check_targets(targets: Mapping[str, Target], known: Sequence[str]) -> dict[str, Target]:
-    """Returns the targets as floats or (low, high).
-
-    Raises:
-        ValueError: on no target, an unknown property, values not finite, or low > high.
-    """
-    if not targets:
-        raise ValueError(f"no target given; the model knows {', '.join(known)}")
-    checked: dict[str, Target] = {}
-    for name, target in targets.items():
-        if name not in known:
-            raise ValueError(f"property {name!r} is unknown; the model knows {', '.join(known)}")
-        bounds = np.atleast_1d(np.asarray(target, np.float64))
-        if bounds.shape not in ((1,), (2,)) or not np.isfinite(bounds).all():
-            raise ValueError(f"target {name} is {target!r}; a number or (low, high) is needed")
-        if np.abs(bounds).max() > MAX_TARGET:
-            raise ValueError(f"target {name} is {target!r}; its size must not exceed {MAX_TARGET}")
-        if bounds[0] > bounds[-1]:
-            raise ValueError(f"target {name} is {target!r}; low is above high")
-        checked[name] = (
-            float(bounds[0]) if len(bounds) == 1 else (float(bounds[0]), float(bounds[1]))
-        )
-    return checked
