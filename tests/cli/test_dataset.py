@@ -154,6 +154,17 @@ def test_calculators_that_cannot_be_made(recipe, tmp_path, potential, message):
     assert not output.exists()
 
 
+def test_each_wrong_value_of_a_recipe_is_a_line(recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("12", "0") + "[relax]\nfmax = -1\n")
+    result = run("build", recipe, "-o", tmp_path / "x.h5")
+    assert result.exit_code == 1
+    start = f"Error: recipe {str(recipe)!r}: "
+    assert result.stderr.splitlines() == [
+        f"{start}sample.count is 0; a whole number >= 1 and <= 1000000000 is needed",
+        f"{start}relax.fmax is -1; a number > 0 is needed",
+    ]
+
+
 def test_a_recipe_that_leaves_nothing_says_which_filter_took_what(recipe, tmp_path):
     settings = '[relax]\npotential = "ase.calculators.emt:EMT"\nmax_steps = 1\nrattle = 0\n'
     recipe.write_text(recipe.read_text().replace("12", "3") + settings)

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tfgen.datasets.recipe as module
 from tfgen.datasets.recipe import (
     Explore,
     Recipe,
+    RecipeError,
     Relax,
     Sample,
     Select,
     Split,
+    _checked,
     find_recipe,
     load_recipe,
 )
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 GOOD = """
 name = "x"
@@ -73,16 +84,18 @@ def test_every_key_is_in_the_documentation():
 def test_the_record_of_what_is_made_is_plain_and_leaves_out_the_selection(tmp_path):
     text = module.__doc__.split("```toml\n")[1].split("```")[0]
     recipe = load_recipe(write(tmp_path, text))
-    assert json.loads(json.dumps(recipe.starts())) == recipe.starts()
-    assert set(recipe.starts()) == {"sample", "relax", "explore"}
+    assert json.loads(json.dumps(recipe.describe_sampling())) == recipe.describe_sampling()
+    assert set(recipe.describe_sampling()) == {"sample", "relax", "explore"}
     changed = dataclasses.replace(recipe, select=Select(), split=Split(1.0, 0.0, 0.0))
-    assert changed.starts() == recipe.starts()
+    assert changed.describe_sampling() == recipe.describe_sampling()
     for change in (
         {"sample": dataclasses.replace(recipe.sample, kinds=("bulk",))},
-        {"relax": dataclasses.replace(recipe.relax, arguments={"a": 1})},
+        {"relax": dataclasses.replace(recipe.relax, fmax=0.5)},
         {"explore": None},
     ):
-        assert dataclasses.replace(recipe, **change).starts() != recipe.starts()
+        assert (
+            dataclasses.replace(recipe, **change).describe_sampling() != recipe.describe_sampling()
+        )
 
 
 ASE = """
@@ -114,8 +127,14 @@ def test_an_ase_calculator_knows_all_elements(tmp_path):
     [
         (("time_limit = 60", "time_limit = 0"), "relax.time_limit is 0; a number > 0 and <= 1e.08"),
         (("time_limit = 60", "vacuum = -1"), "relax.vacuum is -1; a number >= 0"),
-        (('path = "a"', "path = 1979-05-27"), "relax.arguments holds something else .* date"),
-        (('path = "a"', "path = inf"), "relax.arguments holds something else"),
+        (
+            ('path = "a"', "path = 1979-05-27"),
+            "arguments is {path = 1979-05-27, .*only texts, finite",
+        ),
+        (
+            ('path = "a"', "path = inf"),
+            "arguments is {path = inf, .*; only texts, finite numb",
+        ),
         (("[relax.arguments]", "[relax.argument]"), "unknown key 'relax.argument'"),
         (('"my.package:factory.from_file"', '"emt"'), "Fe.* 'emt' does not know|goes with an ASE"),
         (('"my.package:factory.from_file"', '"my.package"'), "is 'my.package'; allowed is 'emt'"),
@@ -152,30 +171,33 @@ def test_missing_recipes(recipe):
         (("[sample]", "[relax]"), "sample. is missing"),
         (('formula = "Pt5"', ""), "sample.formula is missing"),
         (("count = 10", ""), "sample.count is missing"),
-        (('"x"', "7"), "name is 7; a text in quotes"),
+        (('"x"', "7"), "name is 7; text in quotes is needed"),
         (('"x"', '"a/b"'), "name is 'a/b'; letters"),
         (("10", "0"), "sample.count is 0; a whole number >= 1"),
         (("10", "-3"), "sample.count is -3"),
         (("10", "2.5"), "sample.count is 2.5"),
-        (("10", "true"), "sample.count is True"),
+        (("10", "true"), "sample.count is true"),
         (("10", '"many"'), "sample.count is 'many'"),
         (('"Pt5"', '"Fe5"'), "'Fe5' holds Fe, .* 'emt' does not know; it knows Al, Cu"),
-        (('"Pt5"', '"Pt0"'), "sample.formula 'Pt0' is not a formula"),
+        (('"Pt5"', '"Pt0"'), "sample.formula is 'Pt0'; the text 'Pt0' is not a formula"),
         (('"Pt5"', '"Xy3"'), "is not a formula"),
         (('"Pt5"', '""'), "is not a formula"),
         (('"Pt5"', '"Pt"'), "'Pt' is a single atom; at least 2"),
-        (('"Pt5"', "13"), "sample.formula is 13; a text in quotes or a list"),
+        (('"Pt5"', "13"), "sample.formula is 13; text in quotes or a list"),
         (('"Pt5"', "[]"), r"sample.formula is \[\]"),
-        (('"Pt5"', '["Pt5", 5]'), "a text in quotes or a list of such"),
-        (('"Pt5"', '["Pt5", "Pt5"]'), "an entry comes twice"),
-        (("[sample]", '[sample]\nshapes = ["round"]'), "holds 'round'; allowed are compact"),
+        (('"Pt5"', '["Pt5", 5]'), "text in quotes or a list of such"),
+        (('"Pt5"', '["Pt5", "Pt5"]'), "at least one entry is needed, and none twice"),
+        (
+            ("[sample]", '[sample]\nshapes = ["round"]'),
+            r"sample.shapes is \['round'\]; allowed are compact, .*, not 'round'",
+        ),
         (("[sample]", "[sample]\nshapes = []"), r"sample.shapes is \[\]"),
         (("[sample]", "[sample]\npacking = 0"), "sample.packing is 0; a number > 0 and <= 1"),
         (("[sample]", "[sample]\nmin_distance = -1"), "sample.min_distance is -1"),
         (("[sample]", "[sample]\nmin_distance = nan"), "sample.min_distance is nan"),
         (("[sample]", '[relax]\npotential = "dft"\n[sample]'), "relax.potential is 'dft'"),
         (("[sample]", '[relax]\npotential = ":"\n[sample]'), "MODULE:NAME"),
-        (("[sample]", "[relax]\narguments = {}\n[sample]"), "arguments goes with an ASE calc"),
+        (("[sample]", "[relax]\narguments = {a=1}\n[sample]"), "arguments goes with an ASE calc"),
         (("[sample]", "[relax]\ntime_limit = 9\n[sample]"), "time_limit goes with an ASE calc"),
         (("[sample]", "[relax]\nsnapshots = 3\n[sample]"), "relax.snapshots is 3; a list of grow"),
         (
@@ -183,7 +205,7 @@ def test_missing_recipes(recipe):
             r"snapshots is \[3, 3\]; a list of",
         ),
         (("[sample]", "[relax]\nsnapshots = [-1]\n[sample]"), r"snapshots is \[-1\]"),
-        (("[sample]", "[relax]\nsnapshots = [true]\n[sample]"), r"snapshots is \[True\]"),
+        (("[sample]", "[relax]\nsnapshots = [true]\n[sample]"), r"snapshots is \[true\]"),
         (
             ("[sample]", "[relax]\nsnapshots = [2000]\n[sample]"),
             "must be below relax.max_steps, 2000",
@@ -206,13 +228,13 @@ def test_missing_recipes(recipe):
         ),
         (
             ("[sample]", '[explore]\nrounds = 1\ncount = 1\nmoves = "hop"\n[sample]'),
-            "holds 'hop'; allowed are rattle",
+            "explore.moves is 'hop'; allowed are rattle",
         ),
         (
             ("[sample]", '[sample]\nkinds = ["crystal"]'),
-            "sample.kinds holds 'crystal'; allowed are packing",
+            r"sample.kinds is \['crystal'\]; allowed are packing",
         ),
-        (('"Pt5"', '["PtAu", "AuPt"]'), "'PtAu' and 'AuPt', which are the same composition"),
+        (('"Pt5"', '["PtAu", "AuPt"]'), "'PtAu' and 'AuPt' are the same composition"),
         (
             ("[sample]", '[select]\nmax_count = 5\nmethod = "best"\n[sample]'),
             "method is 'best'; allowed are random, farthest",
@@ -227,7 +249,7 @@ def test_missing_recipes(recipe):
         (("[sample]", "[select]\nmax_count = 0\n[sample]"), "select.max_count is 0"),
         (("[sample]", "[split]\ntrain = 0.5\n[sample]"), "add up to 0.7; 1 is needed"),
         (("[sample]", "[split]\ntrain = 0\n[sample]"), "split.train is 0; a number > 0"),
-        (("[sample]", "[split]\ntest = true\n[sample]"), "split.test is True"),
+        (("[sample]", "[split]\ntest = true\n[sample]"), "split.test is true"),
         (('name = "x"', 'name = "x"\nsplit = 3'), r"split is 3; a section \[split\]"),
         (("[sample]", "[sample"), "is not valid TOML"),
     ],
@@ -238,6 +260,107 @@ def test_bad_recipes(tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_recipe(path)
     assert str(path) in str(caught.value)
+
+
+def test_every_wrong_value_has_a_line_of_its_own(tmp_path):
+    text = GOOD.replace("10", "0") + 'colour = 1\n[relax]\nfmax = "low"\n[split]\ntest = 2\n'
+    path = write(tmp_path, f"text = 1\n{text}")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    start = f"recipe {str(path)!r}: "
+    assert all(line.startswith(start) for line in caught.value.problems)
+    assert {line.removeprefix(start).split(";")[0] for line in caught.value.problems} == {
+        "unknown key 'text'",
+        "unknown key 'sample.colour'",
+        "sample.count is 0",
+        "relax.fmax is 'low'",
+        "split.test is 2",
+    }
+    assert str(caught.value).splitlines() == list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = " + "[" * 5000 + "]" * 5000, "is not valid TOML: it is nested too deeply"),
+        (GOOD.replace("10", "9" * 5000), "is not valid TOML: Exceeds the limit"),
+        (GOOD.replace("10", "0x" + "f" * 6000), "sample.count is a number of 7225 digits; a whole"),
+        (
+            GOOD.replace("10", "1_000_000_001"),
+            "count is 1000000001; .* and <= 1000000000 is needed",
+        ),
+        (GOOD + "[relax]\nfmax = 0x" + "f" * 400, "relax.fmax is a number of 482 digits; a number"),
+        (GOOD + "count = 11\n", "is not valid TOML: Cannot overwrite a value"),
+        (GOOD.replace("10", "1979-05-27T07:32:00Z"), "sample.count is 1979-05-27 07:32:00"),
+        (GOOD.replace("10", "{ a = [1, true] }"), r"count is {a = \[1, true\]}; a whole number"),
+        (
+            GOOD.replace('"Pt5"', '"' + "(" * 9000 + '"'),
+            r"formula is '\(+...; .* at most 100 ",
+        ),
+        (GOOD.replace('"Pt5"', '"Pt' + "9" * 90 + '"'), "has more than 1000 atoms"),
+        (GOOD.replace('"Pt5"', '"Pt1001"'), "'Pt1001' has more than 1000 atoms"),
+        (
+            GOOD.replace('"Pt5"', "[[[[]]]]"),
+            r"formula is \[\[\[\[\]\]\]\]; text in quotes or",
+        ),
+        (GOOD.replace('"x"', '"' + "y" * 99 + ' "'), "name is 'y+...; letters, digits and"),
+        ("sample = [{ count = 1 }]\n" + 'name = "x"', r"a section \[sample\] is needed"),
+        ('"" = 1\n' + GOOD, "unknown key ''"),
+        (GOOD + '"a.b" = 1', "unknown key 'sample.a.b'"),
+        (GOOD + '"a\\nb" = 1', r"unknown key 'sample.a\\nb'"),
+    ],
+    ids=lambda value: value[-30:],
+)
+def test_strange_toml(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(write(tmp_path, text))
+    (line,) = caught.value.problems
+    assert "\n" not in line
+    assert len(line) < 500
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.dates()
+    | st.sampled_from(["Pt5", "emt", "bulk", 10**400, "a:b"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_any_value_is_taken_or_refused_in_one_line(data):
+    """Values that TOML can hold, and None, which it cannot."""
+    table = tomllib.loads(module.__doc__.split("```toml\n")[1].split("```")[0])
+    place = data.draw(st.sampled_from(sorted(k for k, v in table.items() if isinstance(v, dict))))
+    key = data.draw(st.sampled_from(sorted(table[place])))
+    value = data.draw(VALUES)
+    table[place][key] = value
+    try:
+        recipe = _checked(table, "", "x")
+    except RecipeError as error:
+        for line in error.problems:
+            assert line.startswith(("x: ", f"x: {place}.{key}"))
+            assert "pydantic" not in line
+            assert "Input should be" not in line
+    else:
+        taken = getattr(getattr(recipe, place), key)
+        assert taken == (tuple(value) if isinstance(value, list) else value) or taken == (value,)
+
+
+def test_recipes_wait_neither_for_tensorflow_nor_for_pydantic_in_the_help():
+    code = (
+        "import sys, tfgen.datasets.recipe as r; r.load_recipe('pt13'); "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import sys, tfgen.cli.dataset; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_bytes_that_are_no_text(tmp_path):

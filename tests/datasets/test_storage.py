@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import h5py
@@ -85,6 +86,93 @@ def test_select_takes_a_split():
         whole.select("dev")
 
 
+def test_repr_is_a_few_informative_lines():
+    assert repr(example()).splitlines()[:3] == [
+        "Dataset 'example': 5 structures (2 train, 2 validation, 1 test)",
+        "  compositions: CuPt2 (1), Cu2Pt2 (1), Cu3Pt2 (1), Cu4Pt2 (1), Au4 (1)",
+        "  periodic: 1 of 5",
+    ]
+    last = repr(example()).splitlines()[3]
+    zeal = example().properties["zeal"]
+    assert last.startswith(f"  properties: zeal {zeal.min():.4g} to {zeal.max():.4g} kÅ·eV, energy")
+    assert repr(example(20)).splitlines()[1].endswith("and 14 more")
+    assert repr(example()[:0]) == "Dataset 'example': 0 structures (0 train, 0 validation, 0 test)"
+    bare = Dataset(example().structures, {}, {}, np.zeros(5))
+    assert repr(bare).startswith("Dataset: 5 structures")
+
+
+def test_indexing_gives_what_ase_users_expect():
+    dataset = example()
+    for row in (0, 3, -1, np.int64(2)):
+        atoms, original = dataset[row], dataset.structures[row]
+        assert type(atoms) is Atoms
+        assert atoms is not original
+        np.testing.assert_array_equal(atoms.positions, original.positions)
+        assert atoms.info["zeal"] == dataset.properties["zeal"][row]
+        assert atoms.info["split"] == SPLITS[dataset.split[row]]
+        energy = dataset.properties["energy_per_atom"][row] * len(original)
+        assert atoms.get_potential_energy() == pytest.approx(energy, rel=1e-14)
+    assert [a.info["zeal"] for a in dataset] == dataset.properties["zeal"].tolist()
+    dataset[0].positions[:] = 0.0
+    assert dataset.structures[0].positions.any()
+    assert dataset.structures[0].info == {}
+    bare = Dataset(dataset.structures, {"energy": np.ones(5)}, {"energy": "eV"}, np.zeros(5))
+    assert bare[1].get_potential_energy() == 1.0
+    assert Dataset(dataset.structures, {}, {}, np.zeros(5))[0].calc is None
+
+
+def test_parts_are_data_sets():
+    whole = example()
+    mask = whole.properties["zeal"] > np.median(whole.properties["zeal"])
+    for index, rows in (
+        (slice(1, 4), [1, 2, 3]),
+        (slice(None, None, -2), [4, 2, 0]),
+        (mask, np.flatnonzero(mask)),
+        (mask.tolist(), np.flatnonzero(mask)),
+        ([4, 0, -1], [4, 0, 4]),
+        ([], []),
+        (np.array([], int), []),
+    ):
+        part = whole[index]
+        assert isinstance(part, Dataset)
+        assert [id(s) for s in part.structures] == [id(whole.structures[i]) for i in rows]
+        np.testing.assert_array_equal(part.properties["zeal"], whole.properties["zeal"][rows])
+        np.testing.assert_array_equal(part.split, whole.split[rows])
+        assert (part.units, part.metadata) == (whole.units, whole.metadata)
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        (5, IndexError, "index is 5; the data set has 5 structures"),
+        (-6, IndexError, "index is -6; the data set has 5 structures"),
+        ([0, 5], IndexError, "index 5 is out of bounds"),
+        ([True, False], IndexError, "boolean"),
+        ("zeal", TypeError, "index is 'zeal'; a whole number, a slice, a mask or a list"),
+        (1.0, TypeError, "index is 1.0"),
+        (True, TypeError, "index is True"),
+        ([[0, 1]], TypeError, "index is"),
+        (None, TypeError, "index is None"),
+    ],
+)
+def test_places_that_are_not_there(index, error, message):
+    with pytest.raises(error, match=message):
+        example()[index]
+
+
+def test_a_table_for_pandas(monkeypatch):
+    pytest.importorskip("pandas")
+    table = example().to_pandas()
+    assert list(table.columns) == ["formula", "atoms", "split", "zeal", "energy_per_atom"]
+    assert table["formula"].tolist() == ["CuPt2", "Cu2Pt2", "Cu3Pt2", "Cu4Pt2", "Au4"]
+    assert table["atoms"].tolist() == [3, 4, 5, 6, 4]
+    assert table["split"].tolist() == ["train", "validation", "test", "train", "validation"]
+    np.testing.assert_array_equal(table["zeal"], example().properties["zeal"])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_pandas needs pandas: pip install pandas"):
+        example().to_pandas()
+
+
 def test_summary_counts():
     summary = example().summary()
     assert summary["structures"] == 5
@@ -136,7 +224,7 @@ def test_a_failure_in_mid_write_leaves_the_old_file_whole(path, monkeypatch, fai
     def fail(*_args, **_kwargs):
         raise failure
 
-    monkeypatch.setattr("tfgen.datasets.storage._write", fail)
+    monkeypatch.setattr("tfgen.datasets._hdf5._write", fail)
     with pytest.raises(type(failure)):
         example(3).save(path, overwrite=True)
     assert path.read_bytes() == before

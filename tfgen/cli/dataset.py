@@ -61,9 +61,15 @@ def build(
     load_quietly()
     from tfgen.datasets.building import build as run
     from tfgen.datasets.building import partial_folder
-    from tfgen.datasets.recipe import load_recipe
+    from tfgen.datasets.recipe import RecipeError, load_recipe
 
-    loaded = load_recipe(recipe)
+    try:
+        loaded = load_recipe(recipe)
+    except RecipeError as error:
+        *others, last = error.problems
+        for line in others:
+            click.echo(f"Error: {line}", err=True)
+        raise click.ClickException(last) from error
     try:
         with shown_warnings():
             result = run(

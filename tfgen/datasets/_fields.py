@@ -1,128 +1,137 @@
-"""Reads fields of TOML tables, and says of bad ones what came and what is allowed."""
+"""The types of the fields of a recipe, for pydantic.
+
+What a type refuses, it refuses with what is allowed instead; `_messages` adds the name of the field
+and the value that came.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
-from typing import Any
+import re
+from typing import Annotated, Any
 
-import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from tfgen.datasets._messages import shown
+from tfgen.potentials.ase import is_import_path
+from tfgen.sampling.initial import KINDS, SHAPES
+from tfgen.sampling.moves import MOVES
+from tfgen.structures.formulas import numbers_from_formula
 
 __all__ = [
-    "choices",
-    "integer",
-    "integers",
-    "known_keys",
-    "number",
-    "plain",
-    "section",
-    "text",
-    "texts",
+    "METHODS",
+    "POTENTIALS",
+    "AboveZero",
+    "Count",
+    "Formulas",
+    "Growing",
+    "Kinds",
+    "Method",
+    "Moves",
+    "Name",
+    "NotNegative",
+    "Plain",
+    "Potential",
+    "Shapes",
+    "Share",
+    "Text",
 ]
 
-
-def known_keys(table: dict[str, Any], allowed: set[str], prefix: str) -> None:
-    for key in table:
-        if key not in allowed:
-            raise ValueError(
-                f"unknown key {prefix + key!r}; allowed are {', '.join(sorted(allowed))}"
-            )
+POTENTIALS = ("emt",)
+METHODS = ("random", "farthest")
 
 
-def section(table: dict[str, Any], name: str, kind: type) -> dict[str, Any]:
-    section = table.get(name, {})
-    if not isinstance(section, dict):
-        raise ValueError(f"{name} is {section!r}; a section [{name}] is needed")
-    known_keys(section, {f.name for f in dataclasses.fields(kind)}, name + ".")
-    return section
-
-
-def text(table: dict[str, Any], key: str, prefix: str, default: str = "") -> str:
-    value = table.get(key, default)
-    if not isinstance(value, str):
-        raise ValueError(f"{prefix}{key} is {value!r}; a text in quotes is needed")
-    return value
-
-
-def texts(table: dict[str, Any], key: str, prefix: str) -> tuple[str, ...]:
-    value = table[key]
+def _texts(value: Any) -> Any:
+    """Turns text or a list of texts into a tuple."""
     values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not values or not all(isinstance(v, str) for v in values):
-        raise ValueError(
-            f"{prefix}{key} is {value!r}; a text in quotes or a list of such is needed"
-        )
-    if len(set(values)) < len(values):
-        raise ValueError(f"{prefix}{key} is {value!r}; an entry comes twice")
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+        raise ValueError("text in quotes or a list of such is needed")
+    if not values or len(set(values)) < len(values):
+        raise ValueError("at least one entry is needed, and none twice")
     return tuple(values)
 
 
-def integer(table: dict[str, Any], key: str, prefix: str, default: int, least: int) -> int:
-    value = table.get(key, default)
-    # TOML's true is Python's True, which is an int.
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{prefix}{key} is {value!r}; a whole number >= {least} is needed")
+def _one_of(*allowed: str) -> BeforeValidator:
+    """Takes text, or a list of texts, that are all among those allowed."""
+
+    def check(value: Any) -> Any:
+        values = _texts(value)
+        if strange := [v for v in values if v not in allowed]:
+            raise ValueError(f"allowed are {', '.join(allowed)}, not {shown(strange[0])}")
+        return values
+
+    return BeforeValidator(check)
+
+
+def _formulas(value: Any) -> Any:
+    """Takes formulas of at least two atoms, no two of the same composition."""
+    formulas: dict[bytes, str] = {}
+    for formula in _texts(value):
+        if len(formula) > 100:
+            raise ValueError("a formula of at most 100 characters is needed")
+        numbers = numbers_from_formula(formula, "the text")
+        if len(numbers) < 2:
+            raise ValueError(f"{formula!r} is a single atom; at least 2 are needed")
+        earlier = formulas.setdefault(numbers.tobytes(), formula)
+        if earlier is not formula:
+            raise ValueError(f"{earlier!r} and {formula!r} are the same composition")
+    return tuple(formulas.values())
+
+
+def _potential(value: str) -> str:
+    if value not in POTENTIALS and not is_import_path(value):
+        known = ", ".join(map(repr, POTENTIALS))
+        raise ValueError(
+            f"allowed is {known} or an ASE calculator like 'ase.calculators.emt:EMT' (MODULE:NAME)"
+        )
     return value
 
 
-def number(
-    table: dict[str, Any],
-    key: str,
-    prefix: str,
-    default: float,
-    above: float,
-    up_to: float,
-    or_equal: bool = False,
-) -> float:
-    value = table.get(key, default)
-    good = (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and np.isfinite(value)
-        and (above < value or (or_equal and above == value))
-        and value <= up_to
-    )
-    if not good:
-        lower = f"{'>=' if or_equal else '>'} {above:g}"
-        upper = "" if np.isinf(up_to) else f" and <= {up_to:g}"
-        raise ValueError(f"{prefix}{key} is {value!r}; a number {lower}{upper} is needed")
-    return float(value)
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[\w.+-]+", value):
+        raise ValueError("letters, digits and . _ + - are allowed")
+    return value
 
 
-def choices(
-    table: dict[str, Any], key: str, prefix: str, default: tuple[str, ...], allowed: tuple[str, ...]
-) -> tuple[str, ...]:
-    """A text or a list of texts, all of them among `allowed`."""
-    values = texts(table, key, prefix) if key in table else default
-    for value in values:
-        if value not in allowed:
-            raise ValueError(f"{prefix}{key} holds {value!r}; allowed are {', '.join(allowed)}")
-    return values
+def _method(value: str) -> str:
+    if value not in METHODS:
+        raise ValueError(f"allowed are {', '.join(METHODS)}")
+    return value
 
 
-def integers(table: dict[str, Any], key: str, prefix: str) -> tuple[int, ...]:
-    """A list of growing whole numbers from 0 on; empty if it is not there."""
-    values = table.get(key, [])
-    good = isinstance(values, list) and all(
-        isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values
-    )
-    if not good or any(b <= a for a, b in itertools.pairwise(values)):
-        raise ValueError(
-            f"{prefix}{key} is {values!r}; a list of growing whole numbers >= 0 is needed"
-        )
-    return tuple(values)
+def _growing(value: Any) -> Any:
+    """Takes a list of growing whole numbers from 0 on."""
+    whole = isinstance(value, list | tuple) and all(type(v) is int and v >= 0 for v in value)
+    if not whole or any(b <= a for a, b in itertools.pairwise(value)):
+        raise ValueError("a list of growing whole numbers >= 0 is needed")
+    return tuple(value)
 
 
-def plain(table: dict[str, Any], key: str, prefix: str) -> dict[str, Any]:
-    """A table of texts, numbers, true and false, and lists and tables of such."""
-    value = table.get(key, {})
+def _plain(value: Any) -> Any:
+    """Takes a table of texts, finite numbers, true and false, and lists and tables of such."""
     if not isinstance(value, dict):
-        raise ValueError(f"{prefix}{key} is {value!r}; a table like {{ name = 1 }} is needed")
+        raise ValueError("a table like { name = 1 } is needed")
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:  # dates and times; infinity
         raise ValueError(
-            f"{prefix}{key} holds something else than texts, finite numbers, true, false, lists "
-            f"and tables: {error}"
+            "only texts, finite numbers, true, false, and lists and tables of these are allowed"
         ) from error
     return value
+
+
+Text = Annotated[str, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
+Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0, allow_inf_nan=False)]
+AboveZero = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+Name = Annotated[Text, AfterValidator(_name)]
+Potential = Annotated[Text, AfterValidator(_potential)]
+Method = Annotated[Text, AfterValidator(_method)]
+Formulas = Annotated[tuple[str, ...], BeforeValidator(_formulas)]
+Kinds = Annotated[tuple[str, ...], _one_of(*KINDS)]
+Shapes = Annotated[tuple[str, ...], _one_of(*SHAPES)]
+Moves = Annotated[tuple[str, ...], _one_of(*MOVES)]
+Growing = Annotated[tuple[int, ...], BeforeValidator(_growing)]
+Plain = Annotated[dict[str, Any], BeforeValidator(_plain)]

@@ -187,7 +187,7 @@ def _record(recipe: Recipe, seed: int) -> dict[str, Any]:
         "seed": seed,
         "chunk": exploring.CHUNK,
         "pairs_per_chunk": exploring.PAIRS_PER_CHUNK,
-        **recipe.starts(),
+        **recipe.describe_sampling(),
     }
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from tfgen._files import new_file, require_absent
-from tfgen.datasets.storage import SPLITS, Dataset
-from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS
+from tfgen.datasets.storage import Dataset
+from tfgen.structures.properties import UNITS
 
 __all__ = ["export", "losses"]
 
@@ -159,16 +158,9 @@ def _kind(path: Path) -> str:
 
 
 def _with_properties(dataset: Dataset) -> Iterator[Atoms]:
-    for row, structure in enumerate(dataset.structures):
-        atoms = structure.copy()
-        atoms.info = {name: float(values[row]) for name, values in dataset.properties.items()}
-        atoms.info.setdefault("split", SPLITS[dataset.split[row]])
-        # ASE wants the energy of the whole structure, in the place where calculators put it.
-        energy = atoms.info.pop("energy", None)
-        if energy is None and ENERGY_PER_ATOM in atoms.info:
-            energy = atoms.info[ENERGY_PER_ATOM] * len(atoms)
-        if energy is not None:
-            atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    for atoms in dataset:
+        # The energy of the whole structure goes where ASE's formats have a place for it.
+        atoms.info.pop("energy", None)
         yield atoms
 
 

@@ -7,36 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
-import math
 import os
 import platform
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import h5py
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from tfgen import __version__
 from tfgen._files import new_file, require_file
+from tfgen.datasets._hdf5 import FORMAT, SPLITS, InvalidError, is_hdf5, read, write
+from tfgen.structures.properties import ENERGY_PER_ATOM
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "SPLITS", "Dataset", "assign_splits", "provenance"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-SCHEMA = "tfgen-dataset"
-SCHEMA_VERSION = 1
-SPLITS = ("train", "validation", "test")
-
-_COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
-# The oldest format that has check sums of all that says where things are: damage is seen. In older
-# ones the HDF5 library can follow damaged addresses to wrong numbers, or in circles for ever.
-_FORMAT = ("v110", "v110")
+__all__ = ["SPLITS", "Dataset", "assign_splits", "provenance"]
 
 
-@dataclass(frozen=True)
+# Compositions and properties that `repr` shows.
+_SHOWN = 6
+
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Structures with their properties, their split and where they come from.
 
@@ -47,6 +46,11 @@ class Dataset:
         split: [n] int8, place in `SPLITS`: 0 train, 1 validation, 2 test.
         metadata: JSON-able; name, description, kind ("built" or "imported"), recipe (TOML text),
             seed, versions, counts (stage -> number of structures) and created (UTC).
+
+    `dataset[3]` and iteration give `ase.Atoms` as ASE's own readers do: a new copy with every
+    property and the name of the split in `atoms.info`, and, where `energy_per_atom` (or `energy`)
+    is a property, with the energy of the whole structure from `atoms.get_potential_energy()`.
+    `dataset[10:20]`, a mask and a list of places give a `Dataset` with the same metadata.
 
     Raises:
         ValueError: if lengths differ, a property is not finite or has no unit.
@@ -77,6 +81,88 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.structures)
 
+    def __repr__(self) -> str:
+        about = self.summary()
+        splits = ", ".join(f"{count} {name}" for name, count in about["splits"].items())
+        name = f" {about['name']!r}" if about["name"] else ""
+        periodic = about["periodic"]
+        lines = {
+            "compositions": [f"{f} ({n})" for f, n in about["compositions"].items()],
+            "periodic": [f"{periodic} of {len(self)}"] if periodic else [],
+            "properties": [
+                f"{name} {p['min']:.4g} to {p['max']:.4g} {p['unit']}"
+                for name, p in about["properties"].items()
+            ],
+        }
+        texts = [
+            f"  {what}: {', '.join(items[:_SHOWN])}"
+            + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")
+            for what, items in lines.items()
+            if items
+        ]
+        return "\n".join([f"Dataset{name}: {len(self)} structures ({splits})", *texts])
+
+    def __iter__(self) -> Iterator[Atoms]:
+        return (self._atoms(row) for row in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Atoms: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Dataset: ...
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> Atoms | Dataset:
+        if isinstance(index, int | np.integer) and not isinstance(index, bool):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"index is {index}; the data set has {len(self)} structures")
+            return self._atoms(int(index) % len(self))
+        places = np.asarray([] if isinstance(index, slice) else index)
+        if isinstance(index, slice) or places.size == 0:
+            rows = np.arange(len(self))[index if isinstance(index, slice) else slice(0)]
+        elif places.ndim == 1 and places.dtype.kind in "iub":
+            rows = np.arange(len(self))[places]  # NumPy refuses what is out of range
+        else:
+            raise TypeError(
+                f"index is {index!r}; a whole number, a slice, a mask or a list of whole numbers "
+                "is needed"
+            )
+        return Dataset(
+            structures=[self.structures[row] for row in rows],
+            properties={name: values[rows] for name, values in self.properties.items()},
+            units=dict(self.units),
+            split=self.split[rows],
+            metadata=self.metadata,
+        )
+
+    def _atoms(self, row: int) -> Atoms:
+        atoms = self.structures[row].copy()
+        atoms.info = {"split": SPLITS[self.split[row]]}
+        atoms.info |= {name: float(values[row]) for name, values in self.properties.items()}
+        energy = atoms.info.get("energy")
+        if energy is None and ENERGY_PER_ATOM in atoms.info:
+            energy = atoms.info[ENERGY_PER_ATOM] * len(atoms)
+        if energy is not None:
+            atoms.calc = SinglePointCalculator(atoms, energy=energy)
+        return atoms
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Returns a table with one row for each structure, in their order.
+
+        Its columns are formula, atoms (their number), split and the properties, whose units are in
+        `units`. A property called formula, atoms or split takes the place of that column.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas: pip install pandas") from error
+        columns = {
+            "formula": [s.get_chemical_formula("metal") for s in self.structures],
+            "atoms": [len(s) for s in self.structures],
+            "split": [SPLITS[place] for place in self.split],
+        }
+        return pd.DataFrame({**columns, **self.properties})
+
     def select(self, split: str) -> Dataset:
         """Returns the part that is in `split`: "train", "validation", "test" or "all".
 
@@ -87,14 +173,7 @@ class Dataset:
             return self
         if split not in SPLITS:
             raise ValueError(f"split is {split!r}; one of {', '.join((*SPLITS, 'all'))} is needed")
-        rows = np.flatnonzero(self.split == SPLITS.index(split))
-        return Dataset(
-            structures=[self.structures[i] for i in rows],
-            properties={name: values[rows] for name, values in self.properties.items()},
-            units=dict(self.units),
-            split=self.split[rows],
-            metadata=self.metadata,
-        )
+        return self[self.split == SPLITS.index(split)]
 
     def summary(self) -> dict[str, Any]:
         """What is in the data set, JSON-able: counts, sizes, compositions, properties, metadata."""
@@ -135,27 +214,18 @@ class Dataset:
         """
         if not self.structures:
             raise ValueError("the data set has no structures; there is nothing to save")
-        offsets = np.cumsum([0] + [len(s) for s in self.structures], dtype=np.int64)
         with (
             new_file(path, overwrite) as temporary,
-            h5py.File(temporary, "w", libver=_FORMAT) as file,
+            h5py.File(temporary, "w", libver=FORMAT) as file,
         ):
-            _write_text(file, "schema", SCHEMA)
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            _write_text(file, "metadata", json.dumps(self.metadata, ensure_ascii=False))
-            file.create_dataset("offsets", data=offsets, **_COMPRESSION)
-            numbers = np.concatenate([s.numbers for s in self.structures]).astype(np.uint8)
-            file.create_dataset("numbers", data=numbers, **_COMPRESSION)
-            positions = np.concatenate([s.positions for s in self.structures])
-            _write(file, "positions", positions, "Å")
-            _write(file, "cell", np.array([s.cell.array for s in self.structures]), "Å")
-            pbc = np.array([s.pbc for s in self.structures], bool)
-            file.create_dataset("pbc", data=pbc, **_COMPRESSION)
-            split = file.create_dataset("split", data=self.split, **_COMPRESSION)
-            _write_text(split, "names", ", ".join(SPLITS))
-            group = file.create_group("properties", track_order=True)
-            for name, values in self.properties.items():
-                _write(group, name, values, self.units[name])
+            write(
+                file,
+                structures=self.structures,
+                properties=self.properties,
+                units=self.units,
+                split=self.split,
+                metadata=self.metadata,
+            )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Dataset:
@@ -168,8 +238,8 @@ class Dataset:
         path = require_file(path, "data set")
         try:
             with h5py.File(path, "r") as file:
-                return _read(file)
-        except _InvalidError as error:
+                return cls(**read(file))
+        except InvalidError as error:
             raise ValueError(f"data set {str(path)!r} {error}") from error
         except MemoryError as error:
             raise ValueError(f"data set {str(path)!r} does not fit into memory") from error
@@ -177,14 +247,14 @@ class Dataset:
             # PermissionError and its like already say what is wrong; h5py's own OSErrors do not.
             if isinstance(error, PermissionError):
                 raise
-            problem = "is truncated or damaged" if _is_hdf5(path) else "is not an HDF5 file"
+            problem = "is truncated or damaged" if is_hdf5(path) else "is not an HDF5 file"
             raise ValueError(f"data set {str(path)!r} {problem}") from error
 
 
 def assign_splits(
     n: int, fractions: tuple[float, float, float], rng: np.random.Generator
 ) -> np.ndarray:
-    """Draws which of n structures go into which split.
+    """Assigns n structures to the splits at random.
 
     Sizes are rounded, but a split with a share has at least one structure as soon as there are
     enough for all; the training split comes first.
@@ -192,7 +262,7 @@ def assign_splits(
     Args:
         n: number of structures.
         fractions: shares of `SPLITS`, which add up to 1.
-        rng: draws the permutation.
+        rng: the source of the random permutation.
 
     Returns:
         [n] int8: 0 train, 1 validation, 2 test.
@@ -223,10 +293,6 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions, "created": created}
 
 
-class _InvalidError(Exception):
-    """A reason why a file is not a data set; completes the sentence that starts with its name."""
-
-
 def _property(name: str, values: np.ndarray, n: int) -> np.ndarray:
     if not name or "/" in name or "\0" in name or name == ".":
         raise ValueError(f"property name {name!r} is not allowed; use letters, digits, _ or -")
@@ -237,93 +303,3 @@ def _property(name: str, values: np.ndarray, n: int) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(array))[0])
         raise ValueError(f"property {name!r} of structure {row} is {array[row]}, not finite")
     return array
-
-
-def _write(group: h5py.Group, name: str, values: np.ndarray, unit: str) -> None:
-    dataset = group.create_dataset(name, data=np.asarray(values, np.float64), **_COMPRESSION)
-    _write_text(dataset, "units", unit)
-
-
-def _write_text(item: h5py.HLObject, name: str, text: str) -> None:
-    # Text of variable length would stand where HDF5 keeps no check sums.
-    data = text.encode()
-    item.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
-
-
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _is_hdf5(path: os.PathLike[str]) -> bool:
-    with open(path, "rb") as file:  # noqa: PTH123  (h5py.is_hdf5 is false for truncated files too)
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
-def _read(file: h5py.File) -> Dataset:
-    if _text(file.attrs.get("schema")) != SCHEMA:
-        raise _InvalidError("is an HDF5 file, but not a tfgen data set")
-    version = file.attrs.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise _InvalidError(
-            f"has schema version {version}; this version of tfgen reads {SCHEMA_VERSION}"
-        )
-    offsets = _array(file, "offsets", (None,), "iu").astype(np.int64)
-    n = len(offsets) - 1
-    if n < 1:
-        raise _InvalidError("has no structures")
-    if offsets[0] != 0 or (np.diff(offsets) < 1).any():
-        raise _InvalidError("is damaged: 'offsets' does not grow from 0")
-    atoms = int(offsets[-1])
-    numbers = _array(file, "numbers", (atoms,), "iu").astype(int)
-    if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
-        raise _InvalidError("is damaged: 'numbers' holds something else than atomic numbers")
-    positions = _array(file, "positions", (atoms, 3))
-    cell = _array(file, "cell", (n, 3, 3))
-    pbc = _array(file, "pbc", (n, 3)).astype(bool)
-    if (pbc & ~cell.any(axis=2)).any():
-        raise _InvalidError("holds a structure that is periodic along an axis without cell vector")
-    split = _array(file, "split", (n,), "iu")
-    if not np.isin(split, range(len(SPLITS))).all():
-        raise _InvalidError("is damaged: 'split' holds something else than 0, 1, 2")
-    group = file.get("properties")
-    if not isinstance(group, h5py.Group):
-        raise _InvalidError("is damaged: 'properties' is missing")
-    properties = {name: _array(group, name, (n,)) for name in group}
-    metadata = json.loads(_text(file.attrs["metadata"]))
-    if not isinstance(metadata, dict):
-        raise _InvalidError("is damaged: 'metadata' is not a JSON object")
-    for key in ("counts", "versions", "thresholds"):
-        if not isinstance(metadata.get(key, {}), dict):
-            raise _InvalidError(f"is damaged: {key!r} in 'metadata' is not a JSON object")
-    if not all(isinstance(value, int) for value in metadata.get("counts", {}).values()):
-        raise _InvalidError("is damaged: a count in 'metadata' is not a whole number")
-    return Dataset(
-        structures=[
-            Atoms(numbers[start:stop], positions=positions[start:stop], cell=c, pbc=p)
-            for start, stop, c, p in zip(offsets[:-1], offsets[1:], cell, pbc, strict=True)
-        ],
-        properties=properties,
-        units={name: str(_text(group[name].attrs.get("units", "unknown"))) for name in group},
-        split=split,
-        metadata=metadata,
-    )
-
-
-def _array(
-    group: h5py.Group, name: str, shape: tuple[int | None, ...], kinds: str = "iufb"
-) -> np.ndarray:
-    """Reads an array and checks its rank, its known sizes, its type and that it is finite."""
-    dataset = group.get(name)
-    if not isinstance(dataset, h5py.Dataset):
-        raise _InvalidError(f"is damaged: {name!r} is missing")
-    wrong = len(dataset.shape) != len(shape) or any(
-        want not in (None, got) for want, got in zip(shape, dataset.shape, strict=False)
-    )
-    if wrong or dataset.dtype.kind not in kinds:
-        raise _InvalidError(f"is damaged: {name!r} has shape {dataset.shape} of {dataset.dtype}")
-    if math.prod(dataset.shape) == 0:
-        return np.zeros(dataset.shape, dataset.dtype)
-    values = np.asarray(dataset[()])
-    if not np.isfinite(values).all():
-        raise _InvalidError(f"holds values in {name!r} that are not finite")
-    return values
