@@ -94,7 +94,7 @@ def test_export_says_what_a_format_has_no_room_for(file, tmp_path):
     assert result.stdout == f"{tmp_path / 'a.extxyz'}: 10 structures\n"
     note = result.stderr.splitlines()[-1]
     assert note.startswith("Note: ")
-    assert note.endswith("a.extxyz does not hold: the unit of gap (import it with --unit gap=eV)")
+    assert note.endswith("a.extxyz does not hold: the unit of gap (eV)")
     assert "Note" not in run("export", output, "-o", tmp_path / "a.db").stderr
     assert_one_line(run("export", output, "-o", tmp_path / "POSCAR"), 1, "holds one structure")
 

@@ -422,7 +422,7 @@ def test_what_a_format_has_no_room_for_is_told(tmp_path):
 
     assert told(one, "a.db") == []
     for name in ("a.traj", "a.extxyz"):
-        assert told(one, name) == ["the unit of gap (import it with --unit gap=meV)"]
+        assert told(one, name) == ["the unit of gap (meV)"]
     periodic = "which directions are periodic"
     assert told(one, "POSCAR")[:2] == ["property gap", periodic]
     assert told(one, "a.cif")[:2] == ["property gap", periodic]

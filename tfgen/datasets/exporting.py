@@ -119,9 +119,7 @@ def losses(dataset: Dataset, path: str | os.PathLike[str]) -> list[str]:
     if kind in _EXACT:
         strange = [n for n, unit in dataset.units.items() if unit not in (UNITS.get(n), "unknown")]
         return [
-            f"the unit of {n} (import it with --unit {n}={dataset.units[n]})"
-            for n in strange
-            if kind in ("extxyz", "traj")
+            f"the unit of {n} ({dataset.units[n]})" for n in strange if kind in ("extxyz", "traj")
         ]
     lost = [f"property {name}" for name in dataset.properties]
     try:
