@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest import mock
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,10 +12,8 @@ from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfgen.structures import batch as structures_module
-from tfgen.structures.batch import BUCKETS, StructureBatch, as_structures, bucket, groups
-
-seeds = st.integers(0, 2**32 - 1)
+from tfgen.structures.batch import BUCKETS, StructureBatch, bucket, groups
+from tfgen.structures.neighbour_lists import neighbour_lists
 
 
 def mixed() -> list[Atoms]:
@@ -57,36 +53,13 @@ class TestBatch:
     def test_clusters_have_no_neighbour_lists(self):
         assert StructureBatch.from_ase(mixed()[:2], r_cut=3.0).neighbours is None
 
-    @given(
-        st.lists(st.booleans(), min_size=3, max_size=3).filter(any),
-        seeds,
-        st.sampled_from([0, structures_module.MOST_IMAGES]),
-    )
-    @settings(max_examples=30)
-    def test_neighbour_lists_are_those_of_ase(self, pbc, seed, most_images):
-        rng = np.random.default_rng(seed)
-        cell = np.eye(3) * 2.5 + rng.uniform(-0.6, 0.6, size=(3, 3))
-        cell[:, seed % 3] *= 1 + seed % 2  # also left-handed ones, and some less cubic
-        cell = cell[:: 1 - 2 * (seed % 2)]
-        structures = [
-            Atoms(f"Cu{n}", rng.uniform(-5, 5, size=(n, 3)), cell=cell, pbc=pbc) for n in (3, 1)
-        ] + [Atoms("Cu2", [[0, 0, 0], [0, 0, 2]])]
-        with mock.patch.object(structures_module, "MOST_IMAGES", most_images):
-            batch = StructureBatch.from_ase(structures, r_cut=3.0)
-        index, shift = (x.numpy() for x in batch.neighbours)
-        assert index.shape[-1] % 8 == 0
-        for row, structure in enumerate(structures):
-            i, j, s, vectors = neighbor_list("ijSD", structure, 3.0)
-            wanted = sorted(zip(i, j, map(tuple, s), map(tuple, vectors.round(9)), strict=True))
-            atom, place = np.nonzero(index[row] >= 0)
-            other, image = index[row, atom, place], shift[row, atom, place]
-            found = (
-                structure.positions[other] + image @ structure.cell - structure.positions[atom]
-            ).round(9)
-            found = sorted(zip(atom, other, map(tuple, image), map(tuple, found), strict=True))
-            assert [f[:3] for f in found] == [w[:3] for w in wanted]
-            for one, two in zip(found, wanted, strict=True):
-                np.testing.assert_allclose(one[3], two[3], atol=1e-8)
+    def test_neighbour_lists_are_those_of_the_search(self):
+        structures = mixed()
+        batch = StructureBatch.from_ase(structures, r_cut=3.0, atoms=6, dtype="float32")
+        index, shift = neighbour_lists(structures, 3.0, 6)
+        assert batch.neighbours.index.dtype == tf.int32
+        np.testing.assert_array_equal(batch.neighbours.index, index)
+        np.testing.assert_array_equal(batch.neighbours.shift, shift)
 
     def test_passes_through_tf_function_and_tf_data(self):
         batch = StructureBatch.from_ase(mixed(), r_cut=3.0)
@@ -105,30 +78,6 @@ class TestBatch:
             assert one.dtype == two.dtype
             np.testing.assert_array_equal(one, two)
         assert found.neighbours is None
-
-
-class TestAsStructures:
-    def test_takes_one_or_many(self):
-        atoms = Atoms("Pt")
-        assert as_structures(atoms) == [atoms]
-        assert as_structures((atoms, atoms)) == [atoms, atoms]
-
-    @pytest.mark.parametrize(
-        ("structures", "message"),
-        [
-            ([], "given is empty"),
-            ([Atoms("Pt"), Atoms()], r"given\[1\] has no atoms"),
-            (["Pt"], r"given\[0\] is a str, not an ase.Atoms"),
-            ([Atoms("Pt", [[0, 0, np.nan]])], r"given\[0\] has positions that are not finite"),
-            ([Atoms("Pt", [[0, 0, -np.inf]])], r"given\[0\] has positions that are not finite"),
-            ([Atoms("Pt", cell=[1, np.inf, 1])], r"given\[0\] has a cell that is not finite"),
-            ([Atoms("XPt")], r"given\[0\] holds dummy atoms"),
-            ([Atoms("Pt", pbc=[0, 1, 0])], r"given\[0\] is periodic along an axis without a cell"),
-        ],
-    )
-    def test_refuses(self, structures, message):
-        with pytest.raises(ValueError, match=message):
-            as_structures(structures, "given")
 
 
 class TestBatches:

@@ -8,7 +8,6 @@ from ase import Atoms
 from ase.build import bulk
 from ase.cluster import Icosahedron
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -18,7 +17,6 @@ from tfgen.structures.properties import (
     UNITS,
     applicable,
     asphericity,
-    bonds_of,
     compute,
     mean_coordination,
     radius_of_gyration,
@@ -85,25 +83,6 @@ def test_coordination_of_a_crystal_counts_images():
     np.testing.assert_allclose(mean_coordination(structures), [12, 1, 12])
     assert applicable(structures) == ["mean_coordination"]
     assert applicable(structures[1:2]) == list(GEOMETRIC)
-
-
-@given(st.integers(0, 2**32 - 1))
-def test_bonds_are_those_of_ase_in_any_cell(seed):
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, 12))
-    # From boxes wider than the reach to cells so flat and skewed that far images count.
-    cell = np.diag(rng.uniform(1, 8, 3)) + rng.normal(size=(3, 3)) * rng.choice([0, 1, 2])
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    pbc = (rng.random(3) < 0.7) & (heights > 0.5)
-    atoms = Atoms(rng.integers(1, 90, n), rng.normal(size=(n, 3)) * 10, cell=cell, pbc=pbc)
-    reach = rng.uniform(0.2, 2, n)
-    assert bonds_of(atoms, reach) == len(neighbor_list("i", atoms, reach))
-
-
-def test_bonds_where_there_are_too_many_images_to_look_at_all(monkeypatch):
-    crystal = bulk("Pt")
-    monkeypatch.setattr("tfgen.structures.properties._LARGE", 20)
-    assert bonds_of(crystal, np.full(1, 1.5)) == 12
 
 
 def test_compute_gives_what_is_asked_for():

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from scipy.spatial.distance import pdist
 from tqdm import tqdm
 
 from tfgen._files import require_file
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
-from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS, applicable, bonds_of, compute
+from tfgen.structures.neighbour_lists import neighbour_pairs
+from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
 from tfgen.structures.similarity import duplicates
 
 __all__ = ["COINCIDENT", "import_files", "read_structures"]
@@ -331,8 +331,7 @@ def _check(structure: Atoms, where: str) -> None:
                 f"{where}: atoms only {heights[structure.pbc].min():.3g} Å apart (each from its "
                 f"own image); at least {COINCIDENT} Å is needed"
             )
-        if bonds_of(structure, np.full(len(structure), COINCIDENT / 2)):
-            shortest = neighbor_list("d", structure, COINCIDENT).min(initial=np.inf)
+        shortest = neighbour_pairs(structure, COINCIDENT).distance.min(initial=np.inf)
     elif len(structure) == 1:
         raise ValueError(f"{where}: a single atom, which has no geometry")
     else:

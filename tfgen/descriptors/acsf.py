@@ -15,7 +15,8 @@ from ase.data import chemical_symbols
 from tfgen.descriptors._pairs import AngularPowers, Pairs, contract, size, times
 from tfgen.descriptors.base import check_structures
 from tfgen.descriptors.evaluator import Evaluator
-from tfgen.structures.batch import StructureBatch, as_structures
+from tfgen.structures.batch import StructureBatch
+from tfgen.structures.checks import as_structures
 from tfgen.structures.formulas import atomic_numbers_of
 from tfgen.structures.neighbourhood import cosine_cutoff, neighbourhood, safe_sqrt
 

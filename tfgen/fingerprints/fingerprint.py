@@ -15,7 +15,8 @@ from tfgen._tensorflow import compiled_for
 from tfgen.descriptors.acsf import ACSF
 from tfgen.descriptors.base import Descriptor, check_structures
 from tfgen.descriptors.evaluator import Evaluator
-from tfgen.structures.batch import StructureBatch, as_structures
+from tfgen.structures.batch import StructureBatch
+from tfgen.structures.checks import as_structures
 from tfgen.structures.neighbourhood import check_batch, safe_sqrt
 
 __all__ = ["POOLINGS", "PRESETS", "Fingerprint"]

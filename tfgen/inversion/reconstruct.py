@@ -25,7 +25,7 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal
 from tfgen.inversion.search import Budget, Found, search
 from tfgen.sampling.initial import random_structures
-from tfgen.structures.batch import as_structures
+from tfgen.structures.checks import as_structures
 from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates
 from tfgen.structures.validity import OVERLAP_FACTOR

@@ -14,7 +14,8 @@ from ase.data import atomic_numbers, chemical_symbols
 from ase.units import Bohr
 
 from tfgen.potentials.base import compiled, differentiated
-from tfgen.structures.batch import StructureBatch, as_structures, groups
+from tfgen.structures.batch import StructureBatch, groups
+from tfgen.structures.checks import as_structures
 from tfgen.structures.neighbourhood import neighbourhood
 
 __all__ = ["EMT"]

@@ -23,7 +23,8 @@ from tfgen._tensorflow import threads
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
-from tfgen.structures.batch import Group, Neighbours, StructureBatch, as_structures, groups
+from tfgen.structures.batch import Group, Neighbours, StructureBatch, groups
+from tfgen.structures.checks import as_structures
 from tfgen.warnings import TfgenWarning
 
 __all__ = ["RelaxationResult", "relax"]

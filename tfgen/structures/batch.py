@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
-from ase.data import chemical_symbols
-from ase.neighborlist import neighbor_list
+
+from tfgen.structures.neighbour_lists import cluster_lists, neighbour_lists
 
 __all__ = [
     "Group",
     "Neighbours",
     "StructureBatch",
-    "as_structures",
     "bucket",
     "groups",
 ]
@@ -26,15 +25,8 @@ BUCKETS = (2, 4, 8, 10, 13, 16, 20, 24, 32, 38, 48, 55, 64, 80, 100, 128, 147)
 # Clusters of so many atoms may get neighbour lists, if these are no longer than a share of them.
 SPARSE_FROM, SPARSE_SHARE = 32, 0.75
 
-# Neighbours are looked for among all images if there are no more pairs of atoms and images.
-MOST_IMAGES = 3_000_000
-
 # Functions of pairs that a descriptor has, for estimates of memory.
 FUNCTIONS = 200
-# Cells below this volume, Å³ (with vectors of length 1 where there are none), are slips: their
-# atoms would have images without number.
-LEAST_VOLUME = 0.1
-ELEMENTS = np.arange(1, len(chemical_symbols))
 
 
 class Neighbours(NamedTuple):
@@ -130,9 +122,13 @@ class StructureBatch(NamedTuple):
         pbc = np.array([s.pbc for s in structures])
         neighbours = None
         if pbc.any():
-            neighbours = _neighbour_lists(structures, r_cut, width, dtype)
+            index, shift = neighbour_lists(structures, r_cut, width)
+            neighbours = Neighbours(tf.constant(index), tf.constant(shift.astype(dtype)))
         elif sparse and width >= SPARSE_FROM:
-            neighbours = _short_lists(positions, numbers, r_cut, dtype)
+            lists = cluster_lists(positions, numbers > 0, r_cut, SPARSE_SHARE)
+            if lists is not None:
+                shift = tf.zeros([*lists.shape, 3], dtype)
+                neighbours = Neighbours(tf.constant(lists), shift)
         return cls(
             positions=tf.constant(positions),
             numbers=tf.constant(numbers),
@@ -149,144 +145,6 @@ class StructureBatch(NamedTuple):
             Atoms(n[n > 0], positions=x[n > 0], cell=c, pbc=p)
             for x, n, c, p in zip(positions, numbers, cell, pbc, strict=True)
         ]
-
-
-def _neighbour_lists(
-    structures: Sequence[Atoms], r_cut: float, width: int, dtype: type
-) -> Neighbours:
-    lists = [_neighbours_of(s, r_cut) for s in structures]
-    counts = [np.bincount(i, minlength=width) for i, _, _ in lists]
-    longest = max(int(c.max(initial=1)) for c in counts)
-    longest = -(-longest // 8) * 8  # few distinct shapes, few compilations
-    index = np.full([len(structures), width, longest], -1, np.int32)
-    shift: np.ndarray = np.zeros([len(structures), width, longest, 3], dtype)
-    for row, ((i, j, s), count) in enumerate(zip(lists, counts, strict=True)):
-        # The pairs are sorted by i, so the place in i's list is a running count.
-        place = np.arange(len(i)) - np.repeat(np.cumsum(count) - count, count)
-        index[row, i, place] = j
-        shift[row, i, place] = s
-    return Neighbours(tf.constant(index), tf.constant(shift))
-
-
-def _neighbours_of(structure: Atoms, r_cut: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs closer than `r_cut` (Å), as ASE's neighbor_list("ijS", ...), sorted by i.
-
-    Trying all images is thirty times faster than ASE's bins in cells of up to a hundred atoms.
-    """
-    cell = structure.cell.complete().array
-    inverse = np.linalg.inv(cell)
-    # Once all atoms are in the same cell, no more images than these can be within reach.
-    reach = np.where(structure.pbc, r_cut * np.linalg.norm(inverse, axis=0) + 1, 0).astype(int)
-    n_atoms = len(structure)
-    if n_atoms**2 * np.prod(2.0 * reach + 1) > MOST_IMAGES:
-        return neighbor_list("ijS", structure, r_cut)
-    home = np.where(structure.pbc, np.floor(structure.positions @ inverse), 0).astype(int)
-    shifts = np.indices((2 * reach + 1).tolist()).reshape(3, -1).T - reach
-    at_home = structure.positions - home @ cell
-    images = at_home[:, None] + shifts @ cell
-    squared = np.zeros([n_atoms, n_atoms, len(shifts)])
-    for axis in range(3):
-        squared += (images[:, :, axis] - at_home[:, None, None, axis]) ** 2
-    itself = np.flatnonzero(~shifts.any(axis=1))[0]
-    squared[np.arange(n_atoms), np.arange(n_atoms), itself] = np.inf
-    i, j, shift = np.nonzero(squared < r_cut**2)
-    return i, j, shifts[shift] + home[i] - home[j]
-
-
-def _short_lists(
-    positions: np.ndarray, numbers: np.ndarray, r_cut: float, dtype: type
-) -> Neighbours | None:
-    """Lists for clusters, [batch, atoms, 3]; None if hardly anyone is out of reach."""
-    n_atoms = positions.shape[1]
-    squared = np.zeros([len(positions), n_atoms, n_atoms])
-    for x in np.moveaxis(positions, 2, 0):
-        squared += (x[:, :, None] - x[:, None, :]) ** 2
-    near = (squared < r_cut**2) & (numbers[:, :, None] > 0) & (numbers[:, None, :] > 0)
-    near &= ~np.eye(n_atoms, dtype=bool)
-    longest = -(-int(near.sum(axis=2).max()) // 8) * 8
-    if longest > SPARSE_SHARE * n_atoms:
-        return None
-    row, i, j = np.nonzero(near)
-    place = (np.cumsum(near, axis=2) - 1)[row, i, j]
-    index = np.full([len(positions), n_atoms, longest], -1, np.int32)
-    index[row, i, place] = j
-    return Neighbours(tf.constant(index), tf.zeros([*index.shape, 3], dtype))
-
-
-def as_structures(structures: Atoms | Sequence[Atoms], name: str = "structures") -> list[Atoms]:
-    """Checks that `structures` is one `ase.Atoms` or a non-empty sequence of them.
-
-    Raises:
-        ValueError: on an empty list, what is no structure, an empty structure, positions that are
-            not finite or of the wrong shape, unknown atomic numbers, or a periodic direction
-            without a cell vector of its own; names the structure.
-    """
-    if isinstance(structures, str | bytes | dict) or not isinstance(structures, Iterable):
-        raise ValueError(
-            f"{name} is a {type(structures).__name__}; an ase.Atoms or a list of them is needed"
-        )
-    listed = [structures] if isinstance(structures, Atoms) else list(structures)
-    if not listed:
-        raise ValueError(f"{name} is empty; at least one structure is needed")
-    for i, structure in enumerate(listed):
-        if not isinstance(structure, Atoms):
-            raise ValueError(f"{name}[{i}] is a {type(structure).__name__}, not an ase.Atoms")
-    if not _sound(listed):
-        for i, structure in enumerate(listed):
-            if not _sound([structure]):
-                raise ValueError(f"{name}[{i}] {_fault(structure)}")
-    return listed
-
-
-def _sound(structures: list[Atoms]) -> bool:
-    """Says whether `_fault` finds none; for all structures at once, as there may be very many."""
-    numbers = [s.numbers for s in structures]
-    counts = [len(n) for n in numbers]
-    of_each = [s.positions for s in structures]
-    if min(counts) == 0 or any(x.ndim != 2 for x in of_each) or [len(x) for x in of_each] != counts:
-        return False
-    if {x.shape[1] for x in of_each} != {3}:
-        return False
-    positions = np.concatenate(of_each)
-    cells = np.array([s.cell.array for s in structures])
-    if positions.dtype.kind not in "fiu":
-        return False
-    if not (np.isfinite(positions).all() and np.isfinite(cells).all()):
-        return False
-    if not np.isin(np.unique(np.concatenate(numbers)), ELEMENTS).all():
-        return False
-    pbc = np.array([s.pbc for s in structures])
-    if (pbc & ~cells.any(axis=2)).any():
-        return False
-    periodic = np.flatnonzero(pbc.any(axis=1))
-    return all(structures[i].cell.complete().volume >= LEAST_VOLUME for i in periodic)
-
-
-def _fault(structure: Atoms) -> str:
-    """What is wrong with a structure; follows its name in a message."""
-    positions, numbers = structure.positions, structure.numbers
-    if len(numbers) == 0:
-        return "has no atoms"
-    if positions.shape != (len(numbers), 3) or positions.dtype.kind not in "fiu":
-        return (
-            f"has positions of shape {positions.shape} and type {positions.dtype}; "
-            f"[{len(numbers)}, 3] real numbers are needed"
-        )
-    if not np.isfinite(positions).all():
-        return "has positions that are not finite"
-    if not np.isfinite(structure.cell.array).all():
-        return "has a cell that is not finite"
-    if (numbers == 0).any():
-        return "holds dummy atoms (atomic number 0)"
-    wrong = numbers[~np.isin(numbers, ELEMENTS)]
-    if wrong.size:
-        return f"holds atomic number {wrong[0]}; 1 to {ELEMENTS[-1]} are elements"
-    if (structure.pbc & ~structure.cell.any(axis=1)).any():
-        return "is periodic along an axis without a cell vector"
-    return (
-        f"is periodic in a cell of volume {structure.cell.complete().volume:.3g} Å³; its vectors "
-        f"must be linearly independent, and the volume at least {LEAST_VOLUME} Å³"
-    )
 
 
 def bucket(n_atoms: int) -> int:

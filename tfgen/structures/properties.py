@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
+
+from tfgen.structures.neighbour_lists import neighbour_pairs
 
 __all__ = [
     "COORDINATION_FACTOR",
@@ -19,7 +20,6 @@ __all__ = [
     "UNITS",
     "applicable",
     "asphericity",
-    "bonds_of",
     "compute",
     "mean_coordination",
     "radius_of_gyration",
@@ -30,9 +30,6 @@ COORDINATION_FACTOR = 1.2
 
 # Pairs of atoms held at once: more would fall out of the processor's caches.
 _PAIRS = 200_000
-
-# From this many pairs of an atom and an image on, neighbour lists beat looking at every pair.
-_LARGE = 1_000_000
 
 ENERGY_PER_ATOM = "energy_per_atom"
 
@@ -125,37 +122,9 @@ def mean_coordination(
         result[rows] = bonds / len(radii[0])
     for row in set(range(len(structures))) - set(clusters):
         structure = structures[row]
-        result[row] = bonds_of(structure, factor * covalent_radii[structure.numbers]) / len(
-            structure
-        )
+        bonds = neighbour_pairs(structure, factor * covalent_radii[structure.numbers])
+        result[row] = len(bonds.first) / len(structure)
     return result
-
-
-def bonds_of(structure: Atoms, reach: np.ndarray) -> int:
-    """Number of ordered pairs of atoms (images included) within the sum of their reaches.
-
-    As many as `ase.neighborlist.neighbor_list("i", structure, reach)` has, many times faster for
-    structures of some hundred atoms and fewer.
-
-    Args:
-        structure: a cluster or a periodic structure; left unmodified.
-        reach: [N], Å, of each atom.
-    """
-    cell = np.where(structure.pbc[:, None], structure.cell.array, 0.0)
-    inverse = np.linalg.pinv(cell)
-    # Pairs are brought within half a cell: an image k cells on is at least |k| - 1/2 heights off.
-    images = np.floor(2.0 * reach.max() * np.linalg.norm(inverse, axis=0) + 0.5).astype(int)
-    if len(structure) ** 2 * np.prod(2.0 * images + 1.0) > _LARGE:
-        return len(neighbor_list("i", structure, reach))
-    vectors = structure.positions[:, None] - structure.positions
-    vectors -= np.round(vectors @ inverse) @ cell
-    steps = [np.arange(-k, k + 1) for k in images]
-    shifts = np.array(np.meshgrid(*steps, indexing="ij")).reshape(3, -1).T @ cell
-    squared = np.zeros([len(shifts), *vectors.shape[:2]])
-    for axis in range(3):
-        squared += (vectors[:, :, axis] + shifts[:, None, None, axis]) ** 2
-    within = squared <= (reach[:, None] + reach) ** 2
-    return int(within.sum()) - len(structure)  # no atom counts as its own neighbour
 
 
 GEOMETRIC: dict[str, tuple[str, Callable[[Sequence[Atoms]], np.ndarray]]] = {

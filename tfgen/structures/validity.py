@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+from tfgen.structures.neighbour_lists import neighbour_pairs
 
 __all__ = ["BOND_FACTOR", "OVERLAP_FACTOR", "Thresholds", "connected", "thresholds_from", "valid"]
 
@@ -176,10 +177,10 @@ def _check(overlap_factor: float, bond_factor: float) -> None:
 
 def _usable(structures: Sequence[Atoms]) -> np.ndarray:
     """Says which structures have atoms and coordinates that distances can be taken of."""
-    return np.array([len(s) > 0 and _drawn(s) for s in structures], bool)
+    return np.array([len(s) > 0 and _measurable(s) for s in structures], bool)
 
 
-def _drawn(structure: Atoms) -> bool:
+def _measurable(structure: Atoms) -> bool:
     # Squares of larger numbers lose all precision or overflow; nobody means metres.
     finite = (np.abs(structure.positions) < 1e9).all()
     if not structure.pbc.any():
@@ -234,7 +235,7 @@ def _listed_edges(structure: Atoms, member: int, reach: float | None) -> _Edges:
     radii = covalent_radii[structure.numbers]
     factor = 2.0 if reach is None else reach
     while True:
-        i, j, distance = neighbor_list("ijd", structure, factor * radii)
+        i, j, _, distance = neighbour_pairs(structure, factor * radii)
         edges = _Edges(
             np.array([member]),
             np.array([0, len(structure)]),

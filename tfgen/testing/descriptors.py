@@ -18,7 +18,8 @@ from ase.data import chemical_symbols
 
 from tfgen.descriptors.base import Descriptor
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.structures.batch import Neighbours, StructureBatch, as_structures
+from tfgen.structures.batch import Neighbours, StructureBatch
+from tfgen.structures.checks import as_structures
 from tfgen.testing._subject import EXACT, SINGLE, SLOPE, Subject, degenerate, require
 
 __all__ = ["check_descriptor", "check_fingerprint"]

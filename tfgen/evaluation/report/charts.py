@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 
 from tfgen.evaluation.report.text import plain
+from tfgen.structures.neighbour_lists import neighbour_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -281,7 +281,8 @@ def pair_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarray
     for structure in structures:
         if structure.pbc.any():
             # Every pair is listed from both its ends.
-            counts += np.histogram(neighbor_list("d", structure, float(edges[-1])), edges)[0] / 2
+            distance = neighbour_pairs(structure, float(edges[-1])).distance
+            counts += np.histogram(distance, edges)[0] / 2
     return counts
 
 
