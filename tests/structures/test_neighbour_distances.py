@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from tfgen.inversion.search import _distinct, _Population, separation
-from tfgen.structures import neighbour_distances as _environments
+from tfgen.structures.neighbour_distances import sorted_neighbour_distances
 
 PURE, ALLOY = np.full(5, 78), np.array([29, 29, 79, 79, 79])
 seeds = st.integers(0, 2**32 - 1)
@@ -55,11 +55,12 @@ class TestSeparation:
         np.testing.assert_allclose(np.sort(pdist(one)), np.sort(pdist(other)))
         assert separation(one, other[None], np.full(6, 78))[0] >= 1.0
 
-    def test_many_structures_are_as_many_single_ones(self, monkeypatch):
+    def test_many_structures_are_as_many_single_ones(self):
         x = 2.0 * np.random.default_rng(2).normal(size=[7, 5, 3])
-        wanted = [separation(x[0], y[None], ALLOY)[0] for y in x]
-        monkeypatch.setattr(_environments, "_CHUNK", 2 * 75)  # two at a time
-        np.testing.assert_array_equal(separation(x[0], x, ALLOY), wanted)
+        wanted = np.concatenate([sorted_neighbour_distances(ALLOY, y[None]) for y in x])
+        for held in (2 * 75, 10**6):  # two at a time, all at once
+            found = sorted_neighbour_distances(ALLOY, x, held=held)
+            np.testing.assert_array_equal(found, wanted)
 
     def test_of_none_and_of_lone_atoms(self):
         assert separation(np.zeros([5, 3]), np.zeros([0, 5, 3]), PURE).shape == (0,)

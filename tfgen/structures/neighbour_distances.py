@@ -1,4 +1,4 @@
-"""What tells clusters apart whose distances, all in one list, are the same."""
+"""Sorted neighbour distances, which tell clusters apart whose lists of all distances agree."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import numpy as np
 
 __all__ = ["sorted_neighbour_distances"]
 
-# Distances held at once: 64 MB.
-_CHUNK = 8_000_000
 
+def sorted_neighbour_distances(
+    numbers: np.ndarray, positions: np.ndarray, *, held: int = 8_000_000
+) -> np.ndarray:
+    """Computes the distances of each atom's k-th neighbours, sorted over the atoms, for each k.
 
-def sorted_neighbour_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Distances of each atom's first neighbours, sorted over the atoms, of the second ones, ...
-
-    Of each element around each element apart. Invariant under translation, rotation and reflection,
-    and under permutation of like atoms. Candidates of a search share most of their fingerprint, and
-    with it the list of all distances, however different they are: with 38 atoms lists agree within
-    0.15 Å of structures an ångström apart (root mean square). These lists do not.
+    The neighbours of each element around each element are counted and sorted apart. The result is
+    invariant under translation, rotation and reflection, and under permutation of like atoms.
+    Candidates of a search share most of their fingerprint, and with it the list of all distances,
+    however different they are: of two structures of 38 atoms that are an ångström apart (root mean
+    square) the lists may agree within 0.15 Å. The distances sorted by neighbour do not.
 
     Args:
         numbers: [N], atomic numbers.
         positions: [n, N, 3], Å.
+        held: numbers (of 8 bytes) that are held at once, besides the result, which does not depend
+            on it.
 
     Returns:
         [n, N²], Å; atoms are their own first neighbours.
@@ -28,7 +30,7 @@ def sorted_neighbour_distances(numbers: np.ndarray, positions: np.ndarray) -> np
     n, atoms = positions.shape[:2]
     result = np.empty([n, atoms**2])
     blocks = [np.flatnonzero(numbers == z) for z in np.unique(numbers)]
-    step = max(1, _CHUNK // max(atoms**2 * 3, 1))
+    step = max(1, held // max(atoms**2 * 3, 1))
     for start in range(0, n, step):
         x = positions[start : start + step]
         distances = np.linalg.norm(x[:, :, None] - x[:, None], axis=3)

@@ -29,15 +29,15 @@ __all__ = [
     "sorted_distances",
 ]
 
-# Distances held at once: about 64 MB.
-_CHUNK = 8_000_000
+# Numbers held at once: about 64 MB.
+HELD = 8_000_000
 # Numbers in one temporary of a calculation: more would fall out of the processor's caches.
-_BLOCK = 200_000
+_CACHED = 200_000
 # Columns of the screen: enough to tell nearly all structures apart, few enough for a k-d tree.
 _SCREEN = 16
 
 
-def sorted_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def sorted_distances(numbers: np.ndarray, positions: np.ndarray, *, held: int = HELD) -> np.ndarray:
     """Interatomic distances, sorted within each pair of element kinds.
 
     Invariant under translation, rotation and reflection, and under permutation of like atoms.
@@ -45,6 +45,8 @@ def sorted_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     Args:
         numbers: [N], atomic numbers, the same for all structures and in the same order.
         positions: [n, N, 3], Å.
+        held: numbers that temporaries hold at most, besides the result, which does not depend on
+            it.
 
     Returns:
         [n, N(N-1)/2], Å. Blocks for the pairs of kinds (a, b), a <= b, ascending; ascending within
@@ -65,7 +67,7 @@ def sorted_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     order = np.argsort(block, kind="stable")
     i, j, block = i[order], j[order], block[order]
     result = np.empty([len(positions), len(i)])
-    step = max(1, _BLOCK // max(1, 3 * len(i)))
+    step = max(1, min(held, _CACHED) // max(1, 3 * len(i)))
     for start in range(0, len(positions), step):
         part = positions[start : start + step]
         result[start : start + step] = np.linalg.norm(part[:, i] - part[:, j], axis=-1)
@@ -76,9 +78,13 @@ def sorted_distances(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def duplicates(
-    structures: Sequence[Atoms], tolerance: float = 0.05, *, progress: bool = False
+    structures: Sequence[Atoms],
+    tolerance: float = 0.05,
+    *,
+    progress: bool = False,
+    held: int = HELD,
 ) -> np.ndarray:
-    """For each structure, the first one kept that it equals, or itself if it is kept.
+    """Finds for each structure the first one kept that it equals: itself if it is kept.
 
     Structures are taken in order; one is kept unless it equals one kept before. Hence no two kept
     structures are equal, and every dropped one equals the kept one it points to (equality within a
@@ -88,7 +94,9 @@ def duplicates(
         structures: any mix of sizes and compositions, which are never equal to each other. The
             same for clusters and periodic structures.
         tolerance: largest difference of any sorted distance, Å.
-        progress: show a progress bar.
+        progress: whether to show a progress bar.
+        held: numbers (of 8 bytes) that are held at once, which bounds the memory; the result does
+            not depend on it.
 
     Returns:
         [n] int; `np.flatnonzero(result == np.arange(n))` are the structures kept.
@@ -102,15 +110,19 @@ def duplicates(
     result = np.arange(len(structures))
     with tqdm(desc="comparing", total=len(structures), unit="", disable=not progress) as bar:
         for members in _groups(structures):
-            vectors = _lookup([structures[m] for m in members])
-            result[members] = members[_first_kept(vectors, len(members), tolerance, bar.update)]
+            if len(members) == 1:  # nothing to compare, and the distances of a large one are many
+                bar.update(1)
+                continue
+            vectors = _lookup([structures[m] for m in members], held)
+            kept = _first_kept(vectors, len(members), tolerance, bar.update, held=held)
+            result[members] = members[kept]
     return result
 
 
 def match(
     structures: Sequence[Atoms], references: Sequence[Atoms], tolerance: float = 0.05
 ) -> np.ndarray:
-    """For each structure, the nearest reference if it is equal to it, otherwise -1.
+    """Finds for each structure the nearest reference if it is equal to it, otherwise -1.
 
     Args:
         structures: any mix of sizes and compositions.
@@ -130,7 +142,7 @@ def match(
 
 
 def deviations(structures: Sequence[Atoms], references: Sequence[Atoms]) -> np.ndarray:
-    """How far each structure is from the reference of the same place in the list.
+    """Measures how far each structure is from the reference of the same place in the list.
 
     Args:
         structures: any mix of sizes and compositions.
@@ -151,6 +163,8 @@ def deviations(structures: Sequence[Atoms], references: Sequence[Atoms]) -> np.n
     result = np.full(n, np.inf)
     both = [*structures, *references]
     for members in _groups(both):
+        if len(members) == 1:
+            continue
         vectors = _vectors([both[m] for m in members])
         place = {int(m): row for row, m in enumerate(members)}
         pairs = [m for m in place if m < n and m + n in place]
@@ -162,7 +176,7 @@ def deviations(structures: Sequence[Atoms], references: Sequence[Atoms]) -> np.n
 def nearest(
     structures: Sequence[Atoms], references: Sequence[Atoms]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each structure, the reference whose sorted distances differ least (max norm).
+    """Finds for each structure the reference whose sorted distances differ least (max norm).
 
     Args:
         structures: any mix of sizes and compositions.
@@ -186,7 +200,7 @@ def nearest(
         if not ours.any() or not theirs.any():
             continue
         vectors = _vectors([both[m] for m in members])
-        step = max(1, _CHUNK // int(theirs.sum()))
+        step = max(1, HELD // int(theirs.sum()))
         for start in range(0, int(ours.sum()), step):
             rows = members[ours][start : start + step]
             far = _chebyshev(vectors[ours][start : start + step], vectors[theirs])
@@ -216,34 +230,35 @@ def _groups(structures: Sequence[Atoms]) -> Iterator[np.ndarray]:
     yield from map(np.array, keys.values())
 
 
-def _lookup(same: Sequence[Atoms]) -> Callable[[np.ndarray], np.ndarray]:
-    """Rows -> their `_vectors`: of all structures at once, or anew at each call if too many."""
-    if len(same) * _vectors(same[:1]).shape[1] <= _CHUNK:
-        return _vectors(same).__getitem__
-    return lambda rows: _vectors([same[row] for row in rows])
+def _lookup(same: Sequence[Atoms], held: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from rows to their `_vectors`, computed once if that is not too much."""
+    if len(same) * _vectors(same[:1], held).shape[1] <= held:
+        return _vectors(same, held).__getitem__
+    return lambda rows: _vectors([same[row] for row in rows], held)
 
 
-def _vectors(same: Sequence[Atoms]) -> np.ndarray:
-    """What tells apart structures of one composition and periodicity: [n, columns], Å."""
+def _vectors(same: Sequence[Atoms], held: int = HELD) -> np.ndarray:
+    """Describes structures of one composition and periodicity by distances: [n, columns], Å."""
     order = [np.argsort(s.numbers, kind="stable") for s in same]
     positions = np.array([s.positions[o] for s, o in zip(same, order, strict=True)])
     numbers, periodic = same[0].numbers[order[0]], same[0].pbc
     if not periodic.any():
-        return sorted_distances(numbers, positions)
+        return sorted_distances(numbers, positions, held=held)
     cells = np.where(periodic[:, None], [s.cell.array for s in same], 0.0)
-    step = max(1, _BLOCK // (14 * len(numbers) ** 2))
+    held = min(held, _CACHED)
+    step = max(1, held // (14 * len(numbers) ** 2))
     return np.concatenate(
         [
-            _periodic_vectors(numbers, positions[i : i + step], cells[i : i + step], periodic)
+            _periodic_vectors(numbers, positions[i : i + step], cells[i : i + step], periodic, held)
             for i in range(0, len(same), step)
         ]
     )
 
 
 def _periodic_vectors(
-    numbers: np.ndarray, positions: np.ndarray, cells: np.ndarray, periodic: np.ndarray
+    numbers: np.ndarray, positions: np.ndarray, cells: np.ndarray, periodic: np.ndarray, held: int
 ) -> np.ndarray:
-    """What stands for the sorted distances of periodic structures: cell and nearest images.
+    """Computes what stands for the sorted distances of periodic structures: [n, columns], Å.
 
     Lengths of the periodic cell vectors and of their sums, then for each pair of atoms its 2^p
     shortest image distances (p periodic axes), sorted within each pair of element kinds. Structures
@@ -256,19 +271,52 @@ def _periodic_vectors(
     order = np.argsort(block, kind="stable")
     i, j, block = i[order], j[order], block[order]
     vector = positions[:, i] - positions[:, j]
-    vector -= np.round(vector @ np.linalg.pinv(cells)) @ cells
-    steps = [(-1, 0, 1) if p else (0,) for p in periodic]
-    shifts = np.array(np.meshgrid(*steps, indexing="ij")).reshape(3, -1).T @ cells
-    squared = np.zeros([len(cells), len(i), shifts.shape[1]])
-    for axis in range(3):
-        squared += (vector[:, :, None, axis] + shifts[:, None, :, axis]) ** 2
+    inverse = np.linalg.pinv(cells)
+    vector -= np.round(vector @ inverse) @ cells
     images = 2 ** int(periodic.sum())
-    lengths = np.sqrt(np.partition(squared, images - 1, axis=2)[:, :, :images])
+    most = periodic.astype(int)
+    lengths = _shortest(vector, cells, most, images, held)
+    # Scaled vectors are within 1/2: an image k cells on is at least |k| - 1/2 heights off. In
+    # skewed cells such images may be nearer than some of those tried.
+    farthest = lengths.max(axis=(1, 2), initial=0.0)
+    within = farthest[:, None] * np.linalg.norm(inverse, axis=1) + 0.5
+    for row in np.flatnonzero((within.astype(int) > most).any(axis=1)).tolist():
+        more = np.maximum(most, within[row].astype(int))
+        part = slice(row, row + 1)
+        lengths[part] = _shortest(vector[part], cells[part], more, images, held)
     lengths = lengths.reshape(len(cells), -1)
     for kind in np.unique(block):
         columns = slice(*np.searchsorted(block, [kind, kind + 1]) * images)
         lengths[:, columns].sort(axis=1)
     return np.concatenate([shape, lengths], axis=1)
+
+
+def _shortest(
+    vector: np.ndarray, cells: np.ndarray, most: np.ndarray, count: int, held: int
+) -> np.ndarray:
+    """Finds the `count` shortest lengths, in any order, of vectors with lattice translations.
+
+    Args:
+        vector: [n, pairs, 3], Å.
+        cells: [n, 3, 3], Å.
+        most: [3] int, the largest multiple of each cell vector that is tried, to either side.
+        count: at most the number of translations tried.
+        held: numbers held at once, besides the result.
+
+    Returns:
+        [n, pairs, count], Å.
+    """
+    shifts = (np.indices((2 * most + 1).tolist()).reshape(3, -1).T - most) @ cells
+    result = np.empty([*vector.shape[:2], count])
+    step = max(1, held // (len(cells) * shifts.shape[1]))
+    for start in range(0, vector.shape[1], step):
+        part = vector[:, start : start + step]
+        squared = np.zeros([*part.shape[:2], shifts.shape[1]])
+        for axis in range(3):
+            squared += (part[:, :, None, axis] + shifts[:, None, :, axis]) ** 2
+        nearest_first = np.partition(squared, count - 1, axis=2)
+        result[:, start : start + step] = np.sqrt(nearest_first[:, :, :count])
+    return result
 
 
 def _chebyshev(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -282,6 +330,7 @@ def _first_kept(
     tolerance: float,
     advance: Callable[[int], object] = lambda _: None,
     *,
+    held: int = HELD,
     block: int = 1024,
 ) -> np.ndarray:
     """For each row, the first row kept within `tolerance` (max norm), itself if kept: [n] int.
@@ -296,7 +345,7 @@ def _first_kept(
         advance(n)
         return np.zeros(n, int)
     picked = _telling(sample)
-    step = max(1, _CHUNK // columns)
+    step = max(1, held // columns)
     screen = np.concatenate(
         [vectors(np.arange(i, min(i + step, n)))[:, picked] for i in range(0, n, step)]
     )
