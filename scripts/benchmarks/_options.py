@@ -1,4 +1,4 @@
-"""What the scripts ask of their command lines."""
+"""Option types that several scripts share."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""How many structures a second are fingerprinted, next to DScribe and to what the machine can do.
+"""Measures how many fingerprints are computed in a second, next to DScribe and the machine's peak.
 
-Prints a table for the functions of `fung2022` on clusters of several sizes, a bimetallic cluster,
-a periodic cell and a short cutoff: structures per second of DScribe's `ACSF(...).create` (the best
-of its `n_jobs`), of `tfgen.ACSF(...).create` (both from `ase.Atoms` to NumPy, in float64), and of
-the compiled fingerprint inside TensorFlow, forward and with its gradient, in float64 and float32.
-"Of peak" says how far the limit is: the rate of G2's exponentials, and of the operations that sum
-over triples, in `create`, as shares of the rates of exp and of matrix products that TensorFlow
-reaches on this machine. Compilation is not counted; both sides get the same structures.
+The script prints a table for the functions of `fung2022` on clusters of several sizes, a bimetallic
+cluster, a periodic cell and a short cutoff. It has the structures per second of DScribe's
+`ACSF(...).create` (the best of its `n_jobs`), of `tfgen.ACSF(...).create` (both from `ase.Atoms` to
+NumPy, in float64), and of the compiled fingerprint inside TensorFlow, forward and with its
+gradient, in float64 and float32. "Of peak" compares `create` with the machine: the rates of G2's
+exponentials, and of the operations that sum over triples, as shares of the rates of exp and of
+matrix products that TensorFlow reaches. Compilation is not counted; both sides get the same
+structures.
 
     python scripts/benchmark_fingerprint.py
 """
@@ -46,7 +47,7 @@ class Case(NamedTuple):
 
 
 def cases(count: int, names: tuple[str, ...]) -> list[Case]:
-    """Random packings of each size, and a rattled bulk cell."""
+    """Makes random structures of each size, and a rattled bulk cell."""
     from ase.build import bulk
 
     from tfgen.sampling.initial import random_structures
@@ -69,7 +70,7 @@ def cases(count: int, names: tuple[str, ...]) -> list[Case]:
             found.append(cell)
         return found
 
-    # Fewer of the large ones, so that DScribe's turn takes seconds, not minutes.
+    # Fewer of the large ones, so that DScribe takes seconds, not minutes.
     sizes = {10: 30_000, 13: 20_000, 20: 10_000, 38: 2_000, 55: 1_500, 147: 60}
     makers: dict[str, Callable[[], Case]] = {
         f"Pt{n}": lambda n=n, most=most: Case(f"Pt{n}", clusters(f"Pt{n}", most), ["Pt"])
@@ -85,7 +86,7 @@ def cases(count: int, names: tuple[str, ...]) -> list[Case]:
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
-    """The least of several timings."""
+    """Returns the shortest of several timings."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -165,24 +166,24 @@ def work(case: Case, functions: dict[str, list]) -> tuple[float, float]:
     type=COUNT,
     default=100_000,
     show_default=True,
-    help="Most structures of a case.",
+    help="Structures of a case, at most.",
 )
 @click.option(
     "--dscribe-seconds",
     type=POSITIVE,
     default=8.0,
     show_default=True,
-    help="Time for DScribe's turn.",
+    help="Time for DScribe.",
 )
 @click.option(
     "--repeats",
     type=COUNT,
     default=3,
     show_default=True,
-    help="The best of so many timings.",
+    help="Number of timings, of which the best counts.",
 )
 def main(names: tuple[str, ...], count: int, dscribe_seconds: float, repeats: int) -> None:
-    """Measure how fast structures are fingerprinted: all cases, or those NAMED."""
+    """Measure how fast fingerprints are computed: of all cases, or of those in NAMES."""
     load_quietly()
     from tfgen.descriptors.acsf import ACSF
     from tfgen.fingerprints.fingerprint import Fingerprint

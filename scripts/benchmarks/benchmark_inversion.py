@@ -1,12 +1,12 @@
-"""How often, and how fast, fingerprints of unique EMT minima are inverted to their structures.
+"""Measures how often, and how fast, fingerprints of unique EMT minima are inverted.
 
-Prints a table: for each composition and preset the share of targets solved (every sorted
-interatomic distance within 0.05 Å; for alloys between the right elements), the share within
-0.15 Å, the share whose fingerprint was reached, the median loss and the seconds that a target
-takes on this machine, compilation apart. The targets come from random packings relaxed with EMT,
-with seeds of their own; Pt55 has the icosahedron and other symmetric ones besides. With
---reference the source paper's published algorithm (`paper_inversion.py`, on tfgen's fingerprints)
-inverts the same targets.
+The script prints a table. For each composition and preset it has the share of targets solved (every
+sorted interatomic distance within 0.05 Å; for alloys between the right elements), the share within
+0.15 Å, the share whose fingerprint was reached, the median loss, and the seconds that a target
+takes on this machine, without compilation. The targets are random structures relaxed with EMT, with
+seeds of their own; Pt55 also has the icosahedron and other symmetric structures. With --reference
+the source paper's published algorithm (`paper_inversion.py`, on tfgen's fingerprints) inverts the
+same targets.
 
     python scripts/benchmark_inversion.py --targets 20 Pt10 Pt13
 """
@@ -34,7 +34,7 @@ SYMMETRIC = {55: (Icosahedron("Pt", 3), Octahedron("Pt", 5, 2), Decahedron("Pt",
 
 
 def minima(formula: str, count: int) -> list[Atoms]:
-    """Unique EMT minima of a formula, drawn at random from all that random packings lead to."""
+    """Unique EMT minima of a formula, sampled from all to which random structures relax."""
     from tfgen.relaxation.relax import relax
     from tfgen.sampling.initial import random_structures
     from tfgen.structures.formulas import numbers_from_formula

@@ -1,13 +1,14 @@
-"""How fast clusters are relaxed with EMT, next to ASE's EMT with its optimisers BFGS and FIRE.
+"""Measures how fast clusters are relaxed with EMT, next to ASE's EMT with BFGS and FIRE.
 
-All relax the same random packings to the same fmax in the same run; ASE only the first of them, as
-it is slow. Prints for each composition and optimiser the seconds and steps a structure takes, how
-much faster `tfgen.relax` is, and the lowest energy found from the starts that all had. Compilation
-is shown apart. Then ASE's BFGS goes on from the minima of `tfgen.relax` at the same
-fmax: the most that this changes an energy is shown, too.
+All optimisers relax the same random structures to the same fmax in the same run; ASE relaxes only
+the first of them, because it is slow. For each composition and optimiser the script prints the
+seconds and steps that a structure takes, how much faster `tfgen.relax` is, and the lowest energy
+found from the structures that all optimisers had. Compilation is shown separately. Then ASE's BFGS
+continues from the minima of `tfgen.relax` to the same fmax; the largest change of an energy is
+shown.
 
-ASE's BFGS diagonalises small matrices, where threads are in each other's way: it gets one thread,
-with which it is fastest, unless OPENBLAS_NUM_THREADS says otherwise.
+ASE's BFGS diagonalises small matrices, for which several threads slow each other down. It gets one
+thread, with which it is fastest, unless OPENBLAS_NUM_THREADS is set.
 
     python scripts/benchmarks/benchmark_relaxation.py --count 2000 --ase-count 10 Pt13 Pt20
 """
@@ -29,7 +30,7 @@ FORMULAS = ("Pt10", "Pt13", "Pt20", "Pt38", "Cu6Au7")
 
 
 class Measured(NamedTuple):
-    """What one optimiser did: seconds and mean steps a structure, energies, eV, of the minima."""
+    """What one optimiser did: seconds and mean steps a structure, energies of the minima, eV."""
 
     count: int
     seconds: float
@@ -38,21 +39,22 @@ class Measured(NamedTuple):
     energies: list[float]
 
 
-def with_ase(starts: list[Atoms], optimizer: type, fmax: float, max_steps: int) -> Measured:
+def with_ase(structures: list[Atoms], optimizer: type, fmax: float, max_steps: int) -> Measured:
     """Relaxes one structure after the other with ASE."""
     from ase.calculators.emt import EMT
 
     steps, converged, energies = 0, 0, []
     began = time.perf_counter()
-    for start in starts:
-        atoms = start.copy()
+    for structure in structures:
+        atoms = structure.copy()
         atoms.calc = EMT()
         with optimizer(atoms, logfile=None) as optimization:
             converged += bool(optimization.run(fmax=fmax, steps=max_steps))
             steps += optimization.get_number_of_steps()
         energies.append(atoms.get_potential_energy())
     seconds = time.perf_counter() - began
-    return Measured(len(starts), seconds / len(starts), steps / len(starts), converged, energies)
+    count = len(structures)
+    return Measured(count, seconds / count, steps / count, converged, energies)
 
 
 def report(name: str, optimizer: str, result: Measured, ours: Measured) -> None:
@@ -72,14 +74,14 @@ def report(name: str, optimizer: str, result: Measured, ours: Measured) -> None:
     type=COUNT,
     default=2000,
     show_default=True,
-    help="Starts for tfgen.relax.",
+    help="Structures for tfgen.relax.",
 )
 @click.option(
     "--ase-count",
     type=COUNT,
     default=10,
     show_default=True,
-    help="How many of them ASE gets.",
+    help="How many of them ASE relaxes.",
 )
 @click.option("--fmax", type=POSITIVE, default=0.01, show_default=True, help="eV/Å.")
 @click.option("--max-steps", type=COUNT, default=2000, show_default=True)
@@ -103,18 +105,18 @@ def main(
 
     check_formulas(formulas)
     click.echo(
-        f"{'cluster':8} {'optimiser':12} {'starts':>6} {'converged':>9} {'steps':>7} "
+        f"{'cluster':8} {'optimiser':12} {'count':>6} {'converged':>9} {'steps':>7} "
         f"{'ms/structure':>12} {'ratio':>8} {'lowest/eV':>10}"
     )
     for formula in formulas:
         numbers = numbers_from_formula(formula)
-        packed = random_structures(numbers, count, np.random.default_rng(seed))
-        starts = [Atoms(numbers, positions=x) for x in packed]
+        positions = random_structures(numbers, count, np.random.default_rng(seed))
+        structures = [Atoms(numbers, positions=x) for x in positions]
         began = time.perf_counter()
-        relax(starts[:1], fmax=fmax, max_steps=1)
+        relax(structures[:1], fmax=fmax, max_steps=1)
         compilation = time.perf_counter() - began
         began = time.perf_counter()
-        found = relax(starts, fmax=fmax, max_steps=max_steps)
+        found = relax(structures, fmax=fmax, max_steps=max_steps)
         seconds = (time.perf_counter() - began) / count
         ours = Measured(
             count,
@@ -125,7 +127,7 @@ def main(
         )
         report(formula, "tfgen.relax", ours, ours)
         for optimizer in (BFGS, FIRE):
-            result = with_ase(starts[:ase_count], optimizer, fmax, max_steps)
+            result = with_ase(structures[:ase_count], optimizer, fmax, max_steps)
             report("", f"ASE {optimizer.__name__}", result, ours)
         change = 0.0
         for atoms, energy in zip(found.structures[:ase_count], found.energy, strict=False):
@@ -135,7 +137,7 @@ def main(
             change = max(change, abs(atoms.get_potential_energy() - energy))
         click.echo(
             f"{'':8} compiled in {compilation:.1f} s; lowest of all {found.energy.min():.4f} eV; "
-            f"going on with ASE's BFGS changes at most {change * 1e3:.2f} meV"
+            f"relaxing further with ASE's BFGS changes at most {change * 1e3:.2f} meV"
         )
 
 

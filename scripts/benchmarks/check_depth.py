@@ -1,8 +1,9 @@
-"""Whether data sets hold the lowest minima that long, independent searches find.
+"""Checks whether data sets hold the lowest minima that long, independent searches find.
 
 The searches are ASE's own: `ase.optimize.basin.BasinHopping` with `ase.calculators.emt.EMT`, one
-structure at a time, from random starts. Their results go into a file after every run, so that they
-can be gone on with and are made only once. Prints a table; exits with 1 if a set misses a minimum.
+structure at a time, from random structures. Their results are written to a file after every run, so
+that they can be continued and need not be repeated. The script prints a table, and exits with 1 if
+a data set lacks a minimum.
 
     nice python scripts/benchmarks/check_depth.py pt10.h5 pt13.h5 --searches searches.extxyz
 """
@@ -21,14 +22,14 @@ from ase import Atoms
 
 from tfgen._tensorflow import load_quietly
 
-# Two energies of one minimum, both relaxed to 0.01 eV/Å, differ by no more, eV.
+# Two energies of one minimum, both relaxed to 0.01 eV/Å, differ by at most this, eV.
 SAME_ENERGY = 0.001
 # Steps after which a relaxation is given up; most take less than 100.
 MAX_STEPS = 500
 
 
 def search(formula: str, seed: int, hops: int, step: float, temperature: float) -> Atoms:
-    """One run of ASE's basin hopping; the lowest minimum, with its story in `info`."""
+    """Runs ASE's basin hopping once; returns the lowest minimum, with its history in `info`."""
     from ase.calculators.emt import EMT
     from ase.optimize import BFGS
     from ase.optimize.basin import BasinHopping
@@ -37,7 +38,7 @@ def search(formula: str, seed: int, hops: int, step: float, temperature: float) 
     from tfgen.structures.formulas import numbers_from_formula
 
     class Bounded(BFGS):
-        """Gives up after some steps: atoms that have flown apart would never come to rest."""
+        """Stops after some steps: atoms that have flown apart would never come to rest."""
 
         def run(self, fmax: float = 0.01, steps: int = MAX_STEPS) -> bool:
             return super().run(fmax, steps)
@@ -47,7 +48,7 @@ def search(formula: str, seed: int, hops: int, step: float, temperature: float) 
     atoms = Atoms(
         numbers, random_structures(numbers, 1, np.random.default_rng(seed))[0], calculator=EMT()
     )
-    # ASE's basin hopping draws from NumPy's global generator.
+    # ASE's basin hopping uses NumPy's global generator.
     np.random.seed(seed)  # noqa: NPY002
     # ASE's optimisers say that they do not know whether a step makes the run converge.
     with warnings.catch_warnings():
@@ -79,7 +80,7 @@ def search(formula: str, seed: int, hops: int, step: float, temperature: float) 
 def searched(
     path: Path, formulas: tuple[str, ...], runs: int, hops: int, step: float, temperature: float
 ) -> list[Atoms]:
-    """All runs, those that the file holds already and new ones; the file grows by each."""
+    """Returns all runs: those in the file, and new ones, which are added to it one by one."""
     from ase.io import read, write
 
     from tfgen._files import new_file
@@ -91,8 +92,8 @@ def searched(
             if (formula, seed, hops) in known:
                 continue
             found.append(search(formula, seed, hops, step, temperature))
-            told = "{formula} seed {seed}: {lowest:.4f} eV, {hops} hops in {seconds:.0f} s"
-            click.echo(told.format(**found[-1].info), err=True)
+            text = "{formula} seed {seed}: {lowest:.4f} eV, {hops} hops in {seconds:.0f} s"
+            click.echo(text.format(**found[-1].info), err=True)
             with new_file(path, overwrite=True) as temporary:
                 write(temporary, found, format="extxyz")
     return [a for a in found if a.info["formula"] in formulas]
@@ -107,7 +108,7 @@ def searched(
     type=COUNT,
     default=4,
     show_default=True,
-    help="Independent searches per formula.",
+    help="Independent searches for a formula.",
 )
 @click.option("--hops", type=COUNT, default=250, show_default=True, help="Relaxations in a search.")
 @click.option(

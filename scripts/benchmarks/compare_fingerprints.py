@@ -1,13 +1,13 @@
-"""Which fingerprint to use: candidates for the preset `default`, compared.
+"""Compares fingerprints: candidates for the preset `default`.
 
-For each candidate and each system it prints the share of structures that `reconstruct` finds again
-from their fingerprints ("found": every sorted interatomic distance within 0.05 Å), the rounds of
-search and the seconds (all processors, compilation apart) for each one found, and the error of the
-energy per atom that kernel ridge regression predicts from the fingerprint (meV/atom, on minima it
-was not fitted to).
+For each candidate and each system the script prints the share of structures that `reconstruct`
+finds again from their fingerprints ("found": every sorted interatomic distance within 0.05 Å), the
+rounds of search and the seconds (all processors, without compilation) for each one found, and the
+error of the energy per atom that kernel ridge regression predicts from the fingerprint (meV/atom,
+on minima it was not fitted to).
 
-The structures are unique EMT minima of Pt13, Pt20, Pt26 and Cu6Au7 from random packings, with seeds
-that no benchmark uses.
+The structures are unique EMT minima of Pt13, Pt20, Pt26 and Cu6Au7, from random structures with
+seeds that no benchmark uses.
 
     python scripts/compare_fingerprints.py Pt20 Pt26
 """
@@ -36,7 +36,7 @@ POOLING = ("mean", "std", "moment3", "max", "min", "covariance")
 
 
 class Candidate(NamedTuple):
-    """A fingerprint in the making."""
+    """A fingerprint that may become the preset."""
 
     name: str
     r_cut: float = 20.0
@@ -47,7 +47,7 @@ class Candidate(NamedTuple):
     paper: bool = False
 
     def fingerprint(self, species: list[str]) -> Fingerprint:
-        """Makes it for these elements."""
+        """Makes the fingerprint for these elements."""
         from tfgen.descriptors.acsf import ACSF
         from tfgen.fingerprints.fingerprint import Fingerprint
 
@@ -75,14 +75,14 @@ CANDIDATES = (
     Candidate("G2 of eta 2", g2=G2[:1]),
     Candidate("G2 of eta 2, no covariance", g2=G2[:1], pooling=POOLING[:5]),
     Candidate("G2 of eta 8", g2=G2[1:]),
-    Candidate("eta 8, too, 0.5 Å apart", g2=((2.0, 0.5), (8.0, 0.5))),
-    Candidate("eta 32, too", g2=(*G2, (32.0, 0.125))),
+    Candidate("and eta 8, 0.5 Å apart", g2=((2.0, 0.5), (8.0, 0.5))),
+    Candidate("and eta 32", g2=(*G2, (32.0, 0.125))),
     Candidate("r_cut 6 Å", r_cut=6.0),
     Candidate("r_cut 12 Å", r_cut=12.0),
 )
 
 
-def minima(formula: str, packings: int) -> tuple[list[Atoms], np.ndarray]:
+def minima(formula: str, count: int) -> tuple[list[Atoms], np.ndarray]:
     """Unique connected EMT minima in random order, and their energies per atom, eV."""
     from tfgen.relaxation.relax import relax
     from tfgen.sampling.initial import random_structures
@@ -92,9 +92,7 @@ def minima(formula: str, packings: int) -> tuple[list[Atoms], np.ndarray]:
 
     rng = np.random.default_rng(SEED)
     numbers = numbers_from_formula(formula)
-    relaxed = relax(
-        [Atoms(numbers, positions=x) for x in random_structures(numbers, packings, rng)]
-    )
+    relaxed = relax([Atoms(numbers, positions=x) for x in random_structures(numbers, count, rng)])
     good = np.flatnonzero(relaxed.converged & connected(relaxed.structures))
     found = [relaxed.structures[i] for i in good]
     unique = rng.permutation(np.flatnonzero(duplicates(found) == np.arange(len(found))))
@@ -133,14 +131,19 @@ def inversion(
     result = reconstruct(fingerprint, vectors, formula, seed=SEED, max_rounds=rounds)
     found = deviations(result.structures, targets) <= 0.05
     each = max(found.sum(), 1)
-    # What is searched at the same time shares the processors.
+    # Searches that run at the same time share the processors.
     seconds = result.seconds.sum() / min(threads(), len(targets))
     return found.mean(), result.rounds.sum() / each, seconds / each
 
 
 @click.command()
 @click.argument("systems", nargs=-1)
-@click.option("--only", multiple=True, metavar="NAME", help="Candidates; all if left out.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    help="A candidate to compare; may be repeated. All, if not given.",
+)
 @click.option(
     "--targets",
     type=COUNT,
@@ -150,18 +153,19 @@ def inversion(
 )
 @click.option("--rounds", type=COUNT, default=60, show_default=True, help="Of each search.")
 @click.option(
-    "--packings",
+    "--structures",
+    "count",
     type=COUNT,
     default=1000,
     show_default=True,
-    help="Packings that are relaxed.",
+    help="Random structures that are relaxed.",
 )
 def main(
     systems: tuple[str, ...],
     only: tuple[str, ...],
     targets: int,
     rounds: int,
-    packings: int,
+    count: int,
 ) -> None:
     """Compare candidates for the default fingerprint, on all systems or on those named."""
     unknown = set(only) - {c.name for c in CANDIDATES}
@@ -170,7 +174,7 @@ def main(
     load_quietly()
     check_formulas(systems)
     for formula in systems or SYSTEMS:
-        structures, energies = minima(formula, packings)
+        structures, energies = minima(formula, count)
         species = sorted({str(symbol) for symbol in structures[0].symbols})
         click.echo(
             f"{formula}: {len(structures)} minima, energies ± {1e3 * energies.std():.0f} meV/atom\n"
@@ -182,9 +186,9 @@ def main(
             fingerprint = candidate.fingerprint(species)
             vectors = fingerprint.create(structures)
             error = prediction_error(vectors / fingerprint.scale(vectors), energies)
-            found, turns, seconds = inversion(fingerprint, structures[:targets], rounds)
+            found, searched, seconds = inversion(fingerprint, structures[:targets], rounds)
             click.echo(
-                f"{candidate.name:27} {fingerprint.size:5d} {found:6.0%} {turns:7.0f} "
+                f"{candidate.name:27} {fingerprint.size:5d} {found:6.0%} {searched:7.0f} "
                 f"{seconds:6.1f} {1e3 * error:9.1f}"
             )
         click.echo()

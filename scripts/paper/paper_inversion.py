@@ -21,7 +21,7 @@ from tfgen.structures.batch import StructureBatch
 
 __all__ = ["Inversion", "invert"]
 
-TRIALS, HOPS, KICK = 2, 10, 1.0  # fresh random starts, hops in each, Å either way
+TRIALS, HOPS, HOP_LENGTH = 2, 10, 1.0  # new random structures, hops of each, Å at most
 HOPPED = 1e-4  # loss at which hopping ends
 CONVERGED = 5e-5  # loss at which a descent ends
 FACTOR, LOWEST_RATE, PLATEAU = 0.8, 1e-4, 1e-4  # of the learning rate; relative gain that counts
@@ -77,19 +77,19 @@ def invert(
 ) -> Inversion:
     """Inverts fingerprints by the paper's basin hopping with Adam.
 
-    For each target: atoms start anywhere in the box. Adam minimises
+    For each target, the atoms are placed at random in the box. Adam minimises
 
     L = 1/F Σ_f |F_f(positions) - target_f|
 
-    in up to 140 steps at rate 0.2, which falls by a fifth on plateaus of 15 steps; then all atoms
-    of the best structure so far are kicked by up to 1 Å along each axis, and so on for 10 hops,
-    each kept only if better. All of it twice, unless the first trial gets below 1e-4. The best
-    structure gets up to 900 more steps from rate 0.04. A descent also ends below 5e-5, or when
-    its loss stands still.
+    in up to 140 steps at rate 0.2, which falls by a fifth on plateaus of 15 steps. Then all atoms
+    of the best structure so far are displaced by up to 1 Å along each axis. This is repeated for
+    10 hops, of which only those that improve are kept. All of it is done twice, unless the first
+    trial gets below 1e-4. The best structure gets up to 900 more steps from rate 0.04. A descent
+    also ends below 5e-5, or when its loss does not change any more.
 
-    All targets advance together, each by the numbers it would see alone: the random numbers of
-    target i come from `[seed, i]`, and what one target does never changes another. The method as
-    published takes one target at a time; pass one at a time to measure that.
+    All targets advance together, and each gives the result that it would give alone: the random
+    numbers of target i come from `[seed, i]`, and no target changes another. The published method
+    takes one target at a time; pass one at a time to measure that.
 
     One thing differs from the public code: there the structure kept is the one a step after that
     with the lowest loss; here it is the one with the lowest loss, which helps the last digits.
@@ -98,8 +98,8 @@ def invert(
         fingerprint: differentiable; the paper's is `Fingerprint.preset("fung2022")`.
         targets: [targets, fingerprint.size].
         numbers: atomic numbers, [atoms] for all targets or [targets, atoms].
-        seed: of the starts and the kicks.
-        box: edge of the cube of the starts, Å; the atoms may leave it.
+        seed: of the initial positions and the displacements.
+        box: edge of the cube of the initial positions, Å; the atoms may leave it.
         progress: show a progress bar.
 
     References:
@@ -114,7 +114,7 @@ def invert(
     shape = (count, numbers.shape[1], 3)
     generators = [np.random.default_rng([seed, i]) for i in range(count)]
 
-    def draw(low: float, high: float) -> np.ndarray:
+    def uniform(low: float, high: float) -> np.ndarray:
         return np.array([g.uniform(low, high, shape[1:]) for g in generators], np.float32)
 
     descend = functools.partial(_compiled(fingerprint), targets=targets, numbers=numbers)
@@ -131,7 +131,7 @@ def invert(
 
     with tqdm(total=TRIALS * HOPS + 1, desc="inverting", disable=not progress) as bar:
         for _ in range(TRIALS):
-            x = draw(0.0, box)
+            x = uniform(0.0, box)
             local, local_loss = x.copy(), np.full(count, np.inf, np.float32)
             for _ in range(HOPS):
                 bar.update()
@@ -142,7 +142,7 @@ def invert(
                 local[better], local_loss[better] = found[better], loss[better]
                 keep(~done & (local_loss < best_loss), local, local_loss)
                 done |= local_loss < HOPPED
-                x = local + draw(-KICK, KICK)
+                x = local + uniform(-HOP_LENGTH, HOP_LENGTH)
         found, loss = take(best, FINE, np.ones(count, bool))
         keep(loss < best_loss, found, loss)
         bar.update()

@@ -1,6 +1,6 @@
-"""Follows the source paper as published on a data set of Pt10, and prints the paper's quantities.
+"""Reproduces the source paper on a data set of Pt10, and prints the paper's quantities.
 
-The paper: V. Fung et al., Mach. Learn.: Sci. Technol. 3, 045018 (2022), 10.1088/2632-2153/aca1f7:
+The paper is V. Fung et al., Mach. Learn.: Sci. Technol. 3, 045018 (2022), 10.1088/2632-2153/aca1f7:
 380 features (`fung2022`), its CVAE and surrogate (`paper_network.py`), its inversion
 (`paper_inversion.py`). Its data, 300 Pt10 from density functional theory, are not ours (EMT).
 
@@ -29,7 +29,7 @@ PAPER_HITS = (0.69, 0.95, 0.98, 0.93, 0.80, 0.88, 0.58)
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--samples", default=1000, show_default=True, help="Fingerprints for each target.")
-@click.option("--inverted", default=20, show_default=True, help="Of them inverted.")
+@click.option("--inverted", default=20, show_default=True, help="How many of them are inverted.")
 @click.option("--epochs", default=1000, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def main(file: Path, samples: int, inverted: int, epochs: int, seed: int) -> None:

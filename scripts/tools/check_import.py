@@ -1,8 +1,9 @@
-"""Whether importing a large extxyz file takes little memory, and how fast it is.
+"""Measures how much memory the import of a large extxyz file takes, and how fast it is.
 
-Writes structures drawn with a fixed seed, imports them by `tfgen dataset import` in a process of
-its own, and prints structures per second and the most memory that the process had above that of
-the interpreter with the same modules loaded. Exits with 1 if that is more than `--limit`.
+The script writes structures sampled with a fixed seed and imports them with `tfgen dataset import`
+in a separate process. It prints structures per second, and the peak memory of that process above
+the memory of an interpreter with the same modules loaded. It exits with 1 if that is more than
+`--limit`.
 
     python scripts/tools/check_import.py --count 100000 --atoms 13 55
 """
@@ -27,12 +28,12 @@ SEED = 30_000
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def draw(file: TextIO, count: int, least: int, most: int) -> None:
+def write_samples(file: TextIO, count: int, least: int, most: int) -> None:
     """Writes `count` pieces of fcc platinum of random place, size and distortion."""
     rng = np.random.default_rng(SEED)
     half = np.array([p for p in itertools.product(range(-6, 7), repeat=3) if sum(p) % 2 == 0])
     lattice = 1.96 * half
-    for _ in tqdm(range(count), "drawing", unit=""):
+    for _ in tqdm(range(count), "writing", unit=""):
         centred = lattice - rng.uniform(-1.0, 1.0, 3)
         size = int(rng.integers(least, most + 1))
         nearest = np.argpartition((centred**2).sum(axis=1), size)[:size]
@@ -63,10 +64,12 @@ def measure(*arguments: str) -> tuple[float, float, float]:
     type=(click.IntRange(min=2), click.IntRange(max=500)),
     default=(13, 55),
     show_default=True,
-    help="Least and most atoms in a structure.",
+    help="Smallest and largest number of atoms in a structure.",
 )
 @click.option("--limit", default=1024.0, show_default=True, help="Memory allowed, MiB.")
-@click.option("--folder", type=click.Path(file_okay=False, exists=True), help="Of scratch files.")
+@click.option(
+    "--folder", type=click.Path(file_okay=False, exists=True), help="Folder of temporary files."
+)
 def main(count: int, atoms: tuple[int, int], limit: float, folder: str | None) -> None:
     """Measure how fast a large file is imported, and in how much memory."""
     if atoms[0] > atoms[1]:
@@ -74,7 +77,7 @@ def main(count: int, atoms: tuple[int, int], limit: float, folder: str | None) -
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         source, output = Path(scratch, "set.extxyz"), Path(scratch, "set.h5")
         with source.open("w", encoding="utf-8") as file:
-            draw(file, count, *atoms)
+            write_samples(file, count, *atoms)
         modules = "import tfgen.cli.dataset, tfgen.datasets.importing, ase.io"
         _, _, base = measure("-c", modules)
         seconds, used, peak = measure(

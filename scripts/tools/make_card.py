@@ -1,8 +1,8 @@
 """Makes the figures and the tables of a data set's card.
 
-Writes `structures.svg` (the lowest and some typical structures) and `charts.svg` (energies and
-distances), and puts tables of what the file says between the lines `<!-- tables -->` and
-`<!-- end of tables -->` of the card `README.md`, whose other text is people's.
+The script writes `structures.svg` (the lowest and some typical structures) and `charts.svg`
+(energies and distances). It writes tables of the file's contents between the lines
+`<!-- tables -->` and `<!-- end of tables -->` of the card `README.md`; people write the rest.
 
     tfgen dataset build pt13 -o pt13.h5
     python scripts/tools/make_card.py pt13.h5 -o datasets/pt13
@@ -11,6 +11,7 @@ distances), and puts tables of what the file says between the lines `<!-- tables
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
 
 ENERGY = "energy_per_atom"
+WIDTH = 120  # of a line of Markdown
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 COLUMNS, SIZE = 5, 150
 INK, FILL, LINE = "#57606a", "#8fb4d9", "#d97a1e"
-# What people read of the stages that a build counts.
+# What the card calls the stages that a build counts.
 STAGES = {
-    "sampled": "starts",
-    "explored": "starts from moves",
+    "sampled": "initial structures",
+    "explored": "structures from moves",
     "snapshots": "snapshots on the way",
     "not converged": "not converged",
     "disconnected": "disconnected (bonds: up to {bond_factor} times the sum of covalent radii)",
@@ -41,7 +43,7 @@ STAGES = {
 
 
 class Table:
-    """What the pictures and tables need of a data set, by composition."""
+    """The parts of a data set that pictures and tables need, by composition."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -158,7 +160,7 @@ def _by_composition(table: Table, ax: Axes) -> None:
 
 
 def tables(table: Table) -> str:
-    """What became of the structures, what the properties are, and the lowest energies."""
+    """Makes the tables: what became of the structures, properties, and lowest energies."""
     dataset = table.dataset
     counts, limits = dataset.metadata["counts"], dataset.metadata["thresholds"]
     lines = ["| stage | structures |", "|---|---|"]
@@ -170,11 +172,9 @@ def tables(table: Table) -> str:
     parts = [f"{(dataset.split == k).sum():,}" for k in range(3)]
     lines.append(f"| train / validation / test, split at random | {' / '.join(parts)} |")
     if rounds := dataset.metadata.get("rounds"):
-        found = [f"{turn['minima']:,}" for turn in rounds]
-        lines += [
-            "",
-            f"Minima known after the starts and after each round of moves: {', '.join(found)}.",
-        ]
+        found = ", ".join(f"{round_['minima']:,}" for round_ in rounds)
+        text = f"Minima known after the initial structures and after each round of moves: {found}."
+        lines += ["", *textwrap.wrap(text, WIDTH)]
     lines += [
         "",
         "| property | unit | lowest | 5 % | median | 95 % | highest |",

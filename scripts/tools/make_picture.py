@@ -1,4 +1,4 @@
-"""Draws the README's picture: what was asked for, and what came out, from a demo's results.
+"""Draws the README's picture from a demo's results: the targets, and what was generated.
 
 python scripts/tools/make_picture.py demo/generated.extxyz -o docs/generated.svg
 """

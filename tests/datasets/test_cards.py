@@ -40,9 +40,9 @@ def test_cards(name):
         assert f"]({picture})" in card
         assert (folder / picture).stat().st_size < 100_000
     found = counts(card)
-    assert found["starts"] == recipe.sample.count * len(recipe.sample.formula)
+    assert found["initial structures"] == recipe.sample.count * len(recipe.sample.formula)
     # What was made is what was dropped and what was kept.
-    made = {"starts", "starts from moves", "snapshots on the way"}
+    made = {"initial structures", "structures from moves", "snapshots on the way"}
     rest = sum(number for stage, number in found.items() if stage not in made)
     assert rest == sum(found.get(stage, 0) for stage in made)
     listed = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")

@@ -85,7 +85,7 @@ def test_benchmark_fingerprint():
 
 
 def test_compare_fingerprints():
-    arguments = ("Pt5", "--only", "default", "--targets", 2, "--rounds", 2, "--packings", 60)
+    arguments = ("Pt5", "--only", "default", "--targets", 2, "--rounds", 2, "--structures", 60)
     table = run("compare_fingerprints.py", *arguments)
     # Found in the first generation already.
     assert re.search(r"^default +925 +100% +0 ", table, re.MULTILINE)
