@@ -3,6 +3,8 @@ from tfgen.datasets.building import build as build
 from tfgen.datasets.storage import Dataset as Dataset
 from tfgen.descriptors.acsf import ACSF as ACSF
 from tfgen.evaluation.evaluate import evaluate as evaluate
+from tfgen.evaluation.metrics import Metrics as Metrics
+from tfgen.evaluation.settings import EvaluationSettings as EvaluationSettings
 from tfgen.fingerprints.fingerprint import Fingerprint as Fingerprint
 from tfgen.generation.generate import generate as generate
 from tfgen.inversion.reconstruct import ReconstructionResult as ReconstructionResult

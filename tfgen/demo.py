@@ -12,7 +12,8 @@ import numpy as np
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.datasets.building import build
 from tfgen.evaluation.evaluate import evaluate
-from tfgen.evaluation.report.report import summary, write_report
+from tfgen.evaluation.report.summary import summarise
+from tfgen.evaluation.report.write import write_report
 from tfgen.generation.generate import generate, write
 from tfgen.models.export import export
 from tfgen.models.training import train
@@ -89,7 +90,7 @@ def run(
         export(model, work / "saved_model")
         stage(6, "done")
     say("")
-    say(summary(metrics))
+    say(summarise(metrics))
     say("")
     say(f"everything is in {folder}; open {folder / 'report' / 'index.html'} in a browser")
     return folder

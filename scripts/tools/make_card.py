@@ -77,7 +77,7 @@ class Table:
 
 def pictures(table: Table) -> str:
     """The lowest structures above typical ones, as SVG."""
-    from tfgen.evaluation.report.pictures import element_gradients, picture
+    from tfgen.evaluation.report.pictures import define_gradients, draw_structure
 
     second = "median energy" if table.mixed else "10, 30, 50, 70, 90 % quantile"
     parts = []
@@ -86,7 +86,7 @@ def pictures(table: Table) -> str:
         parts.append(f'<text x="10" y="{top + 18}" class="b">{title} (eV/atom)</text>')
         for column, place in enumerate(places):
             atoms, left = table.dataset.structures[place], column * SIZE
-            drawn = picture(atoms, f"{atoms.symbols} cluster")
+            drawn = draw_structure(atoms, f"{atoms.symbols} cluster")
             size = f'x="{left + 5}" y="{top + 24}" width="{SIZE - 10}" height="{SIZE - 10}"'
             parts.append(re.sub(r"^<svg ", f"<svg {size} ", drawn))
             value = f"{table.energy[place]:.4f}"
@@ -104,7 +104,7 @@ def pictures(table: Table) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}"><style>{style}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f"{element_gradients(numbers)}{''.join(parts)}</svg>\n"
+        f"{define_gradients(numbers)}{''.join(parts)}</svg>\n"
     )
 
 
@@ -113,7 +113,7 @@ def charts(table: Table, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from tfgen.evaluation.report.charts import pair_distances
+    from tfgen.evaluation.report.charts import count_distances
 
     look = {
         "svg.fonttype": "none",
@@ -134,7 +134,7 @@ def charts(table: Table, path: Path) -> None:
         axes[0].hist(value, 40, color=FILL)
         axes[0].set(xlabel=label, ylabel="structures")
         edges = np.arange(1.5, 30.0, 0.05)
-        pairs = pair_distances(table.dataset.structures, edges)
+        pairs = count_distances(table.dataset.structures, edges)
         # Up to where all but one pair in a thousand lie.
         far = float(edges[np.searchsorted(np.cumsum(pairs), 0.999 * pairs.sum()) + 1])
         axes[-1].stairs(pairs / len(table.dataset) / np.diff(edges), edges, fill=True, color=FILL)

@@ -20,7 +20,7 @@ import numpy as np
 def main(file: Path, output: Path, columns: int) -> None:
     """Draw the structures nearest to each target, with their energies, and count the hits."""
     from tfgen._files import new_file
-    from tfgen.evaluation.report.pictures import element_gradients, picture
+    from tfgen.evaluation.report.pictures import define_gradients, draw_structure
     from tfgen.generation.records import read_generated
     from tfgen.targets import DEFAULT_TOLERANCES, Target
 
@@ -45,7 +45,7 @@ def main(file: Path, output: Path, columns: int) -> None:
         )
         for column, place in enumerate(np.argsort(distances, kind="stable")[:columns]):
             atoms, left = members[place], margin + column * size
-            drawn = picture(atoms, f"{atoms.symbols} cluster")
+            drawn = draw_structure(atoms, f"{atoms.symbols} cluster")
             tag = f'<svg x="{left}" y="{top}" width="{size - 8}" height="{size - 8}" '
             parts.append(re.sub(r"^<svg ", tag, drawn))
             value = atoms.info["relaxed"][name]
@@ -61,7 +61,7 @@ def main(file: Path, output: Path, columns: int) -> None:
     text = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}"><style>{style}</style><rect width="100%" height="100%" fill="#fff"/>'
-        f"{element_gradients(z for m in rows.values() for a in m for z in a.numbers)}"
+        f"{define_gradients(z for m in rows.values() for a in m for z in a.numbers)}"
         f"{''.join(parts)}</svg>"
     )
     output.parent.mkdir(exist_ok=True)

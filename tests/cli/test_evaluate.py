@@ -134,7 +134,7 @@ def test_bad_places_for_the_report(files):
 
 def test_an_unknown_property(files):
     message = failed(run(files, "--hit-tolerance", "gap=0.1"), 1)
-    assert "hit_tolerance names 'gap'" in message
+    assert "a hit tolerance is given for 'gap', which is no property" in message
 
 
 def test_help_says_what_it_does():

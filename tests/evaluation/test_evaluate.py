@@ -11,6 +11,16 @@ from hypothesis import strategies as st
 
 from tfgen.datasets.storage import Dataset
 from tfgen.evaluation.evaluate import evaluate
+from tfgen.evaluation.metrics import (
+    Acceptance,
+    Basin,
+    Coverage,
+    HitTolerance,
+    Nearest,
+    Shares,
+    VerifiedHits,
+)
+from tfgen.evaluation.settings import EvaluationSettings
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
 LOW, RANGE = "energy_per_atom=0.7", "energy_per_atom=0.75:0.85"
@@ -72,8 +82,8 @@ def generated() -> list[Atoms]:
     return structures
 
 
-def test_every_number_by_hand():
-    metrics = evaluate(generated(), data())
+def test_every_number_of_the_file_by_hand():
+    metrics = evaluate(generated(), data()).to_json()
     assert metrics["count"] == 7
     assert metrics["validity"] == pytest.approx(5 / 7)
     assert metrics["uniqueness"] == pytest.approx(4 / 5)
@@ -154,14 +164,14 @@ def test_basins():
         raw.rotate(70, (1, 2, 3))
         atoms.arrays["reconstructed_positions"] = raw.positions + 4.0
     metrics = evaluate(structures, data())
-    found = [row["basin_rmsd"] for row in metrics["structures"]]
+    found = [row.basin_rmsd for row in metrics.structures]
     assert found[:3] == pytest.approx([0.24, 0.26, 0.1], abs=1e-3)
     assert found[3] is None  # it was never relaxed
-    assert metrics["basin"] == {
-        "share": pytest.approx(2 / 3),
-        "count": 3,
-        "median_rmsd": pytest.approx(0.24, abs=1e-3),
-    }
+    median = pytest.approx(0.24, abs=1e-3)
+    assert metrics.basin == Basin(share=2 / 3, count=3, median_rmsd=median)
+    wide = evaluate(structures, data(), settings=EvaluationSettings(basin_rmsd=0.3))
+    assert wide.basin == Basin(share=1.0, count=3, median_rmsd=median)
+    assert wide.thresholds.basin_rmsd == 0.3
 
 
 def test_coverage_is_of_the_test_split():
@@ -176,11 +186,11 @@ def test_coverage_is_of_the_test_split():
     structures = [tetrahedron(2.7), tetrahedron(2.71), tetrahedron(2.5), tetrahedron(9.0)]
     for known in (dataset, gold):  # nobody asked for gold
         metrics = evaluate(structures, known)
-        assert metrics["coverage"] == {"share": 0.5, "found": 1, "count": 2}
+        assert metrics.coverage == Coverage(share=0.5, found=1, count=2)
     # 2.7 is in the test split, so it is new; its nearest in the training split is 2.6.
-    row = metrics["structures"][0]
-    assert row["novel"] is True
-    assert row["nearest"] == {"index": 1, "distance": pytest.approx(0.1)}
+    row = metrics.structures[0]
+    assert row.novel is True
+    assert row.nearest == Nearest(index=1, distance=pytest.approx(0.1))
 
 
 def test_the_cost_of_hits():
@@ -191,34 +201,34 @@ def test_the_cost_of_hits():
         tetrahedron(3.2, **record(0.7, 0.7)),
     ]
     metrics = evaluate(structures, data())
-    assert metrics["verified"] == {
-        "hits": 2, "share": 0.5, "relaxations": 21, "relaxations_per_hit": 10.5
-    }  # fmt: skip
-    assert metrics["acceptance"] == {"accepted": 2, "candidates": 15, "rate": 2 / 15}
+    assert metrics.verified == VerifiedHits(
+        hits=2, share=0.5, relaxations=21, relaxations_per_hit=10.5
+    )
+    assert metrics.acceptance == Acceptance(accepted=2, candidates=15, rate=2 / 15)
     nothing = evaluate(structures[1:2], data())
-    assert nothing["verified"]["relaxations_per_hit"] is None
-    assert nothing["acceptance"]["rate"] == 0.0
+    assert nothing.verified.relaxations_per_hit is None
+    assert nothing.acceptance.rate == 0.0
 
 
 def test_hits_without_relaxation():
     raw = {"energy_per_atom": 0.7}
     one = tetrahedron(3.0, target={"energy_per_atom": 0.7}, reconstructed=raw)
     metrics = evaluate([one], data())
-    assert metrics["structures"][0]["hit"] is True
-    assert metrics["structures"][0]["verified"] is None
-    assert metrics["verified"] is None
+    assert metrics.structures[0].hit is True
+    assert metrics.structures[0].verified is None
+    assert metrics.verified is None
 
 
 def test_metrics_are_json_and_repeat_themselves():
-    text = json.dumps(evaluate(generated(), data()), allow_nan=False)
-    assert text == json.dumps(evaluate(generated(), data()))
+    text = json.dumps(evaluate(generated(), data()).to_json(), allow_nan=False)
+    assert text == json.dumps(evaluate(generated(), data()).to_json())
 
 
 @given(seed=st.integers(0, 10_000))
 def test_metrics_do_not_see_how_a_structure_lies(seed):
     rng = np.random.default_rng(seed)
     turned = [moved(atoms, rng) for atoms in generated()]
-    one, two = evaluate(turned, data()), evaluate(generated(), data())
+    one, two = evaluate(turned, data()).to_json(), evaluate(generated(), data()).to_json()
     for row, same in zip(one["structures"], two["structures"], strict=True):
         if row["nearest"]:
             distance = same["nearest"].pop("distance")
@@ -231,8 +241,14 @@ def test_shares_do_not_see_the_order_of_the_structures(seed):
     order = np.random.default_rng(seed).permutation(7)
     mixed = evaluate([generated()[k] for k in order], data())
     straight = evaluate(generated(), data())
-    for key in ("validity", "uniqueness", "novelty", "hit_rate", "raw", "baseline", "status"):
-        assert mixed[key] == straight[key]
+    assert (mixed.shares, mixed.raw) == (straight.shares, straight.raw)
+    assert mixed.status == straight.status
+    by_label = {target.label: target for target in mixed.targets}
+    for target in straight.targets:
+        same = by_label[target.label]
+        assert same.baseline == target.baseline
+        for stage, found in target.stages.items():
+            assert same.stages[stage].hit_rate == found.hit_rate
 
 
 def test_the_generated_structures_are_left_alone():
@@ -246,12 +262,12 @@ def test_the_generated_structures_are_left_alone():
 
 def test_structures_without_records():
     metrics = evaluate([tetrahedron(2.7), tetrahedron(3.1)], data())
-    assert (metrics["validity"], metrics["uniqueness"], metrics["novelty"]) == (1.0, 1.0, 0.5)
-    assert metrics["hit_rate"] == {"decoded": {}, "reconstructed": {}, "relaxed": {}}
-    assert metrics["targets"] == []
-    assert metrics["raw"] is None
-    assert metrics["seconds_per_structure"] is None
-    assert metrics["status"] == {"not recorded": 2}
+    assert metrics.shares == Shares(validity=1.0, uniqueness=1.0, novelty=0.5)
+    assert metrics.to_json()["hit_rate"] == {"decoded": {}, "reconstructed": {}, "relaxed": {}}
+    assert metrics.targets == ()
+    assert metrics.raw is None
+    assert metrics.seconds_per_structure is None
+    assert metrics.status == {"not recorded": 2}
 
 
 @pytest.mark.parametrize(
@@ -262,22 +278,23 @@ def test_structures_without_records():
 def test_nothing_valid(bad):
     bad.info = record(0.7, 0.7)
     metrics = evaluate([bad, bad.copy()], data())
-    assert (metrics["validity"], metrics["uniqueness"], metrics["novelty"]) == (0.0, None, None)
-    assert metrics["hit_rate"]["relaxed"] == {LOW: 0.0}
-    assert metrics["mae"]["relaxed"] == {LOW: {"energy_per_atom": None}}
-    json.dumps(metrics, allow_nan=False)
+    assert metrics.shares == Shares(validity=0.0, uniqueness=None, novelty=None)
+    (target,) = metrics.targets
+    assert target.relaxed.hit_rate == 0.0  # what failed is a miss
+    assert target.relaxed.mae == {"energy_per_atom": None}
+    json.dumps(metrics.to_json(), allow_nan=False)
 
 
 def test_a_composition_the_data_set_lacks():
     gold = Atoms("Au4", positions=2.9 * CORNERS, info=record(0.7, 0.7))
     metrics = evaluate([gold], data())
-    assert metrics["novelty"] == 1.0
-    assert metrics["hit_rate"]["relaxed"] == {LOW: 1.0}
-    assert metrics["baseline"]["hit_rate"] == {LOW: None}
-    assert metrics["targets"][0]["baseline"]["count"] == 0
+    assert metrics.shares.novelty == 1.0
+    (target,) = metrics.targets
+    assert target.relaxed.hit_rate == 1.0
+    assert (target.baseline.hit_rate, target.baseline.count) == (None, 0)
 
 
-def test_draws_are_of_the_same_composition():
+def test_the_baseline_is_of_the_same_composition():
     structures = [*data().structures, Atoms("Au4", positions=2.9 * CORNERS)]
     both = Dataset(
         structures,
@@ -285,9 +302,9 @@ def test_draws_are_of_the_same_composition():
         {"energy_per_atom": "eV/atom"},
         np.array([0, 0, 0, 0, 1, 0]),
     )
-    assert evaluate(generated(), both)["baseline"]["hit_rate"][LOW] == 1 / 4
+    assert evaluate(generated(), both).targets[0].baseline.hit_rate == 1 / 4
     gold = Atoms("Au4", positions=3.0 * CORNERS, info=record(0.7, 0.7))
-    assert evaluate([gold], both)["baseline"]["hit_rate"][LOW] == 1.0
+    assert evaluate([gold], both).targets[0].baseline.hit_rate == 1.0
 
 
 def test_several_properties_must_all_hit():
@@ -298,37 +315,81 @@ def test_several_properties_must_all_hit():
     ]
     structures.append(tetrahedron(2.8, target=target, relaxed={"energy_per_atom": 0.7}))
     metrics = evaluate(structures, data(size=np.array([1.0, 2.0, 3.0, 4.0, 5.0])))
-    label = "energy_per_atom=0.7,size=2.0:3.0"
-    assert metrics["hit_rate"]["relaxed"] == {label: pytest.approx(1 / 3)}
-    assert metrics["mae"]["relaxed"][label] == pytest.approx({"energy_per_atom": 0.0, "size": 0.25})
-    assert metrics["baseline"]["hit_rate"] == {label: 0.25}
+    (found,) = metrics.targets
+    assert found.label == "energy_per_atom=0.7,size=2.0:3.0"
+    assert found.relaxed.hit_rate == pytest.approx(1 / 3)
+    assert found.relaxed.mae == pytest.approx({"energy_per_atom": 0.0, "size": 0.25})
+    assert found.baseline.hit_rate == 0.25
 
 
 def test_one_target_whatever_the_order_of_its_properties():
     one = tetrahedron(2.7, target={"a": 1.0, "b": [0, 1]})
     other = tetrahedron(2.8, target={"b": [0.0, 1.0], "a": 1})
-    metrics = evaluate([one, other], data(), hit_tolerance={"a": 0.1})
-    assert [(t["label"], t["count"]) for t in metrics["targets"]] == [("a=1.0,b=0.0:1.0", 2)]
+    metrics = evaluate([one, other], data(), settings=EvaluationSettings(hit_tolerance={"a": 0.1}))
+    assert [(t.label, t.count) for t in metrics.targets] == [("a=1.0,b=0.0:1.0", 2)]
 
 
 def test_tolerances():
     dataset = data(size=np.array([1.0, 2.0, 3.0, 5.0, 9.0]))
     structure = tetrahedron(2.7, target={"size": 2.0}, relaxed={"size": 2.21})
     metrics = evaluate([structure], dataset)  # 5 % of the training range, 4
-    assert metrics["thresholds"]["hit_tolerance"] == {"size": {"value": 0.2, "unit": "1"}}
-    assert metrics["hit_rate"]["relaxed"] == {"size=2.0": 0.0}
-    metrics = evaluate([structure], dataset, hit_tolerance={"size": 0.22})
-    assert metrics["thresholds"]["hit_tolerance"]["size"]["value"] == 0.22
-    assert metrics["hit_rate"]["relaxed"] == {"size=2.0": 1.0}
+    assert metrics.thresholds.hit_tolerance == {"size": HitTolerance(value=0.2, unit="1")}
+    assert metrics.targets[0].relaxed.hit_rate == 0.0
+    settings = EvaluationSettings(hit_tolerance={"size": 0.22})
+    metrics = evaluate([structure], dataset, settings=settings)
+    assert metrics.thresholds.hit_tolerance["size"].value == 0.22
+    assert metrics.targets[0].relaxed.hit_rate == 1.0
     # Rounding does not turn the end of the tolerance into a miss.
     edge = tetrahedron(2.7, **record(0.75, 0.76))
-    assert evaluate([edge], data())["hit_rate"]["relaxed"] == {"energy_per_atom=0.75": 1.0}
+    assert evaluate([edge], data()).targets[0].relaxed.hit_rate == 1.0
 
 
 def test_duplicate_tolerance():
     pair = [tetrahedron(3.00), tetrahedron(3.08)]
-    assert evaluate(pair, data())["uniqueness"] == 1.0
-    assert evaluate(pair, data(), duplicate_tolerance=0.1)["uniqueness"] == 0.5
+    assert evaluate(pair, data()).shares.uniqueness == 1.0
+    wide = EvaluationSettings(duplicate_tolerance=0.1)
+    assert evaluate(pair, data(), settings=wide).shares.uniqueness == 0.5
+
+
+def test_validity_factors_are_settings():
+    """The radius of platinum is 1.36 Å: 2.6 Å are 0.96 sums of radii, 3.5 Å are 1.29."""
+    pair = [tetrahedron(2.6), tetrahedron(3.5)]
+    strict = {"overlap_factor": 0.9, "bond_factor": 1.2}
+    assert evaluate(pair, data()).shares.validity == 1.0
+    metrics = evaluate(pair, data(), settings=EvaluationSettings(**strict))
+    assert metrics.shares.validity == 0.5
+    assert metrics.thresholds.overlap_factor == 0.9
+    # The shortest edge in training, 2.5 Å, is 0.919 sums of radii, the longest 1.029.
+    tight = EvaluationSettings(overlap_factor=0.98, bond_factor=1.01, pass_rate=1.0)
+    limits = evaluate(pair, data(), settings=tight).thresholds
+    assert (limits.overlap_factor, limits.bond_factor) == (0.919, 1.03)
+    assert limits.training_pass_rate == 1.0
+    half = EvaluationSettings(overlap_factor=0.98, bond_factor=1.01, pass_rate=0.5)
+    assert evaluate(pair, data(), settings=half).thresholds.training_pass_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"duplicate_tolerance": 0}, "duplicate_tolerance is 0; a number of Å above 0"),
+        ({"duplicate_tolerance": np.nan}, "duplicate_tolerance is nan"),
+        ({"basin_rmsd": -1.0}, "basin_rmsd is -1.0; a number of Å above 0"),
+        ({"hit_tolerance": {"energy_per_atom": -1.0}}, "hit_tolerance of energy_per_atom is -1.0"),
+        ({"hit_tolerance": 0.1}, "hit_tolerance is 0.1; a mapping"),
+        ({"overlap_factor": -0.1}, "overlap_factor is -0.1; a finite number from 0 on"),
+        ({"bond_factor": 0.5}, "bond_factor is 0.5; a finite number above overlap_factor, 0.7"),
+        ({"pass_rate": 1.5}, "pass_rate is 1.5; a share from 0 to 1"),
+    ],
+)
+def test_wrong_settings(values, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationSettings(**values)
+
+
+def test_metrics_say_what_they_are_in_a_line():
+    text = repr(evaluate(generated(), data()))
+    assert text.startswith("Metrics(count=7, ")
+    assert len(text) < 150
 
 
 def test_periodic_structures():
@@ -337,7 +398,7 @@ def test_periodic_structures():
     wide.set_cell(crystal.cell * 1.05, scale_atoms=True)
     dataset = Dataset([crystal], {"e": np.zeros(1)}, {"e": "eV"}, np.zeros(1))
     metrics = evaluate([crystal.copy(), wide], dataset)
-    assert (metrics["validity"], metrics["uniqueness"], metrics["novelty"]) == (1.0, 1.0, 0.5)
+    assert metrics.shares == Shares(validity=1.0, uniqueness=1.0, novelty=0.5)
 
 
 def only_validation() -> Dataset:
@@ -354,12 +415,9 @@ ONE = [tetrahedron(2.7)]
         (lambda: evaluate(ONE[0], data()), "generated is not a list"),
         (lambda: evaluate([ONE[0], "Pt4"], data()), r"generated\[1\] is a str"),
         (lambda: evaluate(ONE, only_validation()), "no training structures"),
-        (lambda: evaluate(ONE, data(), duplicate_tolerance=0), "duplicate_tolerance is 0"),
-        (lambda: evaluate(ONE, data(), duplicate_tolerance=np.nan), "duplicate_tolerance is nan"),
-        (lambda: evaluate(ONE, data(), hit_tolerance={"gap": 1.0}), "hit_tolerance names 'gap'"),
         (
-            lambda: evaluate(ONE, data(), hit_tolerance={"energy_per_atom": -1.0}),
-            "hit_tolerance of energy_per_atom is -1.0",
+            lambda: evaluate(ONE, data(), settings=EvaluationSettings(hit_tolerance={"gap": 1.0})),
+            "a hit tolerance is given for 'gap', which is no property of the targets .none. or",
         ),
         (
             lambda: evaluate([tetrahedron(2.7, target={"gap": 1.0})], data()),

@@ -85,15 +85,19 @@ def evaluate(
 ) -> None:
     """Measure generated structures and write a report on them.
 
-    Tells how many are valid, unique and new, and how many have the property that was asked for,
-    next to plain draws from the training structures. REPORT/index.html opens with no network.
+    The metrics tell how many structures are valid, unique and new, and how many have the properties
+    that were asked for, next to structures sampled at random from the training set.
+    REPORT/index.html opens with no network.
     """
     from tfgen.datasets.storage import Dataset
     from tfgen.evaluation.evaluate import evaluate as run
-    from tfgen.evaluation.report import report
+    from tfgen.evaluation.report.fingerprint_map import check_model
+    from tfgen.evaluation.report.summary import summarise
+    from tfgen.evaluation.report.write import require_report_folder, write_report
+    from tfgen.evaluation.settings import EvaluationSettings
     from tfgen.generation.records import read_generated
 
-    report.require_report_folder(output, overwrite)
+    require_report_folder(output, overwrite)
     generated = read_generated(structures)
     dataset = Dataset.load(dataset_path)
     load_quietly()
@@ -102,7 +106,7 @@ def evaluate(
         from tfgen.models.model import Model
 
         model = Model.load(model_path, [imported(path) for path in descriptors])
-        report.check_model(model, generated, dataset)
+        check_model(model, generated, dataset)
     known = {s.get_chemical_formula("metal") for s in dataset.select("train").structures}
     foreign = {s.get_chemical_formula("metal") for s in generated} - known
     if foreign:
@@ -111,13 +115,10 @@ def evaluate(
             "set that the model was trained on?",
             err=True,
         )
-    metrics = run(
-        generated,
-        dataset,
-        hit_tolerance=hit_tolerance,
-        duplicate_tolerance=duplicate_tolerance,
-        progress=True,
+    settings = EvaluationSettings(
+        hit_tolerance=hit_tolerance, duplicate_tolerance=duplicate_tolerance
     )
-    report.write_report(generated, dataset, metrics, output, overwrite, model=model)
-    click.echo(report.summary(metrics))
+    metrics = run(generated, dataset, settings=settings, progress=True)
+    write_report(generated, dataset, metrics, output, overwrite, model=model)
+    click.echo(summarise(metrics))
     click.echo(f"report: {output / 'index.html'}")

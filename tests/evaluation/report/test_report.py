@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import itertools
 import json
@@ -24,11 +23,13 @@ from tfgen.cli import main
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.evaluation.evaluate import evaluate
-from tfgen.evaluation.report import charts as plotting
-from tfgen.evaluation.report import map as _report_map
-from tfgen.evaluation.report import report
-from tfgen.evaluation.report.map import _latents, principal_axes
-from tfgen.evaluation.report.report import summary, write_report
+from tfgen.evaluation.report import charts, write
+from tfgen.evaluation.report.fingerprint_map import check_model, compute_latents, project
+from tfgen.evaluation.report.format import escape_svg
+from tfgen.evaluation.report.settings import ReportSettings
+from tfgen.evaluation.report.summary import summarise
+from tfgen.evaluation.report.write import write_report
+from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation.records import STAGES
 
@@ -39,16 +40,8 @@ EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&$\\frac{'
 VOID = {"meta", "br", "input", "img", "stop", "line", "circle", "path", "use", "rect", "image"}
 
 
-@functools.lru_cache
-def few_functions(*symbols: str) -> Fingerprint:
-    return Fingerprint(ACSF(symbols, 6.0, g2_params=[[1.0, 2.7]]))
-
-
-@pytest.fixture(autouse=True)
-def quick_maps(request, monkeypatch):
-    """The preset's many functions take seconds to trace; one test has the real ones."""
-    if request.node.name != "test_the_map_of_fingerprints":
-        monkeypatch.setattr(_report_map, "_default", few_functions)
+# The preset's many functions take seconds to trace; one test has the real ones.
+FEW_FUNCTIONS = Fingerprint(ACSF(["Pt", "Au"], 6.0, g2_params=[[1.0, 2.7]]))
 
 
 def tetrahedron(edge: float, symbol: str = "Pt", **info) -> Atoms:
@@ -117,21 +110,24 @@ class Page(HTMLParser):
         return " ".join(text for text, tag in self.text if tag not in {"script", "style"})
 
 
-def written(folder, structures, data, **options):
-    metrics = evaluate(structures, data, **options)
-    write_report(structures, data, metrics, folder)
+def written(folder, structures, data, evaluation=None, **options):
+    metrics = evaluate(structures, data, settings=evaluation)
+    options = {"fingerprint": FEW_FUNCTIONS} | options
+    write_report(structures, data, metrics, folder, **options)
     return Page((folder / "index.html").read_text(encoding="utf-8")), metrics
 
 
 def test_the_report_says_it_all(tmp_path):
     page, metrics = written(tmp_path / "report", generated(), dataset())
-    assert json.loads((tmp_path / "report" / "metrics.json").read_text("utf-8")) == metrics
+    assert (
+        json.loads((tmp_path / "report" / "metrics.json").read_text("utf-8")) == metrics.to_json()
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report"]  # nothing left beside it
     words = page.words()
     for heading in ("Targets", "Target against property", "Distributions", "Structures"):
         assert heading in words
     assert "energy per atom 0.75:0.85 eV/atom" in words
-    assert f"{100 * metrics['validity']:.1f} %" in words
+    assert f"{100 * metrics.shares.validity:.1f} %" in words
     assert "not converged: the loss is too high" in words
     assert "0.7 × the sum of covalent radii" in words
     for provenance in ("tetrahedra", "starts: 9", "n = 9"):
@@ -182,20 +178,75 @@ def test_words_from_a_file_stay_words(tmp_path):
         atoms.info["target"] = {EVIL: 1.0}
         atoms.info["reconstructed"] = {EVIL: 1.0}
     data = dataset(name=EVIL, recipe=EVIL, **{EVIL: EVIL})
-    page, metrics = written(tmp_path / "report", structures, data, hit_tolerance={EVIL: 0.1})
+    page, metrics = written(
+        tmp_path / "report", structures, data, EvaluationSettings(hit_tolerance={EVIL: 0.1})
+    )
     assert len(page.all("script")) == 2
     assert "<" not in next(text for text, tag in page.text if tag == "script")
     assert page.all("img") == []
     assert not any(name.startswith("on") for _, attrs, _ in page.tags for name in attrs)
     assert page.words().count("<script>alert(1)</script>") >= 5
-    assert metrics["status"] == {EVIL: 3}
+    assert metrics.status == {EVIL: 3}
+
+
+def test_hostile_words_stand_in_every_place(tmp_path):
+    """Formulas come from ASE; names of properties, statuses and units can be anything."""
+    evil = EVIL.replace("/", "")  # which data sets do not allow
+    structures = generated(4)
+    for atoms in structures:
+        atoms.info["status"] = evil
+        atoms.info["target"][evil] = 26.0
+        for stage in ("predicted", *STAGES):
+            atoms.info.setdefault(stage, {})[evil] = 26.5
+    data = dataset()
+    data.properties[evil] = data.properties["size"]
+    data.units[evil] = evil
+    page, metrics = written(tmp_path / "report", structures, data)
+    assert metrics.units[evil] == evil
+    assert page.all("img") == []
+    assert len(page.all("script")) == 2
+    assert not any(name.startswith("on") for _, attrs, _ in page.tags for name in attrs)
+    words = evil.replace("_", " ")
+    for where, text in {
+        "the table of targets": f"{words} 26 {evil}",
+        "captions": f"Every structure: {words} ({evil}) over its target.",
+        "the gallery": f"{words}: 26.50 for 26",
+        "definitions": f"hit, {evil}",
+    }.items():
+        assert text in page.words(), where
+    assert f"Histogram of {words} ({evil}), generated and training" in [
+        svg.get("aria-label") for svg in page.all("svg")
+    ]
+    assert evil in [cell.get("data-v") for cell in page.all("td")]  # the status
+    assert f"{words} 26.500 {evil}" in scene(page)["structures"][0]["views"][0][0]
+    assert escape_svg(words) in (tmp_path / "report" / "index.html").read_text("utf-8")
+
+
+def test_settings_of_the_report(tmp_path, monkeypatch):
+    sizes = []
+
+    def draw(known, _known_values, made, *_):
+        sizes.append((len(known), len(made)))
+        return "<svg></svg>"
+
+    monkeypatch.setattr(charts, "draw_map", draw)
+    few = ReportSettings(pictures=3, map_structures=5)
+    page, _ = written(tmp_path / "few", generated(), dataset(), settings=few)
+    assert [f["data-k"] for f in page.all("figure") if "data-k" in f] == ["0", "10", "19"]
+    assert "3 of 20, evenly spaced" in page.words()
+    written(tmp_path / "report", generated(), dataset())
+    assert sizes == [(5, 5), (7, 20)]
+    for name, value in (("pictures", 0), ("pictures", 2.5), ("map_structures", 2)):
+        with pytest.raises(ValueError, match=f"{name} is {value}; a whole number from"):
+            ReportSettings(**{name: value})
 
 
 def test_a_terminal_shows_and_does_not_obey():
     structures = generated(1)
     structures[0].info["status"] = "\x1b[2J gone \n" + 100 * "x"
     structures[0].info["target"] = {"\x1b[31m": 1.0}
-    text = summary(evaluate(structures, dataset(), hit_tolerance={"\x1b[31m": 1.0}))
+    settings = EvaluationSettings(hit_tolerance={"\x1b[31m": 1.0})
+    text = summarise(evaluate(structures, dataset(), settings=settings))
     assert "\x1b" not in text
     assert "?[2J gone ?xx" in text
     assert 80 * "x" not in text
@@ -232,7 +283,7 @@ def test_reports_on_odd_structures(tmp_path, name):
     page, metrics = written(tmp_path / "report", CASES[name], dataset())
     assert f"structure {len(CASES[name]) - 1}" in str(page.tags)
     assert "nan" not in str([attrs for tag, attrs, _ in page.tags if tag in {"path", "circle"}])
-    assert summary(metrics).startswith(f"structures: {len(CASES[name])}")
+    assert summarise(metrics).startswith(f"structures: {len(CASES[name])}")
 
 
 def scene(page):
@@ -257,11 +308,11 @@ def test_what_the_script_draws_are_the_structures(tmp_path):
             "reconstructed", "relaxed", "nearest in training"
         ]  # fmt: skip
         assert found["shown"] == 1
-        row = metrics["structures"][k]
-        assert f"number {row['nearest']['index']}" in titles[2]
-        energy = row["relaxed"]["energy_per_atom"]
+        row = metrics.structures[k]
+        assert f"number {row.nearest.index}" in titles[2]
+        energy = row.relaxed["energy_per_atom"]
         assert f"energy per atom {energy:.5g} eV/atom"[:21] in titles[1]
-        nearest = known[row["nearest"]["index"]]
+        nearest = known[row.nearest.index]
         expected = (atoms.arrays["reconstructed_positions"], atoms.positions, nearest.positions)
         seen = [np.reshape(flat, (-1, 3)) / 100 for _, flat in found["views"]]
         for positions, view in zip(expected, seen, strict=True):
@@ -287,14 +338,14 @@ def test_a_row_joins_everything(tmp_path):
     rows = [cells for cells in rows if cells]
     word = {True: "yes", False: "no", None: ""}
     assert len(rows) == 20
-    for k, (found, row) in enumerate(zip(rows, metrics["structures"], strict=True)):
-        target = row["target"]["energy_per_atom"]
+    for k, (found, row) in enumerate(zip(rows, metrics.structures, strict=True)):
+        (target,) = row.targets
         assert found == [
-            str(k), "Pt4", repr(0.8 if isinstance(target, list) else target),
-            *(repr(row[stage]["energy_per_atom"]) for stage in STAGES),
-            word[row["hit"]], repr(row["fingerprint_loss"]), repr(row["basin_rmsd"]),
-            *(word[row[key]] for key in ("valid", "unique", "novel")),
-            str(row["nearest"]["index"]), repr(row["nearest"]["distance"]), row["status"], "0.5",
+            str(k), "Pt4", repr(target.low if target.is_value else 0.8),
+            *(repr(row.stage(stage)["energy_per_atom"]) for stage in STAGES),
+            word[row.hit], repr(row.fingerprint_loss), repr(row.basin_rmsd),
+            word[row.valid], word[row.unique], word[row.novel],
+            str(row.nearest.index), repr(row.nearest.distance), row.status, "0.5",
         ]  # fmt: skip
 
 
@@ -314,22 +365,22 @@ def test_what_hits_cost_is_told(tmp_path):
         atoms.info |= {"candidates": 5, "relaxations": 3}
     structures[0].info["relaxed"] = {"energy_per_atom": 0.6}  # as asked for, and new
     page, metrics = written(tmp_path / "report", structures, dataset())
-    rate = metrics["acceptance"]["rate"]
-    assert f"{100 * rate:.1f} % of 100 candidates accepted" in summary(metrics)
-    hits = metrics["verified"]["hits"]
-    assert f"{hits} verified hits, {60 / hits:.3g} relaxations each" in summary(metrics)
+    rate = metrics.acceptance.rate
+    assert f"{100 * rate:.1f} % of 100 candidates accepted" in summarise(metrics)
+    hits = metrics.verified.hits
+    assert f"{hits} verified hits, {60 / hits:.3g} relaxations each" in summarise(metrics)
     words = page.words()
     for card in ("relaxations per verified hit", "of 100 candidates", "kept their basin"):
         assert card in words
     # The test split has one structure.
-    assert f"{metrics['coverage']['found']} of 1 structures held out" in words
+    assert f"{metrics.coverage.found} of 1 structures held out" in words
 
 
 def test_the_map_of_fingerprints(tmp_path):
-    page, _ = written(tmp_path / "report", generated(), dataset())
+    page, _ = written(tmp_path / "report", generated(), dataset(), fingerprint=None)
     labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
     assert labels.count("Map of structures, coloured by energy per atom (eV/atom)") == 1
-    assert "With --model MODEL" in page.words()
+    assert "given the model shows its latent space" in page.words()
 
 
 def test_the_map_of_a_model(tmp_path):
@@ -350,7 +401,7 @@ def test_latent_vectors_are_those_of_the_encoder():
     some = [data.structures[k] for k in (0, 40, 3)]  # of two sizes
     table = np.column_stack([data.properties[name][[0, 40, 3]] for name in small.PROPERTIES])
     vectors = model.fingerprint.create(some)
-    found = _latents(model, some, vectors, table)
+    found = compute_latents(model, some, vectors, table)
     conditions = np.column_stack([table, [len(atoms) for atoms in some]])
     for k in range(3):
         alone = model.cvae.posterior(vectors[k : k + 1], conditions[k : k + 1]).mean()
@@ -364,7 +415,7 @@ def test_a_model_of_other_data_is_refused(tmp_path):
         write_report(structures, data, metrics, tmp_path / "report", model=small.model())
     gold = [*structures, tetrahedron(2.9, "Au")]
     with pytest.raises(ValueError, match="the model's fingerprint knows Pt, not Au"):
-        report.check_model(small.model(), gold, small.dataset())
+        check_model(small.model(), gold, small.dataset())
     assert not (tmp_path / "report").exists()
 
 
@@ -387,14 +438,14 @@ def test_principal_axes_are_those_of_scaled_training():
     known = rng.normal(size=(50, 1)) * [1.0, 2.0, 3.0] + 0.1 * rng.normal(size=(50, 3))
     known = np.hstack([known, np.full((50, 1), 5.0)])  # never varies
     made = known[:3] + np.array([0, 0, 0, 9.0])
-    points, others, shares = principal_axes(known, made)
+    points, others, shares = project(known, made)
     scaled = (known - known.mean(axis=0))[:, :3] / known.std(axis=0)[:3]
     values = np.sort(np.linalg.eigvalsh(np.cov(scaled.T)))[::-1]
     np.testing.assert_allclose(shares, values[:2] / values.sum(), rtol=1e-6)
     np.testing.assert_allclose(points.var(axis=0, ddof=1), values[:2], rtol=1e-6)
     np.testing.assert_allclose(others, points[:3], atol=1e-9)
     for few in (known[:2], known[:, :1]):  # fewer axes than two
-        points, others, shares = principal_axes(few, few[:1])
+        points, others, shares = project(few, few[:1])
         assert points.shape == (len(few), 2)
         assert np.isfinite([*points.ravel(), *others.ravel(), *shares]).all()
 
@@ -459,11 +510,11 @@ def test_overwriting(tmp_path):
     folder = tmp_path / "report"
     structures, data = generated(3), dataset()
     metrics = evaluate(structures, data)
-    write_report(structures, data, metrics, folder)
+    write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
     with pytest.raises(FileExistsError, match="--overwrite"):
-        write_report(structures, data, metrics, folder)
+        write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
     (folder / "metrics.json").write_text("old")
-    write_report(structures, data, metrics, folder, overwrite=True)
+    write_report(structures, data, metrics, folder, overwrite=True, fingerprint=FEW_FUNCTIONS)
     assert json.loads((folder / "metrics.json").read_text("utf-8"))["count"] == 3
 
 
@@ -484,15 +535,15 @@ def test_a_failure_leaves_the_old_report_whole(tmp_path, monkeypatch):
     folder = tmp_path / "report"
     structures, data = generated(3), dataset()
     metrics = evaluate(structures, data)
-    write_report(structures, data, metrics, folder)
+    write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
     before = (folder / "index.html").read_bytes()
 
-    def full(title, content):
+    def full(content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report, "page", full)
+    monkeypatch.setattr(write, "render_page", full)
     with pytest.raises(OSError, match="No space left"):
-        write_report(structures, data, metrics, folder, overwrite=True)
+        write_report(structures, data, metrics, folder, overwrite=True, fingerprint=FEW_FUNCTIONS)
     assert (folder / "index.html").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report"]
 
@@ -505,11 +556,12 @@ def test_metrics_of_other_structures(tmp_path):
 
 def test_summary_is_a_table():
     metrics = evaluate(generated(), dataset())
-    lines = summary(metrics).splitlines()
-    assert lines[0] == "structures: 20, next to 7 for training, 0.5 s a structure"
+    lines = summarise(metrics).splitlines()
+    assert lines[0] == "structures: 20, compared with 7 for training, 0.5 s a structure"
     assert max(map(len, lines)) <= 100
     row = next(line for line in lines if line.startswith("energy_per_atom 0.6"))
-    hits = [metrics["hit_rate"][s]["energy_per_atom=0.6"] for s in ("decoded", "reconstructed")]
+    target = metrics.targets[0]
+    hits = [target.decoded.hit_rate, target.reconstructed.hit_rate]
     assert [f"{100 * rate:.1f}" in row.split() for rate in hits] == [True, True]
     assert "energy_per_atom 0.75:0.85" in "\n".join(lines)
 
@@ -518,7 +570,7 @@ def test_pair_distances_by_hand():
     edges = np.array([0.0, 1.5, 2.5, 3.5, 4.5])
     chain = Atoms("Pt3", positions=[[0, 0, 0], [0, 0, 2], [0, 0, 4]])
     square = Atoms("Pt4", positions=[[0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]])
-    counts = plotting.pair_distances([chain, square, Atoms("Pt"), Atoms()], edges)
+    counts = charts.count_distances([chain, square, Atoms("Pt"), Atoms()], edges)
     np.testing.assert_array_equal(counts, [0, 2 + 4, 2, 1])
     cubic = Atoms("Pt", cell=[2, 9, 9], pbc=True)  # at 2 and 4 Å in each direction: half of four
-    np.testing.assert_array_equal(plotting.pair_distances([cubic], edges), [0, 1, 0, 1])
+    np.testing.assert_array_equal(charts.count_distances([cubic], edges), [0, 1, 0, 1])

@@ -6,7 +6,6 @@ and dark pages. Text stays text: it can be read aloud, searched and copied.
 
 from __future__ import annotations
 
-import html
 import io
 import math
 import re
@@ -17,20 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.report.text import plain
+from tfgen.evaluation.report.format import escape_svg, make_printable
 from tfgen.structures.neighbour_lists import neighbour_pairs
+from tfgen.targets import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "distance_chart",
-    "loss_chart",
-    "map_chart",
-    "pair_distances",
-    "property_chart",
-    "target_chart",
+    "count_distances",
+    "draw_distances",
+    "draw_losses",
+    "draw_map",
+    "draw_property",
+    "draw_targets",
 ]
 
 STAGE_COLOURS = {"decoded": "#8e6bbf", "reconstructed": "#d97a1e", "relaxed": "#2f7fc1"}
@@ -60,8 +60,8 @@ _STYLE = {
 _MANY = 2000
 
 
-def target_chart(
-    targets: Sequence[float | list[float]],
+def draw_targets(
+    targets: Sequence[Target],
     values: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     training: np.ndarray,
     axis: str,
@@ -70,14 +70,13 @@ def target_chart(
     """Draws the property of every structure over its target, one panel per stage.
 
     Args:
-        targets: value or [lo, hi] asked for, one per group.
+        targets: what was asked for, one per group.
         values: stage -> per group (property [n], valid [n] bool).
         training: [n], the property of the training structures; may be empty.
         axis: name of the property with its unit.
         tolerance: half width of a hit; None where only ranges are asked for.
     """
-    wanted = [target if isinstance(target, list) else [target] * 2 for target in targets]
-    low, high = np.array(wanted, float).T
+    low, high = np.array([[target.low, target.high] for target in targets]).T
     centre, reach = (low + high) / 2, np.where(low == high, tolerance or 0.0, (high - low) / 2)
     everything = np.concatenate([v for groups in values.values() for v, _ in groups])
     bottom, top = _window(np.concatenate([low - reach, high + reach, training]), everything)
@@ -117,7 +116,7 @@ def target_chart(
     return _svg(draw, (3.3 * max(len(values), 2) + 0.6, 3.9), f"Target against {axis}, per stage")
 
 
-def property_chart(
+def draw_property(
     series: dict[str, np.ndarray], training: np.ndarray, axis: str, marks: Iterable[float]
 ) -> str:
     """Draws histograms of a property, generated next to training.
@@ -156,7 +155,7 @@ def property_chart(
     return _svg(draw, (4.4, 3.3), f"Histogram of {axis}, generated and training")
 
 
-def distance_chart(series: dict[str, tuple[np.ndarray, int]], edges: np.ndarray) -> str:
+def draw_distances(series: dict[str, tuple[np.ndarray, int]], edges: np.ndarray) -> str:
     """Draws distributions of interatomic distances.
 
     Args:
@@ -186,7 +185,7 @@ def distance_chart(series: dict[str, tuple[np.ndarray, int]], edges: np.ndarray)
     return _svg(draw, (4.4, 3.3), "Interatomic distances, generated and training")
 
 
-def loss_chart(losses: dict[str, np.ndarray]) -> str:
+def draw_losses(losses: dict[str, np.ndarray]) -> str:
     """Draws a histogram of fingerprint losses, stacked by status.
 
     Args:
@@ -204,7 +203,7 @@ def loss_chart(losses: dict[str, np.ndarray]) -> str:
         for k, (status, value) in enumerate(losses.items()):
             counts = np.histogram(np.clip(value, edges[0], edges[-1]), edges)[0]
             colour = palette[min(k, len(palette) - 1)]
-            label = f"{plain(status, 40)} ({len(value)})"
+            label = f"{make_printable(status, 40)} ({len(value)})"
             ax.stairs(base + counts, edges, baseline=base, fill=True, color=colour, label=label)
             base = base + counts
         ax.set(xscale="log", xlabel="fingerprint loss", ylabel="structures")
@@ -215,7 +214,7 @@ def loss_chart(losses: dict[str, np.ndarray]) -> str:
     return _svg(draw, (4.4, 3.3), "Histogram of the fingerprint loss")
 
 
-def map_chart(
+def draw_map(
     training: np.ndarray,
     training_values: np.ndarray,
     generated: np.ndarray,
@@ -262,8 +261,8 @@ def map_chart(
     return _svg(draw, (4.6, 3.7), f"Map of structures, coloured by {axis}")
 
 
-def pair_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarray:
-    """Returns the histogram of all interatomic distances, [bins]; images count where periodic.
+def count_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarray:
+    """Counts all interatomic distances in bins, [bins]; images count where periodic.
 
     Args:
         structures: with finite positions.
@@ -350,6 +349,6 @@ def _svg(draw: Any, size: tuple[float, float], label: str) -> str:
     width, height = size
     opening = (
         f'<svg class="chart" viewBox="0 0 {72 * width:g} {72 * height:g}" role="img" '
-        f'style="max-width: {96 * width:.0f}px" aria-label="{html.escape(label)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'style="max-width: {96 * width:.0f}px" aria-label="{escape_svg(label)}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return opening + svg[svg.index(">") + 1 :]

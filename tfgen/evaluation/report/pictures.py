@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable
 
@@ -11,16 +10,25 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
-__all__ = ["cell_edges", "drawable", "element_colour", "element_gradients", "picture", "view"]
+from tfgen.evaluation.report.format import escape_svg
+
+__all__ = [
+    "define_gradients",
+    "draw_structure",
+    "find_cell_edges",
+    "find_colour",
+    "find_view",
+    "is_drawable",
+]
 
 
-def element_colour(number: int) -> str:
+def find_colour(number: int) -> str:
     """Returns the colour of an element (Jmol's), like "#d0d0e0"."""
     return _hex(jmol_colors[number])
 
 
-def element_gradients(numbers: Iterable[int]) -> str:
-    """Returns the hidden SVG with the shadings of elements that `picture` refers to."""
+def define_gradients(numbers: Iterable[int]) -> str:
+    """Returns the hidden SVG with the shadings of elements that `draw_structure` refers to."""
     gradients = []
     for number in sorted({int(n) for n in numbers}):
         colour = jmol_colors[number]
@@ -38,25 +46,25 @@ def element_gradients(numbers: Iterable[int]) -> str:
     )
 
 
-def picture(atoms: Atoms, label: str) -> str:
+def draw_structure(atoms: Atoms, label: str) -> str:
     """Draws a structure as shaded spheres, seen along its shortest axis, far atoms faded.
 
     Args:
         atoms: the structure; its cell is drawn where it is periodic.
         label: says what is seen, for those who cannot see it.
     """
-    label = html.escape(label)
-    if not drawable(atoms):
+    label = escape_svg(label)
+    if not is_drawable(atoms):
         return (
             f'<svg viewBox="-1 -1 2 2" role="img" aria-label="{label}"><text y="0.1" '
             'text-anchor="middle" font-size="0.2" fill="currentColor">cannot be drawn</text></svg>'
         )
     middle = atoms.positions.mean(axis=0)
-    turn = view(atoms.positions - middle)
+    turn = find_view(atoms.positions - middle)
     seen = (atoms.positions - middle) @ turn
     radii = 0.95 * covalent_radii[atoms.numbers]
     lines = ""
-    edge = cell_edges(atoms, middle, turn)
+    edge = find_cell_edges(atoms, middle, turn)
     if len(edge):
         lines = "".join(
             f'<line x1="{p[0]:.3f}" y1="{-p[1]:.3f}" x2="{q[0]:.3f}" y2="{-q[1]:.3f}"/>'
@@ -82,12 +90,12 @@ def picture(atoms: Atoms, label: str) -> str:
     )
 
 
-def drawable(atoms: Atoms) -> bool:
+def is_drawable(atoms: Atoms) -> bool:
     """Says whether there is anything to draw, and nothing beyond all bounds."""
     return len(atoms) > 0 and bool((np.abs(atoms.positions) < 1e6).all())
 
 
-def view(positions: np.ndarray) -> np.ndarray:
+def find_view(positions: np.ndarray) -> np.ndarray:
     """Returns the rotation [3, 3] that shows centred positions [n, 3] from their flat side."""
     axes = np.linalg.eigh(positions.T @ positions)[1][:, ::-1]
     axes[:, 2] *= np.linalg.det(axes)  # no mirror images
@@ -98,13 +106,13 @@ def view(positions: np.ndarray) -> np.ndarray:
     return axes @ turn.T @ tilt.T
 
 
-def cell_edges(atoms: Atoms, middle: np.ndarray, turn: np.ndarray) -> np.ndarray:
+def find_cell_edges(atoms: Atoms, middle: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """Returns both ends of the cell's edges, [12, 2, 3]; none if nothing is periodic.
 
     Args:
         atoms: the structure.
         middle: [3], Å, where the origin of the picture is.
-        turn: [3, 3], from `view`.
+        turn: [3, 3], from `find_view`.
     """
     cell = atoms.cell.array
     if not atoms.pbc.any() or not (np.abs(cell) < 1e6).all():

@@ -1,0 +1,423 @@
+"""What `evaluate` returns: metrics of a set of generated structures, of each target and structure.
+
+Every class here is a frozen dataclass, and `to_json` returns what `metrics.json` holds. A share, a
+mean or a cost that would be of nothing is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tfgen.generation.records import STAGES
+from tfgen.targets import Target
+
+__all__ = [
+    "Acceptance",
+    "Baseline",
+    "Basin",
+    "Coverage",
+    "HitTolerance",
+    "Metrics",
+    "Nearest",
+    "Shares",
+    "StageMetrics",
+    "StructureMetrics",
+    "TargetMetrics",
+    "Thresholds",
+    "VerifiedHits",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """How many structures are valid, unique and new, each as a share of those before.
+
+    Attributes:
+        validity: share of all structures that are valid.
+        uniqueness: share of the valid structures that equal no earlier valid one.
+        novelty: share of the valid and unique structures that equal no training structure.
+    """
+
+    validity: float
+    uniqueness: float | None
+    novelty: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the shares as plain JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageMetrics:
+    """How near the structures made for one target come to it at one stage.
+
+    Attributes:
+        hit_rate: share of all structures made for the target that are hits.
+        mae: property -> mean distance to the target, in the property's unit.
+        bias: property -> mean of value minus target, or minus the nearer end of a range.
+    """
+
+    hit_rate: float | None
+    mae: Mapping[str, float | None]
+    bias: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What structures sampled at random from the training set score at one target.
+
+    Attributes:
+        count: training structures of the compositions made for the target.
+        hit_rate: share of them that are hits.
+        mae: property -> their mean distance to the target, in the property's unit.
+        bias: property -> their mean of value minus target.
+    """
+
+    count: int
+    hit_rate: float | None
+    mae: Mapping[str, float | None]
+    bias: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basin:
+    """How many structures lay near the minimum that they were relaxed to.
+
+    Attributes:
+        share: share of the structures that relaxing moved by at most `Thresholds.basin_rmsd`.
+        count: structures of which the distance is known: relaxed, not periodic, valid before and
+            after.
+        median_rmsd: median of the distances, Å.
+    """
+
+    share: float | None
+    count: int
+    median_rmsd: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How many structures of the test split were found again.
+
+    Attributes:
+        share: share of them that equal a valid generated structure.
+        found: their number.
+        count: structures of the test split that have a composition that was generated.
+    """
+
+    share: float | None
+    found: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedHits:
+    """What hits cost that are valid, unique, new and, relaxed, on target.
+
+    Attributes:
+        hits: their number.
+        share: their share of all structures of which it can be said.
+        relaxations: relaxations spent on all structures, those that failed included.
+        relaxations_per_hit: relaxations for each verified hit.
+    """
+
+    hits: int
+    share: float
+    relaxations: int
+    relaxations_per_hit: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """How many of the candidates tried were on target in the end.
+
+    Attributes:
+        accepted: structures that are hits, of those whose records say how many candidates there
+            were.
+        candidates: candidates tried for all of these structures.
+        rate: accepted structures for each candidate.
+    """
+
+    accepted: int
+    candidates: int
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """The most similar training structure of a structure.
+
+    Attributes:
+        index: its place in the data set.
+        distance: the largest difference of any sorted interatomic distance, Å.
+    """
+
+    index: int
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HitTolerance:
+    """The tolerance of a property where a value is asked for.
+
+    Attributes:
+        value: largest distance to the target that is a hit.
+        unit: the unit of the property.
+    """
+
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Every threshold that was used.
+
+    Attributes:
+        overlap_factor: atoms closer than this times the sum of their covalent radii overlap.
+        bond_factor: atoms within this times the sum of their covalent radii are bonded.
+        training_pass_rate: share of the training structures that are valid by these two.
+        duplicate_tolerance: structures are equal if all their sorted interatomic distances are
+            within this, Å.
+        basin_rmsd: a structure kept its basin if relaxing moved it by at most this, Å.
+        hit_tolerance: property -> tolerance, for each property of which a value was asked for.
+    """
+
+    overlap_factor: float
+    bond_factor: float
+    training_pass_rate: float
+    duplicate_tolerance: float
+    basin_rmsd: float
+    hit_tolerance: Mapping[str, HitTolerance]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the thresholds as plain JSON types."""
+        return {
+            "overlap_factor": self.overlap_factor,
+            "bond_factor": self.bond_factor,
+            "training_pass_rate": self.training_pass_rate,
+            "duplicate_tolerance": self.duplicate_tolerance,
+            "duplicate_tolerance_unit": "Å",
+            "basin_rmsd": self.basin_rmsd,
+            "basin_rmsd_unit": "Å",
+            "hit_tolerance": {name: asdict(found) for name, found in self.hit_tolerance.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureMetrics:
+    """One generated structure: its record, and how it was judged.
+
+    Attributes:
+        formula: its composition.
+        targets: what was asked for; none if that is not recorded.
+        predicted, decoded, reconstructed, relaxed: property -> value at that stage; None where it
+            is not a finite number.
+        fingerprint_loss: how far its fingerprint is from the one that was decoded.
+        seconds: how long it took.
+        candidates: how many candidates it was chosen from.
+        relaxations: how many relaxations were spent on it.
+        status: how its generation ended.
+        valid_reconstructed: whether it was valid before it was relaxed.
+        valid: whether it is valid.
+        unique: whether it equals no earlier structure; None if it is not valid.
+        novel: whether it equals no training structure; None if it is not valid.
+        nearest: the most similar training structure; None if it is not valid, or there is none of
+            its composition.
+        basin_rmsd: how far relaxing moved it, Å, root mean square; None where that is not known.
+        hit: whether it is on target in the end; None where that is not known.
+        verified: whether it is a hit when relaxed, and unique and new; likewise.
+    """
+
+    formula: str
+    targets: tuple[Target, ...]
+    predicted: Mapping[str, float | None]
+    decoded: Mapping[str, float | None]
+    reconstructed: Mapping[str, float | None]
+    relaxed: Mapping[str, float | None]
+    fingerprint_loss: float | None
+    seconds: float | None
+    candidates: int | None
+    relaxations: int
+    status: str | None
+    valid_reconstructed: bool
+    valid: bool
+    unique: bool | None
+    novel: bool | None
+    nearest: Nearest | None
+    basin_rmsd: float | None
+    hit: bool | None
+    verified: bool | None
+
+    @property
+    def final(self) -> Mapping[str, float | None]:
+        """The properties of the structure as it is: relaxed if it was relaxed."""
+        return self.relaxed or self.reconstructed
+
+    def target(self, name: str) -> Target | None:
+        """Returns what was asked for of a property, if anything."""
+        return next((target for target in self.targets if target.name == name), None)
+
+    def stage(self, name: str) -> Mapping[str, float | None]:
+        """Returns property -> value at a stage: predicted, or one of `STAGES`."""
+        stages = {
+            "predicted": self.predicted,
+            "decoded": self.decoded,
+            "reconstructed": self.reconstructed,
+            "relaxed": self.relaxed,
+        }
+        return stages[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the structure's record and how it was judged as plain JSON types."""
+        return {
+            "formula": self.formula,
+            "target": {t.name: t.to_json() for t in self.targets} or None,
+            **{name: dict(self.stage(name)) for name in ("predicted", *STAGES)},
+            "fingerprint_loss": self.fingerprint_loss,
+            "seconds": self.seconds,
+            "candidates": self.candidates,
+            "relaxations": self.relaxations,
+            "status": self.status,
+            "valid_reconstructed": self.valid_reconstructed,
+            "valid": self.valid,
+            "unique": self.unique,
+            "novel": self.novel,
+            "nearest": None if self.nearest is None else asdict(self.nearest),
+            "basin_rmsd": self.basin_rmsd,
+            "hit": self.hit,
+            "verified": self.verified,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetMetrics:
+    """How the structures did that were made for one target.
+
+    Attributes:
+        label: the target as the command line spells it.
+        targets: what was asked for, one entry for each property.
+        count: structures made for it.
+        shares: how many of them are valid, unique and new.
+        decoded, reconstructed, relaxed: how near they come to the target at that stage.
+        basin: how many lay near the minimum that they were relaxed to.
+        verified: what verified hits cost; None if nothing was relaxed.
+        acceptance: how many candidates were on target; None if no record tells.
+        baseline: what structures sampled at random from the training set score.
+    """
+
+    label: str
+    targets: tuple[Target, ...]
+    count: int
+    shares: Shares
+    decoded: StageMetrics
+    reconstructed: StageMetrics
+    relaxed: StageMetrics
+    basin: Basin
+    verified: VerifiedHits | None
+    acceptance: Acceptance | None
+    baseline: Baseline
+
+    @property
+    def stages(self) -> dict[str, StageMetrics]:
+        """Each of `STAGES` -> how near the structures come to the target at that stage."""
+        return dict(zip(STAGES, (self.decoded, self.reconstructed, self.relaxed), strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the metrics of the target as plain JSON types."""
+        stages = {name: asdict(found) for name, found in self.stages.items()}
+        return {
+            "label": self.label,
+            "target": {target.name: target.to_json() for target in self.targets},
+            "count": self.count,
+            **self.shares.to_json(),
+            **{
+                key: {name: found[key] for name, found in stages.items()}
+                for key in ("hit_rate", "mae", "bias")
+            },
+            "basin": asdict(self.basin),
+            "verified": _optional(self.verified),
+            "acceptance": _optional(self.acceptance),
+            "baseline": asdict(self.baseline),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Metrics of a set of generated structures; see `tfgen.evaluate` for what each measures.
+
+    Attributes:
+        count: structures.
+        shares: how many are valid, unique and new.
+        raw: the same before relaxation; None if nothing was relaxed.
+        status: status -> number of structures.
+        coverage: how many structures of the test split were found again.
+        basin: how many structures lay near the minimum that they were relaxed to.
+        verified: what verified hits cost; None if nothing was asked for or relaxed.
+        acceptance: how many candidates were on target; None if no record tells.
+        thresholds: every threshold that was used.
+        seconds_per_structure: mean of the times recorded.
+        training_structures: structures in the training split of the data set.
+        units: property -> unit, for all properties that the records name.
+        targets: one entry for each distinct target, in order of appearance.
+        structures: one entry for each structure, in order.
+    """
+
+    count: int
+    shares: Shares
+    raw: Shares | None
+    status: Mapping[str, int]
+    coverage: Coverage
+    basin: Basin
+    verified: VerifiedHits | None
+    acceptance: Acceptance | None
+    thresholds: Thresholds
+    seconds_per_structure: float | None
+    training_structures: int
+    units: Mapping[str, str]
+    targets: tuple[TargetMetrics, ...]
+    structures: tuple[StructureMetrics, ...]
+
+    def __repr__(self) -> str:
+        return f"Metrics(count={self.count}, {self.shares}, targets={len(self.targets)})"
+
+    @property
+    def properties(self) -> list[str]:
+        """The properties asked for, or else all that the records name."""
+        asked = {target.name: None for entry in self.targets for target in entry.targets}
+        return list(asked or self.units)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `metrics.json` holds, as plain JSON types."""
+        targets = [entry.to_json() for entry in self.targets]
+        return {
+            "count": self.count,
+            **self.shares.to_json(),
+            "raw": _optional(self.raw),
+            "status": dict(self.status),
+            **{
+                key: {stage: {t["label"]: t[key][stage] for t in targets} for stage in STAGES}
+                for key in ("hit_rate", "mae", "bias")
+            },
+            "coverage": asdict(self.coverage),
+            "basin": asdict(self.basin),
+            "verified": _optional(self.verified),
+            "acceptance": _optional(self.acceptance),
+            "baseline": {
+                "description": "plain draws from the training structures of the same compositions",
+                "hit_rate": {t["label"]: t["baseline"]["hit_rate"] for t in targets},
+                "mae": {t["label"]: t["baseline"]["mae"] for t in targets},
+            },
+            "thresholds": self.thresholds.to_json(),
+            "seconds_per_structure": self.seconds_per_structure,
+            "training_structures": self.training_structures,
+            "units": dict(self.units),
+            "targets": targets,
+            "structures": [structure.to_json() for structure in self.structures],
+        }
+
+
+def _optional(found: Any) -> dict[str, Any] | None:
+    return None if found is None else asdict(found)
