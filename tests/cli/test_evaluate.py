@@ -10,12 +10,24 @@ from click.testing import CliRunner
 
 from tfgen.cli import main
 from tfgen.datasets.storage import Dataset
+from tfgen.descriptors.acsf import ACSF
+from tfgen.fingerprints.fingerprint import Fingerprint
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
 
 
 def tetrahedron(edge: float, **info) -> Atoms:
     return Atoms("Pt4", positions=edge * CORNERS, info=info)
+
+
+@pytest.fixture(autouse=True)
+def quick_maps(monkeypatch):
+    """The preset's many functions take seconds to trace; a test of the report has the real ones."""
+
+    def few_functions(_name, species):
+        return Fingerprint(ACSF(species, 6.0, g2_params=[[1.0, 2.7]]))
+
+    monkeypatch.setattr(Fingerprint, "preset", few_functions)
 
 
 @pytest.fixture
