@@ -69,7 +69,7 @@ class TestNewFile:
         assert os.umask(umask) == umask
 
     def test_is_refused_over_an_old_one(self, old_file):
-        with pytest.raises(FileExistsError, match="data.h5' exists; use --overwrite"):
+        with pytest.raises(FileExistsError, match="data.h5' exists; pass overwrite=True"):
             new_file(old_file).__enter__()
         assert old_file.read_text() == "old"
 
@@ -150,7 +150,7 @@ class TestNewFolder:
         assert left(tmp_path) == ["model"]
 
     def test_is_refused_over_an_old_one(self, old_folder):
-        with pytest.raises(FileExistsError, match="model' exists; use --overwrite"):
+        with pytest.raises(FileExistsError, match="model' exists; pass overwrite=True"):
             new_folder(old_folder).__enter__()
 
     def test_replaces_an_old_one_wholly(self, tmp_path, old_folder):
@@ -209,7 +209,7 @@ class TestRequire:
     def test_absent(self, tmp_path, old_file):
         assert require_absent(str(tmp_path / "new")) == tmp_path / "new"
         assert require_absent(old_file, overwrite=True) == old_file
-        with pytest.raises(FileExistsError, match="exists; use --overwrite to replace it"):
+        with pytest.raises(FileExistsError, match="exists; pass overwrite=True"):
             require_absent(old_file)
         with pytest.raises(FileNotFoundError, match="folder '.*nowhere' does not exist"):
             require_absent(tmp_path / "nowhere" / "new")
@@ -220,7 +220,7 @@ class TestRequire:
         kinds = ["weights", "config"]
         assert require_folder_replaceable(tmp_path / "new", False, kinds) == tmp_path / "new"
         assert require_folder_replaceable(str(old_folder), True, kinds) == old_folder
-        with pytest.raises(FileExistsError, match="use --overwrite"):
+        with pytest.raises(FileExistsError, match="pass overwrite=True"):
             require_folder_replaceable(old_folder, False, kinds)
         with pytest.raises(NotADirectoryError, match="is a file, a folder was expected"):
             require_folder_replaceable(old_file, True, kinds)

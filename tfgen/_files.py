@@ -1,4 +1,4 @@
-"""Outputs that are whole or not there: write beside the goal, then rename."""
+"""Outputs that are whole or not there: they are written under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,27 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-__all__ = ["new_file", "new_folder", "require_absent", "require_file", "require_folder_replaceable"]
+__all__ = [
+    "OutputExistsError",
+    "new_file",
+    "new_folder",
+    "require_absent",
+    "require_file",
+    "require_folder_replaceable",
+]
+
+
+class OutputExistsError(FileExistsError):
+    """An output is there already and may be replaced only if the user says so.
+
+    Attributes:
+        path: the output.
+        reason: what is there, a verb and its object that follow the path.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str = "exists") -> None:
+        self.path, self.reason = Path(path), reason
+        super().__init__(f"{str(path)!r} {reason}; pass overwrite=True to replace it")
 
 
 def require_file(path: str | os.PathLike[str], what: str = "file") -> Path:
@@ -36,7 +56,8 @@ def require_absent(
         folder: whether a folder is to be written there, not a file.
 
     Raises:
-        FileExistsError: if it exists and `overwrite` is false, or is a device or the like.
+        OutputExistsError: if it exists and `overwrite` is false.
+        FileExistsError: if it is a device or the like.
         IsADirectoryError: if it is a folder where a file was expected.
         NotADirectoryError: if it is the other way round.
         FileNotFoundError: if the folder it should go into does not exist.
@@ -44,7 +65,7 @@ def require_absent(
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{str(path)!r} exists; use --overwrite to replace it")
+        raise OutputExistsError(path)
     if path.is_dir() and not folder:
         raise IsADirectoryError(f"{str(path)!r} is a folder, a file was expected")
     if path.is_file() and folder:
@@ -67,8 +88,8 @@ def require_folder_replaceable(
     Args:
         path: the folder.
         overwrite: whether an old one may be replaced.
-        contents: names that a folder of this kind has: one that holds anything else is not
-            replaced, whatever a slip of the keyboard names.
+        contents: names that a folder of this kind has. One that holds anything else is not
+            replaced, as its name may be a mistake.
 
     Raises:
         FileExistsError: if it exists and may not be replaced.

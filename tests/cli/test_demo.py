@@ -77,7 +77,7 @@ def no_work(monkeypatch):
 
 
 def test_is_refused_a_folder_that_exists(made, no_work, tmp_path):
-    with pytest.raises(FileExistsError, match="out' exists; use --overwrite"):
+    with pytest.raises(FileExistsError, match="out' exists; pass overwrite=True"):
         demo.run(made[0])
     failed(run("demo", "-o", made[0]), 1, "out' exists; use --overwrite")
     (tmp_path / "thesis.tex").touch()

@@ -11,6 +11,7 @@ import pytest
 from commands import failed, run, run_alone
 
 from tfgen import cli
+from tfgen._files import OutputExistsError
 from tfgen.cli import COMMANDS, main
 
 CONTRACT = ["dataset", "train", "generate", "reconstruct", "evaluate", "export", "demo"]
@@ -127,3 +128,11 @@ def test_ctrl_c(failing):
     assert result.exit_code == 1
     assert result.output.strip() == "Aborted!"
     assert main is cli.main
+
+
+def test_an_output_that_exists_names_the_option(failing, tmp_path):
+    """The library names its own argument, which no one can give on the command line."""
+    error = OutputExistsError(tmp_path / "out", "holds another build")
+    assert str(error).endswith("out' holds another build; pass overwrite=True to replace it")
+    failing(error)
+    failed(run("export"), 1, "out' holds another build; use --overwrite to replace it")

@@ -198,7 +198,7 @@ def test_what_is_left_of_another_build_is_not_mixed_in(no_relaxation, tmp_path, 
     bigger = dataclasses.replace(RECIPE, sample=Sample(("Pt5", "AuCu3"), 31))
     further = dataclasses.replace(RECIPE, explore=dataclasses.replace(EXPLORE, rounds=3))
     for recipe, seed, what in ((RECIPE, 2, "seed"), (bigger, 1, "sample"), (further, 1, "explore")):
-        with pytest.raises(ValueError, match=rf"interrupted build of something else .*{what}"):
+        with pytest.raises(FileExistsError, match=rf"interrupted build of something else .*{what}"):
             build(recipe, path, seed=seed)
     assert no_relaxation.calls == 0
     # Another selection or split is no reason to relax again; neither is --overwrite.
@@ -216,7 +216,7 @@ def test_a_damaged_record_of_an_interrupted_build(no_relaxation, tmp_path):
     (folder / "chunk-000-000001.npz").write_bytes(b"?")
     (folder / "task.json").write_text("{")
     for name in ("chunk-000-000001.npz", "task.json"):
-        with pytest.raises(ValueError, match="something else"):
+        with pytest.raises(FileExistsError, match="something else"):
             build(RECIPE, path)
         (folder / name).unlink()
     (folder / ".task-abc.json").write_text("")  # what a kill in the first moment leaves
@@ -265,13 +265,13 @@ def test_a_build_killed_in_its_last_moment_is_finished(no_relaxation, tmp_path, 
             file.unlink()
     no_relaxation.calls = 0
     # Another build is not taken for this one.
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         build(RECIPE, path, seed=2)
     assert folder.exists()
     before = path.read_bytes()
     assert_same(build(RECIPE, path, seed=1), whole)
     assert (path.read_bytes(), folder.exists(), no_relaxation.calls) == (before, False, 0)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         build(RECIPE, path, seed=1)
 
 
@@ -287,7 +287,7 @@ def test_a_link_is_followed(no_relaxation, tmp_path):
 def test_existing_outputs_are_refused_before_the_work(no_relaxation, tmp_path):
     path = tmp_path / "x.h5"
     path.write_text("precious")
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         build(RECIPE, path)
     with pytest.raises(IsADirectoryError):
         build(RECIPE, tmp_path, overwrite=True)

@@ -210,7 +210,7 @@ def test_nothing_is_not_saved(tmp_path):
 
 def test_existing_files_stay_unless_asked(path):
     before = path.read_bytes()
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         example().save(path)
     assert path.read_bytes() == before
     example(3).save(path, overwrite=True)

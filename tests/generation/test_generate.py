@@ -367,7 +367,7 @@ class TestWriting:
     def test_refuses_to_replace_unless_told(self, tmp_path):
         path = tmp_path / "out.extxyz"
         path.write_text("mine")
-        with pytest.raises(FileExistsError, match="exists; use --overwrite"):
+        with pytest.raises(FileExistsError, match="exists; pass overwrite=True"):
             write([Atoms("Pt2", positions=np.eye(3)[:2] * 3)], path)
         assert path.read_text() == "mine"
         write([Atoms("Pt2", positions=np.eye(3)[:2] * 3)], path, overwrite=True)

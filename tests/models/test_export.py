@@ -209,7 +209,7 @@ class TestFolder:
         }  # fmt: skip
 
     def test_is_replaced_only_when_told(self, exported):
-        with pytest.raises(FileExistsError, match="exists; use --overwrite"):
+        with pytest.raises(FileExistsError, match="exists; pass overwrite=True"):
             export(small.model(), exported)
         (exported / "notes.txt").touch()
         with pytest.raises(FileExistsError, match="holds 'notes.txt'"):

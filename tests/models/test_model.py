@@ -179,7 +179,7 @@ class TestDamage:
 class TestWriting:
     def test_replaces_a_model_only_when_told(self, folder):
         edit(folder, tolerance=123.0)
-        with pytest.raises(FileExistsError, match="exists; use --overwrite"):
+        with pytest.raises(FileExistsError, match="exists; pass overwrite=True"):
             small.model().save(folder)
         assert Model.load(folder).tolerance == 123.0
         small.model().save(folder, overwrite=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from tfgen._files import OutputExistsError
+
 __all__ = ["main"]
 
 # name -> module that defines the click command of that name with "-" turned into "_".
@@ -48,7 +50,10 @@ class _Commands(click.Group):
         except Exception as error:
             if os.environ.get("TFGEN_DEBUG"):
                 raise
-            line = " ".join(str(error).split())[:500]
+            if isinstance(error, OutputExistsError):
+                line = f"{str(error.path)!r} {error.reason}; use --overwrite to replace it"
+            else:
+                line = " ".join(str(error).split())[:500]
             if not isinstance(error, _FORESEEN) or not line:
                 line = f"{type(error).__name__}: {line} (TFGEN_DEBUG=1 shows where)"
             raise click.ClickException(line) from error

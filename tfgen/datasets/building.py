@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tfgen import __version__
-from tfgen._files import new_file, require_absent
+from tfgen._files import OutputExistsError, new_file, require_absent
 from tfgen.datasets import exploring
 from tfgen.datasets.filtering import failures, select
 from tfgen.datasets.recipe import Recipe, load_recipe
@@ -236,10 +236,8 @@ def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
         if not overwrite and any(not p.name.startswith(started) for p in folder.iterdir()):
             old = found if isinstance(found, dict) else {}
             differing = ", ".join(k for k in task if old.get(k) != task[k])
-            raise ValueError(
-                f"{str(folder)!r} holds an interrupted build of something else (other: "
-                f"{differing}); remove it or use --overwrite"
-            )
+            reason = f"holds an interrupted build of something else (other: {differing})"
+            raise OutputExistsError(folder, reason)
         foreign = [p.name for p in folder.iterdir() if not p.name.startswith(_OWN)]
         if foreign:
             raise FileExistsError(

@@ -44,8 +44,9 @@ def neighbour_pairs(structure: Atoms, reach: float | np.ndarray) -> NeighbourPai
     Returns:
         The pairs, each in both directions; an atom is no neighbour of itself, its images are.
     """
-    each = np.ndim(reach) > 0
-    farthest = 2.0 * float(np.max(reach)) if each else float(reach)
+    # The reach of each atom: a pair is within the sum of two.
+    each = np.broadcast_to(reach if np.ndim(reach) else 0.5 * np.asarray(reach), [len(structure)])
+    farthest = 2.0 * float(each.max())
     cell = np.where(structure.pbc[:, None], structure.cell.array, 0.0)
     inverse = np.linalg.pinv(cell)
     scaled = structure.positions @ inverse
@@ -67,7 +68,7 @@ def neighbour_pairs(structure: Atoms, reach: float | np.ndarray) -> NeighbourPai
     order = np.argsort(found["i"] * len(points) + found["j"])
     i, place, distance = (found[name][order] for name in ("i", "j", "v"))
     j, shift = atom[place], shifts[image[place]]
-    within = distance <= (reach[i] + reach[j] if each else reach)
+    within = distance <= each[i] + each[j]
     within &= (i != j) | shift.any(axis=1)
     i, j, shift, distance = i[within], j[within], shift[within], distance[within]
     return NeighbourPairs(i, j, shift + home[i] - home[j], distance)

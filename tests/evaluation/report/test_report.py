@@ -511,7 +511,7 @@ def test_overwriting(tmp_path):
     structures, data = generated(3), dataset()
     metrics = evaluate(structures, data)
     write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
         write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
     (folder / "metrics.json").write_text("old")
     write_report(structures, data, metrics, folder, overwrite=True, fingerprint=FEW_FUNCTIONS)
