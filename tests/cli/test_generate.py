@@ -157,7 +157,7 @@ class TestWrongUsage:
             ((*MIDDLE, "--count", "0"), "0 is not in the range"),
             ((*MIDDLE, "--count", "a few"), "'a few' is not a valid integer"),
             ((*MIDDLE, "--relax", "dft"), "'dft' is not one of 'emt', 'none'"),
-            ((*MIDDLE, "--potential", "dft"), "'dft' is none of auto, emt, none, MODULE:CLASS"),
+            ((*MIDDLE, "--potential", "dft"), "'dft' is not one of auto, emt, none, MODULE:CLASS"),
             ((*MIDDLE, "--seed", "-1"), "-1 is not in the range"),
             ((), "Missing option '--target'"),
         ],
@@ -237,4 +237,4 @@ def test_ctrl_c_leaves_the_old_file_whole(model_folder, tmp_path, shared, monkey
 
 def test_a_name_that_promises_another_format(model_folder, tmp_path):
     result = generate(model_folder, tmp_path / "out.cif", *MIDDLE)
-    failed(result, 2, "will be extxyz; its name must end in .extxyz or .xyz")
+    failed(result, 2, "must end in .extxyz or .xyz")

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Each command lives in a module of its own."""
+"""The command line: parse, call, print. Each command has a module of its own."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ COMMANDS = {
 }
 
 
-# What bad input and failing machines raise; anything else may be a fault of tfgen.
+# Bad input and failing machines raise these; anything else may be an error in tfgen.
 _FORESEEN = (ValueError, OSError, ArithmeticError, ImportError)
 
 
 class _Commands(click.Group):
-    """Loads commands on demand and turns failures into one line and exit code 1."""
+    """Loads commands on demand, and reports a failure as one line with exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -65,9 +65,9 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="tfgen", prog_name="tfgen")
 def main() -> None:
-    """Design atomic structures: name a property value, get new, verified structures.
+    """Design atomic structures: name a property value, and get new, verified structures.
 
-    Errors are one line; set TFGEN_DEBUG=1 to see where they come from.
+    An error is reported as one line; TFGEN_DEBUG=1 shows where it comes from.
     """
 
 

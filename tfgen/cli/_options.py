@@ -36,12 +36,12 @@ __all__ = [
 
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True,
-    help="Repeats the command exactly on the same machine.",
+    help="The same seed repeats the command exactly on the same machine.",
 )  # fmt: skip
 
 
 class _ImportPath(click.ParamType):
-    """MODULE:NAME, or one of some names that need no module."""
+    """MODULE:NAME, or a name that needs no module."""
 
     name = "MODULE:NAME"
 
@@ -61,12 +61,12 @@ PRESETS = ("default", "fung2022")
 fingerprint_option = click.option(
     "--fingerprint", type=_ImportPath(*PRESETS), default="default", show_default=True,
     metavar=f"{'|'.join(PRESETS)}|MODULE:NAME",
-    help="The project's own fingerprint, the source paper's, or one's own: MODULE:NAME is a "
-    "Fingerprint, or a function that makes one from a list of elements.",
+    help="The project's own fingerprint, the source paper's, or your own: MODULE:NAME is a "
+    "Fingerprint, or a function that makes one for a list of elements.",
 )  # fmt: skip
 descriptor_option = click.option(
     "--descriptor", "descriptors", type=_ImportPath(), multiple=True, metavar="MODULE:CLASS",
-    help="A descriptor of one's own that the model was trained with; may be repeated.",
+    help="A descriptor of your own that the model was trained with; may be repeated.",
 )  # fmt: skip
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 
@@ -79,14 +79,14 @@ def output_option(metavar: str, help: str) -> Any:
 
 
 def check_extxyz(path: Path) -> None:
-    """Refuses names under which others would not take the file for extxyz.
+    """Refuses a name by which other programs would not recognise the file as extxyz.
 
     Raises:
         click.BadParameter: on another suffix.
     """
     if path.suffix not in (".extxyz", ".xyz"):
         raise click.BadParameter(
-            f"{str(path)!r} will be extxyz; its name must end in .extxyz or .xyz",
+            f"the output is in extxyz format; the name {str(path)!r} must end in .extxyz or .xyz",
             param_hint="--output",
         )
 
@@ -118,10 +118,10 @@ TARGETS = _Target()
 
 
 def imported(path: str) -> Any:
-    """Imports what MODULE:NAME names; modules in the current folder are found, too.
+    """Imports what MODULE:NAME names; modules in the current folder are found as well.
 
     Raises:
-        ValueError: if there is no such thing, or the module fails.
+        ValueError: if it does not exist, or its module cannot be imported.
     """
     module, _, name = path.partition(":")
     _look_here()
@@ -136,14 +136,14 @@ def _look_here() -> None:
     """Lets modules in the current folder be imported."""
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.append(here)  # last: a file that lies here must not hide an installed module
+        sys.path.append(here)  # last: a file here must not hide an installed module
 
 
 def fingerprint_from(name: str, species: list[str]) -> Any:
-    """Returns the preset of that name for the elements, or what MODULE:NAME makes of them.
+    """Returns the preset of that name for the elements, or what MODULE:NAME makes for them.
 
     Raises:
-        ValueError: if it cannot be imported, or is no fingerprint.
+        ValueError: if it cannot be imported, or is not a fingerprint.
     """
     from tfgen.fingerprints.fingerprint import Fingerprint
 
@@ -153,15 +153,15 @@ def fingerprint_from(name: str, species: list[str]) -> Any:
     if not isinstance(found, Fingerprint) and callable(found):
         found = found(species)
     if not isinstance(found, Fingerprint):
-        raise ValueError(f"fingerprint {name!r} is a {type(found).__name__}, no tfgen.Fingerprint")
+        raise ValueError(f"fingerprint {name!r} is a {type(found).__name__}, not a tfgen.Fingerprint")
     return found
 
 
 def potential_from(name: str) -> Any:
-    """Returns what evaluates energies: "auto", "emt", "none", or MODULE:CLASS of an ASE calculator.
+    """Returns what computes energies: "auto", "emt", "none", or MODULE:CLASS of an ASE calculator.
 
     Raises:
-        ValueError: if there is no such class, or it cannot be made.
+        ValueError: if there is no such class, or the calculator cannot be made.
     """
     if name == "auto":
         return "auto"
@@ -175,7 +175,7 @@ def potential_from(name: str) -> Any:
 
     if not is_import_path(name):
         raise click.BadParameter(
-            f"{name!r} is none of auto, emt, none, MODULE:CLASS", param_hint="--potential"
+            f"{name!r} is not one of auto, emt, none, MODULE:CLASS", param_hint="--potential"
         )
     _look_here()
     return make_calculator(name)
@@ -183,7 +183,7 @@ def potential_from(name: str) -> Any:
 
 @contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Prints tfgen's warnings at once, one line each, on standard error; no others."""
+    """Prints tfgen's warnings when they occur, one line each, on standard error, and no others."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         click.echo(f"Warning: {message}", err=True)
@@ -196,11 +196,11 @@ def shown_warnings() -> Iterator[None]:
 
 
 def check_executor(executor: str, scheduler: str | None, workers: int | None) -> None:
-    """Refuses options on where to work that do not go together."""
+    """Refuses options that contradict each other on where the work runs."""
     if executor == "dask":
         if scheduler is None:
             raise click.UsageError("--executor dask needs --scheduler ADDRESS")
         if workers is not None:
-            raise click.UsageError("--workers goes with --executor local; Dask has its own workers")
+            raise click.UsageError("--workers applies to --executor local; a Dask cluster has its own workers")
     elif scheduler is not None:
-        raise click.UsageError("--scheduler goes with --executor dask")
+        raise click.UsageError("--scheduler applies to --executor dask")

@@ -18,7 +18,7 @@ from tfgen.cli._options import overwrite_option, seed_option, shown_warnings
 @seed_option
 @overwrite_option
 def demo(output: Path, seed: int, overwrite: bool) -> None:
-    """Run the whole path on Pt13: build, train, generate, verify, report, export."""
+    """Run the whole path on Pt13: build, train, generate, verify, report and export."""
     load_quietly()
     from tfgen.demo import run
 

@@ -21,7 +21,7 @@ from tfgen.cli._options import (
 @output_option("SAVED_MODEL/", "Folder of the SavedModel.")
 @click.option(
     "--rounds", type=click.IntRange(0), default=3, show_default=True,
-    help="Rounds of search inside the signature `generate`.",
+    help="Rounds of search in the signature `generate`.",
 )  # fmt: skip
 @descriptor_option
 @overwrite_option
