@@ -126,7 +126,7 @@ def test_an_interrupted_build_says_how_to_go_on(recipe, tmp_path, monkeypatch):
     ("options", "message"),
     [
         (["--executor", "dask"], "--executor dask needs --scheduler ADDRESS"),
-        (["--executor", "dask", "--scheduler", "tcp://x", "--workers", "2"], "--workers applies to"),
+        (["--executor", "dask", "--scheduler", "tcp://x", "--workers", "2"], "--workers applies"),
         (["--executor", "slurm"], "'slurm' is not one of"),
         (["--scheduler", "tcp://x"], "--scheduler applies to --executor dask"),
         (["--workers", "0"], "0 is not in the range"),

@@ -147,7 +147,7 @@ def test_the_commands_run(page, monkeypatch):
         ("train pt13.h5 -o m --fingerprint soap", 2, "'soap' is not one of 'default', 'fung2022'"),
         ("train pt13.h5 -o m --fingerprint histogram:nothing", 1, "has no attribute 'nothing'"),
         ("train pt13.h5 -o m --fingerprint no_such:thing", 1, "No module named 'no_such'"),
-        ("train pt13.h5 -o m --fingerprint histogram:DistanceHistogram", 1, "not a tfgen.Fingerprint"),
+        ("train pt13.h5 -o m --fingerprint histogram:DistanceHistogram", 1, "not a tfgen.F"),
         ("export model -o s --descriptor DistanceHistogram", 2, "is not one of MODULE:NAME"),
         ("export model -o s --descriptor histogram:Nothing", 1, "has no attribute 'Nothing'"),
         ("export model -o s", 1, "descriptor is 'DistanceHistogram'; known are ACSF"),

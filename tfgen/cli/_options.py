@@ -153,7 +153,8 @@ def fingerprint_from(name: str, species: list[str]) -> Any:
     if not isinstance(found, Fingerprint) and callable(found):
         found = found(species)
     if not isinstance(found, Fingerprint):
-        raise ValueError(f"fingerprint {name!r} is a {type(found).__name__}, not a tfgen.Fingerprint")
+        kind = type(found).__name__
+        raise ValueError(f"fingerprint {name!r} is a {kind}, not a tfgen.Fingerprint")
     return found
 
 
@@ -201,6 +202,8 @@ def check_executor(executor: str, scheduler: str | None, workers: int | None) ->
         if scheduler is None:
             raise click.UsageError("--executor dask needs --scheduler ADDRESS")
         if workers is not None:
-            raise click.UsageError("--workers applies to --executor local; a Dask cluster has its own workers")
+            raise click.UsageError(
+                "--workers applies to --executor local; Dask has its own workers"
+            )
     elif scheduler is not None:
         raise click.UsageError("--scheduler applies to --executor dask")
