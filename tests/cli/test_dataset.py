@@ -100,13 +100,11 @@ def test_export_says_what_a_format_has_no_room_for(file, tmp_path):
 
 
 def test_an_interrupted_import_leaves_nothing(file, tmp_path, monkeypatch):
-    from tfgen.datasets import importing
-
     def interrupt(_structure, where):
         if where.endswith("row 5"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(importing, "_check", interrupt)
+    monkeypatch.setattr("tfgen.datasets.importing.collecting.check", interrupt)
     result = run("import", file, "-o", tmp_path / "out.h5")
     assert result.exit_code == 1
     assert "Traceback" not in result.output

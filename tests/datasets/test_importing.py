@@ -17,11 +17,15 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfgen.datasets import importing
 from tfgen.datasets.exporting import export, losses
 from tfgen.datasets.importing import COINCIDENT, import_files
+from tfgen.datasets.importing.files import opened
+from tfgen.datasets.importing.notes import Notes
+from tfgen.datasets.importing.readers import read
+from tfgen.datasets.importing.values import property_value
 from tfgen.datasets.storage import Dataset
 from tfgen.structures.properties import radius_of_gyration
+from tfgen.warnings import TfgenWarning
 
 
 def structures(n: int = 6, *, energy: bool = True, gap: bool = True) -> list[Atoms]:
@@ -188,7 +192,8 @@ def test_the_row_of_a_bad_structure_is_named(tmp_path, change, properties, messa
 
 def test_energies_of_some_do_not_matter_when_another_property_is_asked_for(tmp_path):
     path = write(tmp_path, spoil(no_energy))
-    dataset = import_files([path], properties=["band_gap"])
+    with pytest.warns(TfgenWarning, match="row 3: no energy, which 1 of 4 structures lack; no en"):
+        dataset = import_files([path], properties=["band_gap"])
     assert "energy_per_atom" not in dataset.properties
 
 
@@ -196,8 +201,8 @@ def test_energies_of_some_do_not_matter_when_another_property_is_asked_for(tmp_p
     ("name", "content", "message"),
     [
         ("a.extxyz", "", "is empty"),
-        ("a.h5", "\x89HDF\r\n\x1a\n", "is of no kind that ASE can read"),
-        ("a.py", "import os", "is of no kind that ASE can read"),
+        ("a.h5", "\x89HDF\r\n\x1a\n", "is in no format that ASE can read"),
+        ("a.py", "import os", "is in no format that ASE can read"),
         ("a.extxyz", "1\n\nAu 0 0 0\n1\n", "row 2: cannot be read as extxyz|a single atom"),
         ("a.extxyz", "\n\n", "holds no structures"),
         ("a.extxyz", "2\n\nPt 0 0 0\n", "row 1: cannot be read as extxyz"),
@@ -249,9 +254,12 @@ def test_compressed_files(tmp_path, mode):
         import_files([path])
 
 
-def test_rows_of_a_data_base_come_page_by_page_and_in_order(tmp_path, monkeypatch):
+def test_rows_of_a_data_base_come_page_by_page_and_in_order(tmp_path):
     path = write(tmp_path, structures(7), "set.db")
-    monkeypatch.setattr(importing, "_PAGE", 3)
+    with opened(path, None, Notes()) as source:
+        rows = list(read(source, Notes(), page=3))
+    assert [row.values["energy"] for row in rows] == (10 + np.arange(7)).tolist()
+    assert [row.share for row in rows] == [(i + 1) / 7 for i in range(7)]
     dataset = import_files([path])
     np.testing.assert_allclose(dataset.properties["energy_per_atom"], (10 + np.arange(7)) / 5)
     with ase.db.connect(path) as database:
@@ -274,7 +282,9 @@ def test_units_come_from_a_data_base_unless_they_are_given(tmp_path):
     assert unit(paths[0]) == "eV"
     assert unit(paths[1], band_gap="hartree") == "hartree"
     assert [unit(path) for path in paths[2:]] == ["unknown", "unknown"]
-    with pytest.raises(ValueError, match="b.db': property 'band_gap' is in meV, but in eV in"):
+    with pytest.raises(
+        ValueError, match="b.db', row 1: property 'band_gap' is in meV, but in eV before"
+    ):
         unit(*paths[:2])
 
 
@@ -309,8 +319,8 @@ def test_bad_arguments(tmp_path):
         import_files([])
     with pytest.raises(ValueError, match="seed is -1"):
         import_files([path], seed=-1)
-    with pytest.raises(ValueError, match="tolerance is -1"):
-        import_files([path], tolerance=-1)
+    with pytest.raises(ValueError, match="duplicate_tolerance is -1"):
+        import_files([path], duplicate_tolerance=-1)
     with pytest.raises(ValueError, match="fractions are"):
         import_files([path], fractions=(0.5, 0.1, 0.1))
     with pytest.raises(ValueError, match="unit is given for 'colour'"):
@@ -351,7 +361,7 @@ def test_export_and_import_lose_nothing(tmp_path, name):
     path = tmp_path / name
     assert export(dataset, path) == 10
     units = {} if path.suffix in (".db", ".json") else {"gap": "meV"}
-    back = import_files([path], properties=["gap"], units=units, tolerance=0.0)
+    back = import_files([path], properties=["gap"], units=units, duplicate_tolerance=0.0)
     assert len(back) == 10
     assert_same(dataset, back)
     assert back.units["gap"] == "meV"
@@ -370,13 +380,16 @@ def test_any_structure_and_number_survives_to_the_last_bit(tmp_path_factory, see
         images.append(Atoms(rng.integers(1, 100, n), positions, cell=cell, pbc=pbc))
     values = rng.normal(size=(2, 4)) * 10.0 ** rng.integers(-300, 300, size=(2, 4))
     properties = dict(zip(("energy_per_atom", "gap"), values, strict=True))
-    dataset = Dataset(images, properties, dict.fromkeys(properties, "1"), np.zeros(4))
+    units = {"energy_per_atom": "eV/atom", "gap": "1"}
+    dataset = Dataset(images, properties, units, np.zeros(4))
     path = tmp_path_factory.mktemp("exported") / name
     export(dataset, path)
-    rows = [
-        row for _, row in zip(range(4), importing._read(path, importing._kind(path)), strict=True)
-    ]
-    found = {k: np.array([importing._value(r, k, "") for r in rows]) for k in properties}
+    with opened(path, None, Notes()) as source:
+        rows = list(read(source, Notes()))
+    found = {
+        k: np.array([property_value(r.values, r.units, k, len(r.structure), "") for r in rows])
+        for k in properties
+    }
     assert_same(dataset, Dataset([r.structure for r in rows], found, dataset.units, np.zeros(4)))
 
 

@@ -133,6 +133,25 @@ def test_duplicates_equal_a_loop_that_keeps_the_first():
     np.testing.assert_array_equal(duplicates(structures, 0.05), expected)
 
 
+def test_equal_structures_that_differ_in_further_numbers_are_kept():
+    rng = np.random.default_rng(0)
+    pair = [random_cluster("Cu3Au4", rng) for _ in range(2)]
+    structures = [disguised(pair[i % 2], rng) for i in range(8)]
+    also = np.array(
+        [[0, 0], [0, 0], [0.01, 0], [0, 0.2], [0.2, 0], [0.2, 0.21], [0.2, 0.3], [0, 0]]
+    )
+    expected = []
+    for i in range(8):
+        equal = [
+            j
+            for j in range(i)
+            if expected[j] == j and i % 2 == j % 2 and np.abs(also[i] - also[j]).max() <= 0.05
+        ]
+        expected.append(equal[0] if equal else i)
+    assert duplicates(structures, also=also).tolist() == expected == [0, 1, 0, 3, 4, 5, 6, 1]
+    assert duplicates(structures, also=np.zeros([8, 0])).tolist() == [0, 1] * 4
+
+
 def test_what_is_kept_does_not_depend_on_memory():
     rng = np.random.default_rng(6)
     kinds = [random_cluster(f, rng) for f in ("Pt9", "Cu3Pt6", "Pt2")] * 40

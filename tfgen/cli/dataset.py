@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -111,11 +111,35 @@ def build(
     help="Unit of a property, to be recorded; may be repeated.",
 )
 @click.option(
+    "--energy",
+    metavar="NAME",
+    help="The total energy, in eV unless the file states another unit, stands under this name.",
+)
+@click.option(
+    "--format",
+    metavar="NAME",
+    help="ASE's name for the format of all files, or csv, where guessing goes wrong.",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    help="What happens to structures that lack a property asked for, and to single atoms.",
+)
+@click.option(
+    "--duplicates",
+    type=click.Choice(["drop", "keep"]),
+    default="drop",
+    show_default=True,
+    help="What happens to structures of equal geometry that differ in no property asked for.",
+)
+@click.option(
     "--tolerance",
     type=click.FloatRange(min=0.0),
     default=0.05,
     show_default=True,
-    help="Structures whose sorted distances differ by no more, in Å, are duplicates.",
+    help="Geometries whose sorted distances differ by no more, in Å, are equal.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split."
@@ -126,11 +150,18 @@ def import_(
     output: str,
     properties: tuple[str, ...],
     units: tuple[str, ...],
+    energy: str | None,
+    format: str | None,
+    missing: Literal["error", "skip"],
+    duplicates: Literal["drop", "keep"],
     tolerance: float,
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Make a data set of the structures in FILES, which may be of any format that ASE reads."""
+    """Make a data set of the structures in FILES.
+
+    They may be in any format that ASE reads, or tables (CSV) with a column cif.
+    """
     table = {}
     for unit in units:
         name, equals, value = unit.partition("=")
@@ -141,11 +172,25 @@ def import_(
     from tfgen.datasets.importing import import_files
 
     require_absent(output, overwrite)
-    result = import_files(
-        files, properties=properties, units=table, tolerance=tolerance, seed=seed, progress=True
-    )
+    with shown_warnings():
+        result = import_files(
+            files,
+            properties=properties,
+            units=table,
+            energy=energy,
+            format=format,
+            missing=missing,
+            duplicates=duplicates,
+            duplicate_tolerance=tolerance,
+            seed=seed,
+            progress=True,
+        )
     result.save(output, overwrite)
     _print_counts(result.metadata["counts"])
+    _print_dropped(result.metadata.get("duplicates"))
+    if other := result.metadata.get("other_energies"):
+        names = ", ".join(map(repr, other[:8]))
+        click.echo(f"Note: no energy was found; --energy takes one of {names}", err=True)
     _print_written(output, result.summary())
 
 
@@ -207,6 +252,20 @@ def export(file: str, output: str, split: str, overwrite: bool) -> None:
 def _print_counts(counts: dict[str, int]) -> None:
     for stage, count in counts.items():
         click.echo(f"{count:8d}  {stage}")
+
+
+def _print_dropped(dropped: dict[str, Any] | None) -> None:
+    """Says which duplicates an import has dropped, and how to keep them."""
+    if not dropped:
+        return
+    energies = dropped.get("largest_energy_difference")
+    apart = f" (energies up to {energies:.3g} eV/atom apart)" if energies is not None else ""
+    click.echo(f"\nduplicates dropped{apart}:")
+    for example in dropped["examples"]:
+        click.echo(f"  {example['row']} equals {example['equals']}")
+    if (more := dropped["count"] - len(dropped["examples"])) > 0:
+        click.echo(f"  and {more} more")
+    click.echo("  --property NAME keeps those that differ in NAME, --duplicates keep keeps all")
 
 
 def _print_written(output: str, summary: dict[str, Any]) -> None:

@@ -81,6 +81,7 @@ def duplicates(
     structures: Sequence[Atoms],
     tolerance: float = 0.05,
     *,
+    also: np.ndarray | None = None,
     progress: bool = False,
     held: int = HELD,
 ) -> np.ndarray:
@@ -94,6 +95,8 @@ def duplicates(
         structures: any mix of sizes and compositions, which are never equal to each other. The
             same for clusters and periodic structures.
         tolerance: largest difference of any sorted distance, Å.
+        also: [n, columns], further numbers that equal structures must not differ in by more than
+            the tolerance, such as scaled properties; None: the geometry alone counts.
         progress: whether to show a progress bar.
         held: numbers (of 8 bytes) that are held at once, which bounds the memory; the result does
             not depend on it.
@@ -114,6 +117,8 @@ def duplicates(
                 bar.update(1)
                 continue
             vectors = _lookup([structures[m] for m in members], held)
+            if also is not None and also.shape[1]:
+                vectors = _with_columns(vectors, also[members])
             kept = _first_kept(vectors, len(members), tolerance, bar.update, held=held)
             result[members] = members[kept]
     return result
@@ -235,6 +240,13 @@ def _lookup(same: Sequence[Atoms], held: int) -> Callable[[np.ndarray], np.ndarr
     if len(same) * _vectors(same[:1], held).shape[1] <= held:
         return _vectors(same, held).__getitem__
     return lambda rows: _vectors([same[row] for row in rows], held)
+
+
+def _with_columns(
+    vectors: Callable[[np.ndarray], np.ndarray], also: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from rows to their vectors with further columns."""
+    return lambda rows: np.concatenate([vectors(rows), also[rows]], axis=1)
 
 
 def _vectors(same: Sequence[Atoms], held: int = HELD) -> np.ndarray:

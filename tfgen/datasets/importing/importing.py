@@ -1,0 +1,211 @@
+"""Makes a data set of files: read, check, drop what is there twice, split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+
+from tfgen._files import require_file
+from tfgen.datasets.importing.checks import COINCIDENT, check, outliers, spread_of
+from tfgen.datasets.importing.collecting import Collected, Rows, collect
+from tfgen.datasets.importing.files import opened
+from tfgen.datasets.importing.notes import Notes
+from tfgen.datasets.importing.readers import read
+from tfgen.datasets.storage import Dataset, assign_splits, provenance
+from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
+from tfgen.structures.similarity import duplicates as first_equal
+
+__all__ = ["import_files", "read_structures"]
+
+# Rows that are named of what was dropped, or lies far outside the rest.
+_EXAMPLES = 5
+# Rows of equal geometry differ in a property from this share of its spread on.
+_PROPERTY_TOLERANCE = 1e-3
+
+
+def import_files(
+    files: Sequence[str | os.PathLike[str]],
+    *,
+    properties: Sequence[str] = (),
+    units: Mapping[str, str] | None = None,
+    energy: str | None = None,
+    format: str | None = None,  # noqa: A002  (ASE's name for it)
+    missing: Literal["error", "skip"] = "error",
+    duplicates: Literal["drop", "keep"] = "drop",
+    duplicate_tolerance: float = 0.05,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    progress: bool = False,
+) -> Dataset:
+    """Reads structures with their properties from files of any format that ASE reads.
+
+    A property is looked for in `atoms.info`, in the columns and the data of an ASE database and in
+    the results of the calculator, in this order; energy_per_atom may also follow from an energy.
+    Energies are taken if all structures have one; the properties in
+    `tfgen.structures.properties.GEOMETRIC` are computed. Structures are equal if their geometries
+    are and no property that was asked for differs. Of equal ones the one of lowest energy stays
+    (the first, without energies), before the structures are split.
+
+    Args:
+        files: extxyz, traj, ASE db, POSCAR, CIF, LAMMPS data, tables with a column `cif`, ...
+        properties: names of numbers that every structure must have.
+        units: property -> unit, for those tfgen does not know; "unknown" where left out.
+        energy: name of the total energy, in eV unless the file says otherwise; None: "energy".
+        format: ASE's name for the format of all files, or "csv"; None: guessed for each file.
+        missing: "error" if every structure must have all properties and at least two atoms; "skip"
+            to leave out those that do not.
+        duplicates: "drop" all but one of equal structures, or "keep" them.
+        duplicate_tolerance: geometries whose sorted distances differ by no more are equal, Å.
+        fractions: shares of the train, validation and test split.
+        seed: of the split.
+        progress: show a progress bar.
+
+    Returns:
+        The data set; `metadata["counts"]` says how many structures were read and left out,
+        `metadata["duplicates"]` which are the first that were dropped, and
+        `metadata["other_energies"]` which names look like energies if none was found.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file cannot be read, a structure or a property is not usable (names file
+            and row, counted from 1), or properties are there for some structures only.
+
+    Warns:
+        TfgenWarning: about whatever was done to the input (units converted, elements taken from
+            masses, constraints dropped), and about values far outside the rest.
+    """
+    units = dict(units or {})
+    paths = [require_file(path, "structure file") for path in files]
+    _require(paths, missing, duplicates, duplicate_tolerance, seed)
+    assign_splits(1, fractions, np.random.default_rng(seed))  # refuses what cannot be shares
+    notes = Notes()
+    asked = list(dict.fromkeys(properties))
+    source = collect(
+        paths, asked, notes, energy=energy, kind=format, skip=missing == "skip", progress=progress
+    )
+    found = source.properties
+    stray = sorted(set(units) - set(found) - set(UNITS))
+    if stray:
+        raise ValueError(f"a unit is given for {stray[0]!r}, which is not among the properties")
+    units = {**UNITS, **source.units, **units}
+    for name, values in found.items():
+        _name_outliers(name, values, source.rows, notes)
+    count = len(source.structures)
+    left, dropped = np.arange(count), None
+    if duplicates == "drop":
+        left, dropped = _without_duplicates(source, asked, duplicate_tolerance, progress)
+    structures = [source.structures[i] for i in left]
+    found = {name: values[left] for name, values in found.items()}
+    found |= compute(structures, [n for n in applicable(structures) if n not in found])
+    notes.warn()
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    counts = {"read": count + sum(source.skipped.values()), **source.skipped}
+    return Dataset(
+        structures=structures,
+        properties=found,
+        units={name: units.get(name, "unknown") for name in found},
+        split=assign_splits(len(left), fractions, np.random.default_rng(seed)),
+        metadata={
+            "name": paths[0].stem,
+            "description": "imported from " + ", ".join(path.name for path in paths[:3]) + more,
+            "kind": "imported",
+            "files": source.files,
+            "seed": seed,
+            "counts": {**counts, "duplicates": count - len(left), "kept": len(left)},
+            **({"duplicates": dropped} if dropped else {}),
+            **({"other_energies": source.other} if source.other else {}),
+            "thresholds": {"duplicate_tolerance": duplicate_tolerance, "coincident": COINCIDENT},
+            **provenance(),
+        },
+    )
+
+
+def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
+    """Reads the structures of one file of any format that ASE reads, without their properties.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: as `import_files`.
+
+    Warns:
+        TfgenWarning: as `import_files`.
+    """
+    path = require_file(path, "structure file")
+    notes = Notes()
+    structures = []
+    with opened(path, None, notes) as source:
+        for place, row in enumerate(read(source, notes), 1):
+            check(row.structure, f"{str(path)!r}, row {place}")
+            structures.append(row.structure)
+    if not structures:
+        raise ValueError(f"{str(path)!r} holds no structures")
+    notes.warn()
+    return structures
+
+
+def _require(
+    paths: list[Path], missing: str, duplicates: str, duplicate_tolerance: float, seed: int
+) -> None:
+    if not paths:
+        raise ValueError("files is empty; at least one file is needed")
+    if missing not in ("error", "skip"):
+        raise ValueError(f"missing is {missing!r}; 'error' or 'skip' is needed")
+    if duplicates not in ("drop", "keep"):
+        raise ValueError(f"duplicates is {duplicates!r}; 'drop' or 'keep' is needed")
+    if not 0.0 <= duplicate_tolerance < np.inf:
+        raise ValueError(
+            f"duplicate_tolerance is {duplicate_tolerance!r}; a finite distance >= 0 Å is needed"
+        )
+    if seed < 0:
+        raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
+
+
+def _without_duplicates(
+    source: Collected, asked: Sequence[str], tolerance: float, progress: bool
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns the places of the structures that stay, and what the metadata says of the others."""
+    count = len(source.structures)
+    # Of equal structures the first stays: those of low energy come first.
+    energies = source.properties.get(ENERGY_PER_ATOM)
+    order = np.argsort(np.zeros(count) if energies is None else energies, kind="stable")
+    # Columns that differ by more than the tolerance of the geometry where a property differs by
+    # more than its own.
+    columns = [source.properties[name] for name in asked]
+    scales = [_PROPERTY_TOLERANCE * spread_of(values) for values in columns]
+    also = np.zeros([count, len(columns)])
+    for column, (values, scale) in enumerate(zip(columns, scales, strict=True)):
+        also[:, column] = values * (tolerance / scale if tolerance > 0 and scale > 0 else 1.0)
+    first = first_equal(
+        [source.structures[i] for i in order], tolerance, also=also[order], progress=progress
+    )
+    equal_to = np.empty(count, int)
+    equal_to[order] = order[first]
+    left = np.flatnonzero(equal_to == np.arange(count))
+    gone = np.flatnonzero(equal_to != np.arange(count))
+    if not len(gone):
+        return left, {}
+    examples = [
+        {"row": source.rows[i], "equals": source.rows[equal_to[i]]} for i in gone[:_EXAMPLES]
+    ]
+    dropped: dict[str, Any] = {"count": len(gone), "examples": examples}
+    if energies is not None:
+        apart = np.abs(energies[gone] - energies[equal_to[gone]]).max()
+        dropped["largest_energy_difference"] = float(apart)
+    return left, dropped
+
+
+def _name_outliers(name: str, values: np.ndarray, rows: Rows, notes: Notes) -> None:
+    far = outliers(values)
+    rest = np.delete(values, far)
+    for place in far[:_EXAMPLES]:
+        more = f", as are {len(far) - _EXAMPLES} more" if len(far) > _EXAMPLES else ""
+        notes.add(
+            f"{name!r} is {values[place]:g}, far outside the rest "
+            f"({rest.min():g} to {rest.max():g}){more}",
+            rows[place],
+        )

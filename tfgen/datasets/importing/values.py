@@ -1,0 +1,167 @@
+"""Finds properties and energies among the values of a row, whatever their names and units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ase import units as ase_units
+
+from tfgen.structures.properties import ENERGY_PER_ATOM
+
+__all__ = [
+    "ENERGIES",
+    "LENGTHS",
+    "MissingError",
+    "energy_per_atom",
+    "looks_like_energy",
+    "property_value",
+    "unit_key",
+]
+
+ENERGIES: dict[str, float] = {
+    "ev": 1.0,
+    "mev": 1e-3,
+    "ha": ase_units.Hartree,
+    "hartree": ase_units.Hartree,
+    "hartrees": ase_units.Hartree,
+    "eh": ase_units.Hartree,
+    "a.u.": ase_units.Hartree,
+    "au": ase_units.Hartree,
+    "ry": ase_units.Rydberg,
+    "rydberg": ase_units.Rydberg,
+    "kcal/mol": ase_units.kcal / ase_units.mol,
+    "kj/mol": ase_units.kJ / ase_units.mol,
+}
+"""Unit of energy in small letters -> eV."""
+
+LENGTHS: dict[str, float] = {
+    "ang": 1.0,
+    "angstrom": 1.0,
+    "å": 1.0,
+    "a": 1.0,
+    "bohr": ase_units.Bohr,
+    "a0": ase_units.Bohr,
+    "au": ase_units.Bohr,
+    "a.u.": ase_units.Bohr,
+    "nm": 10.0,
+}
+"""Unit of length in small letters -> Å."""
+
+_PREFIX = "property_"
+_LOOKS_LIKE_ENERGY = re.compile(
+    r"energy|energies|^e$|^e_|_e$|^e0$|^u0?$|^etot|e_?tot$|toten|^enthalpy|^scf", re.IGNORECASE
+)
+
+
+class MissingError(ValueError):
+    """A structure comes without a value."""
+
+
+def unit_key(unit: str) -> str:
+    """Returns a unit as the tables here spell it."""
+    return unit.strip().lower().replace(" ", "")
+
+
+def looks_like_energy(values: Mapping[str, Any]) -> list[str]:
+    """Names of numbers that could be energies, in their order."""
+    return [
+        name
+        for name, value in values.items()
+        if _LOOKS_LIKE_ENERGY.search(name) and _number(value) is not None
+    ]
+
+
+def property_value(
+    values: Mapping[str, Any], units: Mapping[str, str], name: str, atoms: int, where: str
+) -> float:
+    """Returns the value of a property; energies in eV.
+
+    Args:
+        values: all values of the row.
+        units: those that the file states.
+        name: of the property.
+        atoms: number of atoms, for `energy_per_atom`.
+        where: file and row, for messages.
+
+    Raises:
+        MissingError: if there is no such value, or it is not finite.
+        ValueError: if it is something else than a number.
+    """
+    if name == ENERGY_PER_ATOM:
+        return energy_per_atom(values, units, None, atoms, where)
+    # An export puts a property there whose name has a meaning of its own in the format.
+    found = name if values.get(name) is not None else _PREFIX + name
+    value = _required(values, found if values.get(found) is not None else name, name, where)
+    return value * (_electronvolts(units.get(name), atoms, where, name) if name == "energy" else 1)
+
+
+def energy_per_atom(
+    values: Mapping[str, Any],
+    units: Mapping[str, str],
+    name: str | None,
+    atoms: int,
+    where: str,
+) -> float:
+    """Returns the energy per atom, eV/atom.
+
+    Args:
+        values: all values of the row.
+        units: those that the file states.
+        name: of the total energy; None: `energy_per_atom` or, where that is missing, `energy`.
+        atoms: number of atoms.
+        where: file and row, for messages.
+
+    Raises:
+        MissingError: if there is no such value, or it is not finite.
+        ValueError: if it is something else than a number, or in a unit that is not known here.
+    """
+    if name is None and values.get(ENERGY_PER_ATOM) is not None:
+        value = _required(values, ENERGY_PER_ATOM, ENERGY_PER_ATOM, where)
+        unit = units.get(ENERGY_PER_ATOM, "eV/atom")
+        factor = ENERGIES.get(unit_key(unit).removesuffix("/atom"))
+        if factor is None:
+            raise ValueError(f"{where}: {ENERGY_PER_ATOM!r} is in {unit!r}; eV/atom is needed")
+        return value * factor
+    key = name or "energy"
+    what = "energy" if name is None else f"energy {name!r}"
+    if values.get(key) is None:
+        like = looks_like_energy(values)
+        have = like if name is None else [k for k, v in values.items() if _number(v) is not None]
+        hint = f"; there is {', '.join(map(repr, have[:8]))}" if have else ""
+        raise MissingError(f"{where}: no {what}; every structure needs one{hint}")
+    value = _required(values, key, ENERGY_PER_ATOM if name is None else name, where)
+    return value * _electronvolts(units.get(key), atoms, where, key) / atoms
+
+
+def _electronvolts(unit: str | None, atoms: int, where: str, name: str) -> float:
+    """Returns the factor that turns a value in a unit into an energy of the structure, eV."""
+    text = unit_key(unit or "eV")
+    base = text.removesuffix("/atom")
+    if base not in ENERGIES:
+        raise ValueError(f"{where}: {name!r} is in {unit!r}, which is no unit of energy known here")
+    return ENERGIES[base] * (atoms if base != text else 1)
+
+
+def _number(value: Any) -> float | None:
+    """Returns a value as a number, None if it is something else."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, int | float | np.integer | np.floating
+    ):
+        return None
+    return float(value)
+
+
+def _required(values: Mapping[str, Any], key: str, name: str, where: str) -> float:
+    if values.get(key) is None:
+        raise MissingError(f"{where}: no property {name!r}; every structure needs one")
+    value = _number(values[key])
+    if value is None:
+        raise ValueError(f"{where}: property {name!r} is {values[key]!r}; a number is needed")
+    if not np.isfinite(value):
+        raise MissingError(f"{where}: property {name!r} is {value}; it must be finite")
+    return value
