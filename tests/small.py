@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,9 @@ from ase import Atoms
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.generation import proposals as candidates
+from tfgen.generation import generate as generation
+from tfgen.generation.proposals import Proposer, make_proposer
+from tfgen.generation.settings import ProposalSettings
 from tfgen.inversion import descent, search
 from tfgen.inversion import proposals as _draws
 from tfgen.models import export as saved_model
@@ -41,16 +44,17 @@ QUICK = {
     "PATIENCE": 100,
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
-# Few calculations for an NNP, and few proposals from it.
+# Few calculations for an NNP.
 QUICK_NNP = {"LEAST": 100, "EPOCHS": 3}
-QUICK_PROPOSALS = {
-    "PROPOSALS": 2,
-    "MOST": 4,
-    "STARTS": 2,
-    "STEPS": 30,
-    "MAX_STEPS": 60,
-    "COMPILE": False,
-}
+# Few and coarse proposals.
+QUICK_PROPOSALS = ProposalSettings(
+    per_candidate=2,
+    max_per_structure=4,
+    initial_structures=2,
+    descent_steps=30,
+    max_steps=60,
+    jit_compile=False,
+)
 QUICK_EXPORTED = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
 
 
@@ -144,13 +148,18 @@ def quick_search() -> Iterator[None]:
             (_draws, {"PLACES": 4}),
             (saved_model, QUICK_EXPORTED),
             (nnp, QUICK_NNP),
-            (candidates, QUICK_PROPOSALS),
         ):
             for name, value in changes.items():
                 patch.setattr(module, name, value)
-        patch.setattr(candidates, "_descent", _short_descent)
+        patch.setattr(generation, "make_proposer", _make_quick_proposer)
         leave_uncompiled(patch)
         yield
+
+
+def _make_quick_proposer(model: Any, request: Any, settings: Any, **options: Any) -> Proposer:
+    """Makes the command line, which has no options for them, use quick settings."""
+    settings = dataclasses.replace(settings, proposals=QUICK_PROPOSALS)
+    return make_proposer(model, request, settings, **options)
 
 
 def leave_uncompiled(patch: pytest.MonkeyPatch) -> None:
@@ -164,10 +173,6 @@ def leave_uncompiled(patch: pytest.MonkeyPatch) -> None:
 def _uncompiled(fingerprint: Fingerprint) -> descent._Descents:
     """Shared by all tests that leave searches uncompiled: what one has traced serves the next."""
     return descent._Descents(fingerprint)
-
-
-# As the original, but made, and traced, while it is short and not to be compiled.
-_short_descent = functools.lru_cache(maxsize=16)(candidates._descent.__wrapped__)
 
 
 @contextlib.contextmanager

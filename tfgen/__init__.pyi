@@ -7,6 +7,8 @@ from tfgen.evaluation.metrics import Metrics as Metrics
 from tfgen.evaluation.settings import EvaluationSettings as EvaluationSettings
 from tfgen.fingerprints.fingerprint import Fingerprint as Fingerprint
 from tfgen.generation.generate import generate as generate
+from tfgen.generation.settings import GenerationSettings as GenerationSettings
+from tfgen.generation.settings import ProposalSettings as ProposalSettings
 from tfgen.inversion.reconstruct import ReconstructionResult as ReconstructionResult
 from tfgen.inversion.reconstruct import reconstruct as reconstruct
 from tfgen.models.cvae import CVAE as CVAE

@@ -14,7 +14,8 @@ from tfgen.datasets.building import build
 from tfgen.evaluation.evaluate import evaluate
 from tfgen.evaluation.report.summary import summarise
 from tfgen.evaluation.report.write import write_report
-from tfgen.generation.generate import generate, write
+from tfgen.generation.generate import generate
+from tfgen.generation.records import write
 from tfgen.models.export import export
 from tfgen.models.training import train
 from tfgen.structures.properties import ENERGY_PER_ATOM

@@ -14,6 +14,7 @@ from ase import Atoms
 
 from tfgen.generation.generate import generate
 from tfgen.generation.records import raw_structures
+from tfgen.generation.settings import GenerationSettings
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
 from tfgen.sampling.initial import random_structures
@@ -131,7 +132,7 @@ class Workshop:
                 seed=self.seed + 100 * batch + place,
                 potential=self._emt,
                 relax=self.model.minima,
-                candidates=candidates,
+                settings=GenerationSettings(candidates=candidates),
             )
             spent = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
             energies = {

@@ -187,27 +187,33 @@ def drawn(
     seed: int,
 ) -> tuple[float, float, list[float], int]:
     """What becomes of drawn fingerprints: drawn off, strain, shares on target, new minima."""
-    from tfgen.generation.proposals import FMAX, MAX_STEPS, SAME, sketch
+    from tfgen.generation.coarse_inversion import centred_structures, invert_coarsely
+    from tfgen.generation.settings import ProposalSettings
     from tfgen.relaxation.relax import relax
     from tfgen.structures import similarity
     from tfgen.structures.validity import valid
 
+    settings = ProposalSettings()
+    same = settings.alike_tolerance
     off, strain, shares, found = [], [], [], []
     for place, target in enumerate(targets):
         wanted = np.full([count, 1], target)
         vectors = model.sample(model.condition_vectors(wanted, numbers), seed + place)
         off.append(np.abs(model.predict_properties(vectors)[:, 0] - target).mean())
-        rough = sketch(model.fingerprint, vectors, numbers, model.scale, seed + place)
-        slid = relax(rough, potential, fmax=FMAX, max_steps=MAX_STEPS)
-        strain.append(np.nanmedian(relax(rough, potential, max_steps=0).energy - slid.energy))
-        near = np.abs(slid.energy / len(numbers) - target) <= TOLERANCE
-        near &= valid(slid.structures) & slid.converged
+        positions = invert_coarsely(
+            model.fingerprint, vectors, numbers, model.scale, seed=seed + place, settings=settings
+        )
+        inverted = centred_structures(numbers, positions)
+        relaxed = relax(inverted, potential, fmax=settings.fmax, max_steps=settings.max_steps)
+        strain.append(np.nanmedian(relax(inverted, potential, max_steps=0).energy - relaxed.energy))
+        near = np.abs(relaxed.energy / len(numbers) - target) <= TOLERANCE
+        near &= valid(relaxed.structures) & relaxed.converged
         shares.append(float(near.mean()))
-        found += [s for s, good in zip(slid.structures, near, strict=True) if good]
+        found += [s for s, good in zip(relaxed.structures, near, strict=True) if good]
     new = 0
     if found:
-        unique = similarity.duplicates(found, SAME) == np.arange(len(found))
-        new = int((unique & (similarity.match(found, model.library, SAME) < 0)).sum())
+        unique = similarity.duplicates(found, same) == np.arange(len(found))
+        new = int((unique & (similarity.match(found, model.library, same) < 0)).sum())
     mean_strain = 1e3 * float(np.mean(strain)) / len(numbers)
     return 1e3 * float(np.mean(off)), mean_strain, shares, new
 

@@ -12,7 +12,7 @@ import small
 from commands import failed, run, run_alone
 
 from tfgen.generation import generate as generation
-from tfgen.generation import proposals as candidates
+from tfgen.generation import proposals
 from tfgen.models.model import Model
 from tfgen.potentials import emt
 
@@ -178,7 +178,7 @@ class TestWrongUsage:
 class TestWorkThatCannotBeDone:
     @pytest.fixture(autouse=True)
     def no_search(self, monkeypatch):
-        monkeypatch.setattr(candidates, "reconstruct", lambda *_, **__: pytest.fail("has begun"))
+        monkeypatch.setattr(proposals, "reconstruct", lambda *_, **__: pytest.fail("has begun"))
 
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -55,7 +55,7 @@ def page(tmp_path_factory):
         patch.chdir(folder)
         patch.syspath_prepend(folder)
         patch.setattr(emt, "EMT", small.potential)
-        patch.setattr("tfgen.generation.generate.EMT", small.potential)
+        patch.setattr("tfgen.generation.request.EMT", small.potential)
         for title, code in BLOCKS:
             for long, short in SHORT.items():
                 code = code.replace(long, short)

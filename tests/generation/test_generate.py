@@ -14,10 +14,10 @@ import small
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from tfgen.generation import generate as generation
-from tfgen.generation import proposals as candidates
-from tfgen.generation.generate import generate, write
-from tfgen.generation.records import raw_structures, record_of
+from tfgen.generation import proposals, verification
+from tfgen.generation.generate import generate
+from tfgen.generation.records import raw_structures, record_of, write
+from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Condition, Model
 from tfgen.relaxation.relax import RelaxationResult
 from tfgen.structures.properties import radius_of_gyration
@@ -33,11 +33,12 @@ def quick():
         yield
 
 
-def run(targets=MIDDLE, formula="Pt6", count=4, *, model=None, **options) -> list[Atoms]:
-    options = {
-        "potential": small.potential(), "max_rounds": 0, "relax": False, "candidates": 1, **options
-    }  # fmt: skip
-    return generate(model or small.model(), formula, targets, count, **options)
+def run(
+    targets=MIDDLE, formula="Pt6", count=4, *, model=None, candidates=1, fmax=0.01, **options
+) -> list[Atoms]:
+    options = {"potential": small.potential(), "relax": False, **options}
+    settings = GenerationSettings(candidates=candidates, fmax=fmax, max_rounds=0)
+    return generate(model or small.model(), formula, targets, count, settings=settings, **options)
 
 
 def energies(structures) -> np.ndarray:
@@ -183,7 +184,7 @@ class TestFailures:
         generated = run(model=model, relax=True)
         assert len(generated) == 4
         for atoms in generated:
-            assert atoms.info["status"] == "not converged: loss above tolerance"
+            assert atoms.info["status"] == "not converged"
             assert atoms.info["fingerprint_loss"] > atoms.info["tolerance"] == 1e-9
             assert atoms.info["relaxed"][ENERGY] < atoms.info["reconstructed"][ENERGY]
 
@@ -203,7 +204,7 @@ class TestFailures:
                 structures, energy, np.full(n, np.nan), np.ones(n), converged, [""] * n
             )
 
-        monkeypatch.setattr(generation, "relax_structures", relax)
+        monkeypatch.setattr(verification, "relax", relax)
         model = dataclasses.replace(small.model(), tolerance=1e3)
         generated = run(model=model, relax=True)
         assert generated[0].info["relaxed"][ENERGY] is None
@@ -265,6 +266,7 @@ class TestPotentials:
         model = small.model()
         generated = run(potential=None, relax=small.potential())
         assert generated[0].info["evaluated_by"] == {ENERGY: "surrogate", SIZE: "geometry"}
+        assert "verified" not in generated[0].info
         for name, structures in (
             ("reconstructed", raw_structures(generated)),
             ("relaxed", generated),
@@ -291,11 +293,13 @@ class TestPotentials:
         assert generated[0].info["evaluated_by"] == {ENERGY: "surrogate", SIZE: "geometry"}
         predicted = model.predict_properties(model.fingerprint.create(generated))
         np.testing.assert_allclose(stage(generated, "reconstructed", ENERGY), predicted[:, 0])
-        with pytest.raises(ValueError, match="relax needs a potential: pass one, or relax=False"):
+        with pytest.raises(
+            ValueError, match="relax is True, but there is no potential; pass one, or relax=False"
+        ):
             run(model=model, potential="auto", relax=True)
 
     def test_relaxation_needs_one(self):
-        with pytest.raises(ValueError, match="relax needs a potential"):
+        with pytest.raises(ValueError, match="relax is True, but there is no potential"):
             run(potential=None, relax=True)
 
     def test_a_property_that_nothing_computes_is_predicted(self):
@@ -334,7 +338,7 @@ class TestWarnings:
 class TestBadInput:
     @pytest.fixture(autouse=True)
     def no_work(self, monkeypatch):
-        monkeypatch.setattr(candidates, "reconstruct", lambda *_, **__: pytest.fail("begun"))
+        monkeypatch.setattr(proposals, "reconstruct", lambda *_, **__: pytest.fail("begun"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -348,7 +352,7 @@ class TestBadInput:
             ((MIDDLE, "water"), "formula 'water' is not a formula"),
             ((MIDDLE, ""), "formula '' is not a formula"),
             ((MIDDLE, "Pt0"), "formula 'Pt0' is not a formula"),
-            ((MIDDLE, "Pt6", 0), "count is 0; at least 1 is needed"),
+            ((MIDDLE, "Pt6", 0), "count is 0; a whole number of at least 1 is needed"),
             ((MIDDLE, "Pt6", -3), "count is -3"),
         ],
     )

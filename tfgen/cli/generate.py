@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target", "targets", type=TARGETS, multiple=True, required=True,
     help="Wanted value or range of a property; may be repeated. Properties that are not named are "
-    "drawn as the training data has them, given those that are.",
+    "sampled as the training data has them, given those that are.",
 )  # fmt: skip
 @click.option("--count", type=click.IntRange(1), required=True, help="Number of structures.")
 @click.option(
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--candidates", type=click.IntRange(1), metavar="N",
-    help="Relaxations at most for one structure: those off target are replaced; 1 takes the first, "
-    "come what may.  [default: 10, or 1 if nothing computes the properties asked for]",
+    help="Candidates that may be relaxed for one structure: those off target are replaced by the "
+    "next; 1 takes the first.  [default: 10, or 1 if nothing computes the properties asked for]",
 )  # fmt: skip
 @descriptor_option
 @seed_option
@@ -71,7 +71,9 @@ def generate(
     check_extxyz(output)
     from tfgen._files import require_absent
     from tfgen.generation.generate import generate as run
-    from tfgen.generation.generate import write
+    from tfgen.generation.records import write
+    from tfgen.generation.request import UnsupportedFormulaError, UnverifiableError
+    from tfgen.generation.settings import GenerationSettings
     from tfgen.models.model import Model
     from tfgen.potentials.emt import EMT
 
@@ -81,24 +83,34 @@ def generate(
     require_absent(output, overwrite)
     evaluator = potential_from(potential)
     loaded = Model.load(model, [imported(path) for path in descriptors])
-    with shown_warnings():
-        generated = run(
-            loaded,
-            formula,
-            {target.name: target.value for target in targets},
-            count,
-            seed=seed,
-            potential=evaluator,
-            relax=EMT() if relax == "emt" else False,
-            candidates=candidates,
-            progress=True,
-        )
+    try:
+        with shown_warnings():
+            generated = run(
+                loaded,
+                formula,
+                {target.name: target.value for target in targets},
+                count,
+                seed=seed,
+                potential=evaluator,
+                relax=EMT() if relax == "emt" else False,
+                settings=GenerationSettings(candidates=candidates),
+                progress=True,
+            )
+    except UnsupportedFormulaError as error:
+        raise click.ClickException(
+            f"{error}; --relax none and another --potential do without it"
+        ) from error
+    except UnverifiableError as error:
+        raise click.ClickException(
+            f"nothing computes {', '.join(error.properties)}, so that --candidates can only be 1; "
+            "--potential names what computes energies"
+        ) from error
     write(generated, output, overwrite)
     counts = Counter(atoms.info["status"] for atoms in generated).most_common()
     statuses = ", ".join(f"{number} {status}" for status, number in counts)
     click.echo(f"{len(generated)} structures in {output}: {statuses}")
-    verified = [atoms.info["verified"] for atoms in generated]
-    if None not in verified:
+    verified = [atoms.info["verified"] for atoms in generated if "verified" in atoms.info]
+    if verified:
         spent, kind = sum(atoms.info["candidates"] for atoms in generated), "calculations"
         click.echo(
             f"{sum(verified)} of {len(generated)} are on target, valid and new; "

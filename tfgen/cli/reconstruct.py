@@ -75,7 +75,7 @@ def reconstruct(
     from tfgen._files import require_absent
     from tfgen.datasets.importing import read_structures
     from tfgen.descriptors.base import check_structures
-    from tfgen.generation.generate import write
+    from tfgen.generation.records import write
     from tfgen.inversion.reconstruct import CONVERGED
     from tfgen.inversion.reconstruct import reconstruct as run
     from tfgen.structures.similarity import deviations

@@ -1,6 +1,6 @@
-"""What each generated structure says about itself in `atoms.info`, read with care.
+"""What each generated structure says about itself in `atoms.info`: written, and read with care.
 
-The records come from `tfgen generate`, or from anywhere: nothing in them is taken on trust.
+What is read comes from `tfgen generate`, or from anywhere: nothing in it is taken on trust.
 """
 
 from __future__ import annotations
@@ -10,17 +10,89 @@ import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 
-from tfgen._files import require_file
+from tfgen._files import new_file, require_file
 from tfgen.targets import Target
 
-__all__ = ["STAGES", "raw_structures", "read_generated", "record_of"]
+if TYPE_CHECKING:  # reading records needs no TensorFlow
+    from tfgen.generation.request import Request
+    from tfgen.generation.verification import Verification
+    from tfgen.models.model import Model
+
+__all__ = ["STAGES", "make_records", "raw_structures", "read_generated", "record_of", "write"]
 
 STAGES = ("decoded", "reconstructed", "relaxed")
+
+
+def make_records(
+    verifications: Sequence[Verification],
+    model: Model,
+    request: Request,
+    *,
+    tried: Sequence[int],
+    seconds: float,
+) -> list[Atoms]:
+    """Returns the structures of a request, each with its record in `atoms.info`.
+
+    `tfgen.generate` documents what is in a record. `verified` is there only where something has
+    computed all properties that were asked for.
+
+    Args:
+        verifications: the best candidate of each structure asked for.
+        model: the model.
+        request: the request.
+        tried: [count], how many candidates were verified for each.
+        seconds: spent on each.
+    """
+    names = [c.name for c in model.conditions]
+    sampled = np.array([v.proposal.fingerprint for v in verifications])
+    decoded = model.predict_properties(sampled).tolist()
+    generated = []
+    for i, verification in enumerate(verifications):
+        proposal = verification.proposal
+        atoms = proposal.structure.copy()
+        if request.relaxed_by is not None:
+            atoms.positions = verification.structure.positions
+            atoms.set_array("reconstructed_positions", proposal.structure.positions.copy())
+        atoms.info.update(
+            target={target.name: target.to_json() for target in request.targets},
+            decoded=_null_if_not_finite(dict(zip(names, decoded[i], strict=True))),
+            predicted=_null_if_not_finite(proposal.predicted),
+            reconstructed=_null_if_not_finite(verification.reconstructed),
+            relaxed=_null_if_not_finite(verification.relaxed),
+            evaluated_by=dict(request.evaluated_by),
+            fingerprint_loss=proposal.loss,
+            tolerance=model.tolerance,
+            status=str(verification.status),
+            seed=request.seed,
+            request=i,
+            candidates=tried[i],
+            seconds=seconds,
+        )
+        if verification.status_detail:
+            atoms.info["status_detail"] = verification.status_detail
+        if not request.unverifiable:
+            atoms.info["verified"] = verification.accepted
+        generated.append(atoms)
+    return generated
+
+
+def write(
+    structures: Sequence[Atoms], path: str | os.PathLike[str], overwrite: bool = False
+) -> None:
+    """Writes structures with their records as extxyz; the file is whole or not there.
+
+    Raises:
+        FileExistsError: if it exists and `overwrite` is false.
+    """
+    import ase.io  # pulls in the list of ASE's formats
+
+    with new_file(path, overwrite) as temporary:
+        ase.io.write(temporary, structures, format="extxyz")
 
 
 def read_generated(path: str | os.PathLike[str]) -> list[Atoms]:
@@ -114,6 +186,11 @@ def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
         "relaxations": relaxations,
         "status": None if status is None else str(status),
     }
+
+
+def _null_if_not_finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Returns None, JSON's null, where a value is not finite."""
+    return {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
 
 
 def _mapping(atoms: Atoms, key: str, where: str) -> dict[str, Any]:

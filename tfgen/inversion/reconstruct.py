@@ -25,6 +25,7 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal
 from tfgen.inversion.search import Budget, Found, search
 from tfgen.sampling.initial import random_structures
+from tfgen.status import Status
 from tfgen.structures.checks import as_structures
 from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates
@@ -202,17 +203,17 @@ def reconstruct(
     return _result(fingerprint, goals, found, given)
 
 
-def status_of(atoms: Atoms, loss: float, tolerance: float) -> str:
-    """Says "converged", or why a reconstructed structure is not."""
+def status_of(atoms: Atoms, loss: float, tolerance: float) -> Status:
+    """Says whether a reconstructed structure has converged, or why it has not."""
     if not np.isfinite(loss):
-        return "no finite fingerprint"
+        return Status.NO_FINGERPRINT
     if not loss <= tolerance:
-        return NOT_CONVERGED
+        return Status.NOT_CONVERGED
     radii = covalent_radii[atoms.numbers]
     i, j = np.triu_indices(len(atoms), 1)
     if (pdist(atoms.positions) < OVERLAP_FACTOR * (radii[i] + radii[j])).any():
-        return "overlapping atoms"
-    return CONVERGED
+        return Status.OVERLAPPING_ATOMS
+    return Status.CONVERGED
 
 
 def _real(name: str, values: Any) -> np.ndarray:
@@ -450,7 +451,7 @@ def _status(structures: list[Atoms], loss: np.ndarray, tolerance: float, repeate
         ]
         if len(equal) > 1:
             return f"ambiguous: {len(equal)} different structures found with this fingerprint"
-    elif plain == NOT_CONVERGED and (repeated or loss[0] > FAR):
+    elif plain == Status.NOT_CONVERGED and (repeated or loss[0] > FAR):
         why = "found again and again" if repeated else "far off"
         return f"unreachable: the best structure, {why}, has loss {loss[0]:.2g}"
-    return plain
+    return NOT_CONVERGED if plain == Status.NOT_CONVERGED else str(plain)

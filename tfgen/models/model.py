@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import zipfile
@@ -19,7 +20,7 @@ from ase.data import atomic_numbers
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.cvae import CVAE
-from tfgen.models.neural_potential import EnergyNetwork, seen
+from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, seen
 from tfgen.targets import TargetValue, check_targets
 
 __all__ = ["CONTENTS", "MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model"]
@@ -84,6 +85,11 @@ class Model:
     minima: bool = True
     library: tuple[Atoms, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def neural_potential(self) -> NeuralPotential | None:
+        """The NNP as a potential: one object, for which compiled functions are found again."""
+        return None if self.nnp is None else NeuralPotential(self.fingerprint.descriptor, self.nnp)
 
     @property
     def scale(self) -> np.ndarray:

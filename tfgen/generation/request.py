@@ -1,0 +1,260 @@
+"""What is asked for, checked before any work begins."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+
+from tfgen.models.model import Model
+from tfgen.potentials.base import Potential
+from tfgen.potentials.emt import EMT
+from tfgen.structures.formulas import formula_of, numbers_from_formula
+from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC
+from tfgen.targets import Target, TargetValue, check_targets, default_tolerance
+from tfgen.warnings import TfgenWarning
+
+__all__ = [
+    "SURROGATE",
+    "Request",
+    "UnsupportedFormulaError",
+    "UnverifiableError",
+    "check_request",
+    "warn_of_extrapolation",
+]
+
+# Candidates for each structure, where something can tell which are on target.
+CANDIDATES = 10
+# What `evaluated_by` says where only the model's own network computes a property.
+SURROGATE = "surrogate"
+
+
+class UnsupportedFormulaError(ValueError):
+    """The potential that is to compute the structures does not know their elements."""
+
+
+class UnverifiableError(ValueError):
+    """Several candidates are asked for, but nothing computes a property to choose them by.
+
+    Attributes:
+        properties: those that nothing computes.
+    """
+
+    def __init__(self, candidates: int, properties: Sequence[str]) -> None:
+        super().__init__(
+            f"candidates is {candidates}, but nothing computes {', '.join(properties)} to choose "
+            "by; 1, or a potential, is needed"
+        )
+        self.properties = tuple(properties)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """A request that a model can work on.
+
+    Attributes:
+        numbers: [atoms], atomic numbers of the composition, sorted.
+        targets: what is asked for, with tolerances.
+        count: structures asked for.
+        seed: of all that is sampled.
+        potential: evaluates energies; None if nothing does.
+        relaxed_by: relaxes candidates; None if they stay as reconstructed.
+        minima: whether proposals relax to minima of the NNP; if not, they stay at the target
+            energy.
+        evaluated_by: property -> what computes it: the name of the potential, "geometry", or
+            "surrogate" (the model's own network) where nothing better is at hand.
+        candidates: how many may be relaxed and verified for each structure asked for.
+    """
+
+    numbers: np.ndarray
+    targets: tuple[Target, ...]
+    count: int
+    seed: int
+    potential: Potential | BaseCalculator | None
+    relaxed_by: Potential | BaseCalculator | None
+    minima: bool
+    evaluated_by: Mapping[str, str]
+    candidates: int
+
+    @property
+    def unverifiable(self) -> list[str]:
+        """The properties asked for that nothing but the model's own network tells."""
+        return [t.name for t in self.targets if self.evaluated_by[t.name] == SURROGATE]
+
+
+def check_request(
+    model: Model,
+    formula: str,
+    targets: Mapping[str, TargetValue],
+    count: int,
+    *,
+    seed: int,
+    tolerance: Mapping[str, float] | None,
+    potential: Potential | BaseCalculator | str | None,
+    relax: bool | Potential | BaseCalculator,
+    candidates: int | None,
+) -> Request:
+    """Checks the arguments of `tfgen.generate`, which documents them.
+
+    Raises:
+        UnsupportedFormulaError: if a potential does not know an element of the formula.
+        UnverifiableError: if there are several candidates, but nothing to choose them by.
+        ValueError: on anything else that cannot be worked on.
+    """
+    numbers = _check_formula(formula, model)
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"count is {count!r}; a whole number of at least 1 is needed")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; a whole number of at least 0 is needed")
+    asked = _with_tolerances(
+        check_targets(targets, [c.name for c in model.conditions]), model, tolerance or {}
+    )
+    evaluating = _choose_potential(model, potential)
+    if relax is True and evaluating is None:
+        raise ValueError("relax is True, but there is no potential; pass one, or relax=False")
+    relaxing = evaluating if relax is True else None
+    if not isinstance(relax, bool):
+        _check_potential("relax", relax)
+        relaxing = relax
+    for used in (evaluating, relaxing):
+        _check_knows(used, formula, numbers)
+    evaluated_by = {
+        c.name: "geometry"
+        if c.name in GEOMETRIC
+        else _name_of(evaluating)
+        if c.name == ENERGY_PER_ATOM and evaluating is not None
+        else SURROGATE
+        for c in model.conditions
+    }
+    unknown = [t.name for t in asked if evaluated_by[t.name] == SURROGATE]
+    if candidates is None:
+        nothing_computed = relaxing is None and evaluating is None
+        candidates = 1 if unknown or nothing_computed else CANDIDATES
+    elif candidates > 1 and unknown:
+        raise UnverifiableError(candidates, unknown)
+    return Request(
+        numbers=numbers,
+        targets=asked,
+        count=int(count),
+        seed=int(seed),
+        potential=evaluating,
+        relaxed_by=relaxing,
+        minima=relaxing is not None or model.minima,
+        evaluated_by=evaluated_by,
+        candidates=candidates,
+    )
+
+
+def warn_of_extrapolation(model: Model, request: Request) -> None:
+    """Warns if the model was not trained on a target, or on the composition.
+
+    The warnings name the line that called this function's caller.
+    """
+    targets = {target.name: target for target in request.targets}
+    for condition in model.conditions:
+        target = targets.get(condition.name)
+        if target is None or condition.low <= target.low <= target.high <= condition.high:
+            continue
+        unit = "" if condition.unit in ("1", "unknown") else f" {condition.unit}"
+        shown = f"{target.low:g}" if target.is_value else f"{target.low:g}:{target.high:g}"
+        warnings.warn(
+            f"target {condition.name}={shown} is outside the training range "
+            f"{condition.low:.4g} to {condition.high:.4g}{unit}; trying all the same",
+            TfgenWarning,
+            stacklevel=3,
+        )
+    formula = formula_of(request.numbers)
+    if formula not in model.formulas:
+        known = sorted(model.formulas, key=lambda name: -model.formulas[name])
+        shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
+        warnings.warn(
+            f"the model was not trained on {formula}, only on {shown}; trying all the same",
+            TfgenWarning,
+            stacklevel=3,
+        )
+
+
+def _check_formula(formula: str, model: Model) -> np.ndarray:
+    numbers = numbers_from_formula(formula)
+    if len(numbers) < 2:
+        raise ValueError(f"formula {formula!r} has a single atom; at least two are needed")
+    unseen = sorted(set(Atoms(numbers).symbols) - set(model.fingerprint.species))
+    if unseen:
+        raise ValueError(
+            f"formula {formula!r} holds {', '.join(unseen)}; the model was trained on "
+            f"{', '.join(model.fingerprint.species)}"
+        )
+    return numbers
+
+
+def _with_tolerances(
+    targets: Sequence[Target], model: Model, tolerance: Mapping[str, float]
+) -> tuple[Target, ...]:
+    asked = [target.name for target in targets]
+    for name in tolerance:
+        if name not in asked:
+            raise ValueError(f"tolerance names {name!r}; the targets are {', '.join(asked)}")
+    ranges = {c.name: (c.low, c.high) for c in model.conditions}
+    return tuple(
+        target.with_tolerance(
+            tolerance[target.name]
+            if target.name in tolerance
+            else default_tolerance(target.name, *ranges[target.name])
+        )
+        for target in targets
+    )
+
+
+def _choose_potential(
+    model: Model, potential: Potential | BaseCalculator | str | None
+) -> Potential | BaseCalculator | None:
+    if isinstance(potential, str):
+        if potential != "auto":
+            raise ValueError(f"potential is {potential!r}; 'auto', None or an object is needed")
+        return EMT() if model.potential == "emt" else None
+    if potential is not None:
+        _check_potential("potential", potential)
+    return potential
+
+
+def _check_potential(name: str, potential: Any) -> None:
+    if isinstance(potential, type):
+        raise ValueError(f"{name} is the class {potential.__name__}; an object of it is needed")
+    if not isinstance(potential, BaseCalculator | Potential):
+        raise ValueError(
+            f"{name} is a {type(potential).__name__}, neither a potential of tfgen's kind nor an "
+            "ASE calculator"
+        )
+
+
+def _check_knows(potential: Any, formula: str, numbers: np.ndarray) -> None:
+    """Raises UnsupportedFormulaError if a potential says that it cannot compute the formula."""
+    if not hasattr(potential, "check"):
+        return  # an ASE calculator only fails when it is used
+    try:
+        potential.check([Atoms(numbers)])
+    except ValueError as error:
+        symbols = sorted(set(Atoms(numbers).symbols))
+        unknown = [symbol for symbol in symbols if not _knows(potential, symbol)]
+        reason = f"holds {', '.join(unknown)}, which" if unknown else "is a formula that"
+        raise UnsupportedFormulaError(
+            f"formula {formula!r} {reason} the potential {_name_of(potential)!r} does not know"
+        ) from error
+
+
+def _knows(potential: Potential, symbol: str) -> bool:
+    try:
+        potential.check([Atoms(symbol)])
+    except ValueError:
+        return False
+    return True
+
+
+def _name_of(potential: Any) -> str:
+    return getattr(potential, "name", None) or type(potential).__name__.lower()

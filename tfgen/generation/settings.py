@@ -1,0 +1,127 @@
+"""What may be varied of generation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["GenerationSettings", "ProposalSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalSettings:
+    """How proposals are made, ranked and screened with a neural-network potential (NNP).
+
+    Attributes:
+        per_candidate: proposals in one round for each promising candidate that is missing.
+        max_per_structure: proposals at most for each structure asked for, so that a request comes
+            to an end if nothing new lies near its target. Proposals beyond it are made only if
+            there would be no candidate at all.
+        initial_structures: random structures from which the coarse inversion of a fingerprint
+            starts; the best of them is kept.
+        descent_steps: steps of the coarse inversion.
+        step_length: first step length of the coarse inversion, Å.
+        batch_size: fingerprints that are inverted at once.
+        jit_compile: whether XLA compiles the coarse inversion. Compilation takes seconds for each
+            number of atoms.
+        energy_steps: steps to the target energy, for structures that are not to be minima.
+        energy_step_length: how far an atom goes at most in one of these steps, Å.
+        fmax: largest force at which the relaxation on the NNP stops, eV/Å. At 0.05 one structure in
+            ten still sits on a flat saddle point, and the verifying potential takes it elsewhere.
+        max_steps: steps of the relaxation on the NNP at most.
+        promising_miss: largest predicted miss, in tolerances, at which a proposal counts as on
+            target. What is left of the tolerance is for the error of the NNP.
+        equal_tolerance: two structures are certainly the same minimum if all their sorted distances
+            agree within this, Å.
+        alike_tolerance: two structures may be the same minimum if all their sorted distances agree
+            within this, Å. It is wider than the tolerance for relaxed structures, since the minima
+            of the NNP are not exactly those of the potential. A relaxation has to tell.
+        shift_rate: by which share of the energy that structures lost, or gained, in the last round
+            the target energy of half of the sampled fingerprints is shifted.
+        max_shift: bound of that shift, in standard deviations of the training energies.
+
+    Raises:
+        ValueError: if a field is out of range; the message names it.
+    """
+
+    per_candidate: int = 8
+    max_per_structure: int = 64
+    initial_structures: int = 4
+    descent_steps: int = 100
+    step_length: float = 0.5
+    batch_size: int = 16
+    jit_compile: bool = True
+    energy_steps: int = 40
+    energy_step_length: float = 0.1
+    fmax: float = 0.005
+    max_steps: int = 250
+    promising_miss: float = 0.6
+    equal_tolerance: float = 0.05
+    alike_tolerance: float = 0.12
+    shift_rate: float = 0.5
+    max_shift: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("per_candidate", "max_per_structure", "initial_structures", "batch_size"):
+            _check_count(name, getattr(self, name), 1)
+        for name in ("descent_steps", "energy_steps", "max_steps"):
+            _check_count(name, getattr(self, name), 0)
+        for name in ("step_length", "energy_step_length", "fmax", "promising_miss"):
+            _check_number(name, getattr(self, name), positive=True)
+        for name in ("equal_tolerance", "alike_tolerance", "shift_rate", "max_shift"):
+            _check_number(name, getattr(self, name), positive=False)
+        if self.equal_tolerance > self.alike_tolerance:
+            raise ValueError(
+                f"equal_tolerance is {self.equal_tolerance}; at most alike_tolerance, "
+                f"{self.alike_tolerance}, is allowed"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """How structures are proposed and verified.
+
+    Attributes:
+        candidates: structures that may be relaxed and verified for each one asked for. Those off
+            target are replaced until one is on target or so many have been tried; with 1, the first
+            is taken. None means 10 where something computes the properties asked for, else 1.
+        fmax: largest force at which the relaxation of a candidate stops, eV/Å.
+        max_steps: steps of that relaxation at most.
+        duplicate_tolerance: relaxed structures are the same if all their sorted distances agree
+            within this, Å.
+        max_rounds: rounds of the inversion's search at most, without an NNP (see
+            `tfgen.reconstruct`).
+        proposals: how proposals are made with an NNP.
+
+    Raises:
+        ValueError: if a field is out of range; the message names it.
+    """
+
+    candidates: int | None = None
+    fmax: float = 0.01
+    max_steps: int = 2000
+    duplicate_tolerance: float = 0.05
+    max_rounds: int = 3
+    proposals: ProposalSettings = field(default_factory=ProposalSettings)
+
+    def __post_init__(self) -> None:
+        if self.candidates is not None:
+            _check_count("candidates", self.candidates, 1)
+        _check_number("fmax", self.fmax, positive=True)
+        _check_count("max_steps", self.max_steps, 0)
+        _check_number("duplicate_tolerance", self.duplicate_tolerance, positive=False)
+        _check_count("max_rounds", self.max_rounds, 0)
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is needed")
+
+
+def _check_number(name: str, value: Any, *, positive: bool) -> None:
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0 or (positive and value == 0):
+        least = "above 0" if positive else "of at least 0"
+        raise ValueError(f"{name} is {value!r}; a number {least} is needed")
