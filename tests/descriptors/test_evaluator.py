@@ -11,8 +11,8 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfgen.descriptors import evaluator
 from tfgen.descriptors.acsf import ACSF
+from tfgen.descriptors.evaluator import Evaluator, Limits
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.structures.batch import BUCKETS, StructureBatch
 
@@ -28,10 +28,18 @@ def fingerprint():
     return Fingerprint(acsf, ("mean", "max"))
 
 
-def traces(fingerprint):
-    inner = fingerprint._evaluator
-    functions = [*inner._graphs.values(), inner._compiled]
+def traces(evaluator):
+    functions = [*evaluator._graphs.values(), evaluator._compiled]
     return sum(f.experimental_get_tracing_count() for f in functions)
+
+
+def evaluated(evaluator, structures):
+    """In the order of the structures."""
+    rows = {}
+    for members, values in evaluator(structures):
+        assert not set(members) & set(rows)
+        rows |= dict(zip(members.tolist(), values, strict=True))
+    return np.array([rows[i] for i in range(len(structures))])
 
 
 def one_by_one(fingerprint, structures):
@@ -39,24 +47,22 @@ def one_by_one(fingerprint, structures):
     return np.array(rows)
 
 
-@pytest.fixture(params=["graph", "compiled"])
-def way(request, monkeypatch):
-    """Small chunks, with or without XLA."""
-    monkeypatch.setattr(evaluator, "NUMBERS_PER_CHUNK", 10_000)
-    monkeypatch.setattr(evaluator, "NUMBERS_IN_CACHE", 4_000)
-    if request.param == "compiled":
-        monkeypatch.setattr(evaluator, "NUMBERS_TO_COMPILE", 1)
-    return request.param
-
-
-def test_chunks_padding_and_threads_do_not_matter(fingerprint, way):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_chunks_padding_and_threads_do_not_matter(fingerprint, compiled):
+    limits = Limits(
+        numbers_per_chunk=10_000,
+        numbers_in_cache=4_000,
+        numbers_to_compile=1 if compiled else 10**9,
+        pieces=4,
+    )
+    evaluator = Evaluator(fingerprint, 6.0, limits)
     structures = clusters([3, 8, 2, 5, 7, 8, 1, 6, 5, 8, 4])
     structures[3].set_cell([5, 6, 7])
     structures[3].pbc = True
-    values = fingerprint.create(structures)
+    values = evaluated(evaluator, structures)
     np.testing.assert_allclose(values, one_by_one(fingerprint, structures), rtol=1e-12, atol=1e-14)
-    compiled = fingerprint._evaluator._compiled.experimental_get_tracing_count()
-    assert compiled == (3 if way == "compiled" else 0)  # one for each padded size: 2, 4, 8
+    # One for each padded size: 2, 4, 8.
+    assert evaluator._compiled.experimental_get_tracing_count() == (3 if compiled else 0)
 
 
 OF_ALL_EXAMPLES = Fingerprint(ACSF(["Pt"], 6.0, g2_params=[[1, 2]]), ("mean",))
@@ -71,26 +77,29 @@ def test_any_mix_of_sizes_comes_back_in_order(sizes, seed):
 
 
 def test_mixed_sizes_cost_few_traces(fingerprint):
+    evaluator = Evaluator(fingerprint, 6.0)
     for n in range(1, 17):
-        fingerprint.create(clusters([n] * n))
-        fingerprint.create(clusters([n] * (n + 1)))
+        evaluated(evaluator, clusters([n] * n))
+        evaluated(evaluator, clusters([n] * (n + 1)))
     # For each padded size one for the first number of structures, and one for any.
-    assert traces(fingerprint) <= 2 * len([size for size in BUCKETS if size <= 16])
+    assert traces(evaluator) <= 2 * len([size for size in BUCKETS if size <= 16])
 
 
 def test_values_do_not_depend_on_what_was_computed_before(fingerprint):
     structures = clusters([7, 8, 12])
-    wanted = copy.deepcopy(fingerprint).create(structures)
+    wanted = evaluated(Evaluator(fingerprint, 6.0), structures)
+    evaluator = Evaluator(fingerprint, 6.0)
     for sizes in ([3], [5, 30], [8, 8], [20]):
-        fingerprint.create(clusters(sizes))
+        evaluated(evaluator, clusters(sizes))
+    np.testing.assert_array_equal(evaluated(evaluator, structures), wanted)
     np.testing.assert_array_equal(fingerprint.create(structures), wanted)
 
 
-def test_compilations_are_bounded_by_buckets(fingerprint, monkeypatch):
-    monkeypatch.setattr(evaluator, "NUMBERS_TO_COMPILE", 1)
+def test_compilations_are_bounded_by_buckets(fingerprint):
+    evaluator = Evaluator(fingerprint, 6.0, Limits(numbers_to_compile=1))
     for first in range(1, 10, 4):
-        fingerprint.create(clusters(range(first, first + 4)))
-    assert traces(fingerprint) <= len([size for size in BUCKETS if size <= 13])
+        evaluated(evaluator, clusters(range(first, first + 4)))
+    assert 0 < traces(evaluator) <= len([size for size in BUCKETS if size <= 13])
 
 
 def test_memory_stays_bounded(fingerprint, monkeypatch):
@@ -105,7 +114,7 @@ def test_memory_stays_bounded(fingerprint, monkeypatch):
     monkeypatch.setattr(StructureBatch, "from_ase", spy)
     fingerprint.create(clusters([20] * 500))
     assert sum(sizes) == 500 * 20**2
-    assert max(sizes) <= evaluator.NUMBERS_PER_CHUNK / 200
+    assert max(sizes) <= Limits().numbers_per_chunk / 200
 
 
 def test_descriptors_that_were_used_can_be_copied_and_pickled(fingerprint):
@@ -114,3 +123,38 @@ def test_descriptors_that_were_used_can_be_copied_and_pickled(fingerprint):
     fingerprint.descriptor.create(structures)
     for other in (copy.deepcopy(fingerprint), pickle.loads(pickle.dumps(fingerprint))):
         np.testing.assert_array_equal(other.create(structures), wanted)
+
+
+def test_equal_descriptors_and_fingerprints_share_their_graphs():
+    def acsf(r_s=2.0):
+        return ACSF(["Pt"], 5.5, g2_params=[[1.0, r_s]])
+
+    structures = clusters([3, 4])
+    for one, same, other in (
+        (acsf(), acsf(), acsf(2.1)),
+        (Fingerprint(acsf()), Fingerprint(acsf()), Fingerprint(acsf(), "mean")),
+    ):
+        assert one == same
+        assert hash(one) == hash(same)
+        assert one != other
+        assert one != "fingerprint"
+        one.create(structures)
+        before = traces(one._evaluator)
+        same.create(structures)
+        assert traces(one._evaluator) == before > 0
+        other.create(structures)
+        assert traces(one._evaluator) == before
+        assert traces(other._evaluator) > 0
+
+
+def test_a_class_of_its_own_does_not_share_what_another_computes():
+    class Twice(ACSF):
+        def __call__(self, batch):
+            return 2.0 * super().__call__(batch)
+
+    one, other = (kind(["Pt"], 5.5, g2_params=[[1.0, 2.0]]) for kind in (ACSF, Twice))
+    assert one != other
+    np.testing.assert_allclose(2.0 * one.create(clusters([3])), other.create(clusters([3])))
+    np.testing.assert_allclose(
+        2.0 * Fingerprint(one).create(clusters([3])), Fingerprint(other).create(clusters([3]))
+    )

@@ -17,7 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from tfgen.descriptors.acsf import ACSF
 from tfgen.descriptors.base import Descriptor
-from tfgen.fingerprints.fingerprint import POOLINGS, Fingerprint
+from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.fingerprints.poolings import POOLINGS
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.neighbourhood import neighbourhood
 
@@ -148,7 +149,7 @@ class TestPooling:
         wanted = np.concatenate([np.diag(matrix, lag) for lag in range(1, 7)])
         fingerprint = Fingerprint(acsf, "covariance")
         assert fingerprint.size == len(wanted) == 8 + 7 + 6 + 5 + 4 + 3
-        assert fingerprint.smooth.all()
+        assert fingerprint.differentiable.all()
         np.testing.assert_allclose(fingerprint.create(atoms)[0], wanted, rtol=1e-9, atol=1e-13)
 
     def test_covariance_needs_two_functions(self):
@@ -375,16 +376,16 @@ class TestParts:
     """What a search asks for: cheap parts, and features without kinks."""
 
     @pytest.mark.parametrize("per_species", [False, True])
-    def test_coarse_is_part_of_the_whole(self, per_species):
+    def test_the_cheap_part_is_part_of_the_whole(self, per_species):
         acsf = ACSF(["Cu", "Au"], R_CUT, g3_params=[0.7], **FUNCTIONS)
         whole = Fingerprint(acsf, EVERY_POOLING, per_species)
-        coarse, places = whole.coarse
-        assert not coarse.triples
+        cheap, places = whole.cheap_part
+        assert not cheap.triples
         assert whole.triples
-        assert len(places) == coarse.size < whole.size
+        assert len(places) == cheap.size < whole.size
         structures = [cluster(["Cu", "Au"], n, n) for n in (4, 5)]
         np.testing.assert_allclose(
-            coarse.create(structures), whole.create(structures)[:, places], rtol=1e-12, atol=1e-14
+            cheap.create(structures), whole.create(structures)[:, places], rtol=1e-12, atol=1e-14
         )
         # All that is left out depends on triples: it is nothing for two atoms.
         rest = np.setdiff1d(np.arange(whole.size), places)
@@ -397,32 +398,32 @@ class TestParts:
     )
     def test_without_a_cheap_part(self, functions):
         acsf = ACSF(["Pt"], R_CUT, **functions)
-        assert acsf.coarse() is None
-        assert Fingerprint(acsf, ("mean",)).coarse is None
+        assert acsf.cheap_part() is None
+        assert Fingerprint(acsf, ("mean",)).cheap_part is None
         assert acsf.triples is Fingerprint(acsf, ("mean",)).triples is ("g5_params" in functions)
 
     def test_without_covariances_of_the_cheap_part(self):
         """It is one function, which has none."""
         acsf = ACSF(["Pt"], R_CUT, g5_params=[[0.1, 1, 1], [0.1, 1, -1]])
-        assert acsf.coarse().size == 1
-        assert Fingerprint(acsf, "covariance").coarse is None
+        assert acsf.cheap_part().size == 1
+        assert Fingerprint(acsf, "covariance").cheap_part is None
         structures = [cluster(["Pt"], 4, i) for i in range(3)]
         whole = Fingerprint(acsf, ("mean", "covariance"))
-        coarse, places = whole.coarse
-        np.testing.assert_allclose(coarse.create(structures), whole.create(structures)[:, places])
-        assert coarse.scale(coarse.create(structures)).shape == (1,)
+        cheap, places = whole.cheap_part
+        np.testing.assert_allclose(cheap.create(structures), whole.create(structures)[:, places])
+        assert cheap.scale(cheap.create(structures)).shape == (1,)
 
-    def test_coarse_acsf_is_the_first_features_of_each_atom(self):
+    def test_the_cheap_part_of_an_acsf_is_the_first_features_of_each_atom(self):
         acsf = ACSF(["Cu", "Au"], R_CUT, periodic=True, **FUNCTIONS)
-        coarse = acsf.coarse()
+        cheap = acsf.cheap_part()
         crystal = bulk("Cu", cubic=True)
         crystal.symbols[0] = "Au"
         for atoms in (cluster(["Cu", "Au"], 5, 1), crystal):
-            found, wanted = coarse.create(atoms), acsf.create(atoms)
+            found, wanted = cheap.create(atoms), acsf.create(atoms)
             assert found.shape == (len(atoms), 2 * (1 + 2))
-            np.testing.assert_allclose(found, wanted[:, : coarse.size], rtol=1e-12)
-        assert coarse.periodic
-        assert coarse.coarse() is None
+            np.testing.assert_allclose(found, wanted[:, : cheap.size], rtol=1e-12)
+        assert cheap.periodic
+        assert cheap.cheap_part() is None
 
     def test_broad_acsf_is_without_narrow_functions(self):
         acsf = ACSF(
@@ -445,18 +446,18 @@ class TestParts:
 
     def test_of_a_descriptor_of_ones_own(self):
         own = Fingerprint(Distances(["Pt"], [2.0, 3.0]), ("mean",))
-        assert own.coarse is None
+        assert own.cheap_part is None
         assert own.triples  # unless it says otherwise
 
     @pytest.mark.parametrize("per_species", [False, True])
-    def test_smooth_are_those_that_are_neither_largest_nor_smallest(self, per_species):
+    def test_differentiable_are_those_that_are_neither_largest_nor_smallest(self, per_species):
         acsf = ACSF(["Cu", "Au"], R_CUT, **FUNCTIONS)
         whole = Fingerprint(acsf, ("max", "mean", "min", "std"), per_species)
         size = acsf.size
         block = [False] * size + [True] * size + [False] * size + [True] * size
-        np.testing.assert_array_equal(whole.smooth, block * (2 if per_species else 1))
-        assert whole.smooth.dtype == bool
-        assert len(whole.smooth) == whole.size
+        np.testing.assert_array_equal(whole.differentiable, block * (2 if per_species else 1))
+        assert whole.differentiable.dtype == bool
+        assert len(whole.differentiable) == whole.size
 
 
 class TestScale:
@@ -498,3 +499,12 @@ class TestScale:
         fingerprint = Fingerprint.preset("default", ["Cu", "Au"])
         scale = fingerprint.scale(fingerprint.create([cluster(["Cu"], 2, i) for i in range(9)]))
         assert scale.min() > 1e-8  # they are below 1e-16
+
+
+def test_the_repr_is_one_line_without_arrays(fung2022):
+    assert repr(fung2022) == (
+        "<Fingerprint size=380, pooling=('max', 'min'), per_species=False, descriptor=<ACSF "
+        "size=190, species=['Pt'], r_cut=20.0, periodic=False, functions=140 G2 + 50 G5>>"
+    )
+    every = ACSF(["Cu"], 5.0, [[1, 2]], [0.5, 0.7], [[1, 1, 1]], [[1, 1, 1]], periodic=True)
+    assert repr(every).endswith("periodic=True, functions=G1 + 1 G2 + 2 G3 + 1 G4 + 1 G5>")

@@ -282,3 +282,8 @@ def test_keeps_float32(emt):
 def test_refuses(emt, structures, message):
     with pytest.raises(ValueError, match=message):
         emt.compute(structures)
+
+
+def test_all_are_equal_and_short_to_print():
+    assert EMT() == EMT()
+    assert repr(EMT()) == "EMT()"

@@ -70,6 +70,21 @@ class TestBatch:
             assert isinstance(one, StructureBatch)
             np.testing.assert_array_equal(one.neighbours.index, batch.neighbours.index)
 
+    def test_the_repr_holds_shapes_and_no_numbers(self):
+        clusters = StructureBatch.from_ase(mixed()[:2], r_cut=3.0)
+        assert repr(clusters) == "<StructureBatch positions=(2, 3, 3) float64>"
+        crystals = StructureBatch.from_ase(mixed(), r_cut=3.0, dtype="float32")
+        shape = crystals.neighbours.index.shape
+        assert repr(crystals) == (
+            f"<StructureBatch positions=(4, 4, 3) float32, neighbours={shape}>"
+        )
+        seen = []
+        signature = tf.TensorSpec([None, None, 3], tf.float64), tf.TensorSpec([None, None], "int32")
+        tf.function(
+            lambda x, n: seen.append(repr(StructureBatch.of_clusters(x, n)))
+        ).get_concrete_function(*signature)
+        assert seen == ["<StructureBatch positions=(None, None, 3) float64>"]
+
     def test_of_clusters_is_what_from_ase_makes(self):
         structures = mixed()[:2]
         wanted = StructureBatch.from_ase(structures, r_cut=3.0)

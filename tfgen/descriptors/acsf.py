@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -12,6 +13,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from tfgen._tensorflow import compiled_for
 from tfgen.descriptors._pairs import AngularPowers, Pairs, contract, size, times
 from tfgen.descriptors.base import check_structures
 from tfgen.descriptors.evaluator import Evaluator
@@ -22,12 +24,13 @@ from tfgen.structures.neighbourhood import cosine_cutoff, neighbourhood, safe_sq
 
 __all__ = ["ACSF"]
 
-# Beyond are slips: Å, and powers that are 0 for all but straight angles.
+# The largest cutoff, Å, and the largest zeta, whose power is 0 for all but straight angles: what is
+# beyond is a mistake.
 FARTHEST, SHARPEST = 1e6, 1e6
-# Largest eta, Å⁻², of a G2 that is not narrow.
+# The largest eta, Å⁻², of a G2 that is not narrow.
 BROAD = 5.0
-# Up to so many atoms, functions of pairs are computed once for each pair: beyond, the sums over
-# pairs, of which most do not hold an atom, cost more than the functions saved.
+# Up to this many atoms, functions of pairs are computed once for each pair. For more atoms the sums
+# over pairs, most of which do not hold the atom in question, cost more than that saves.
 ONCE = 16
 
 Parameters = Sequence[Sequence[float]] | np.ndarray | None
@@ -55,9 +58,11 @@ class ACSF:
         g3_params: [kappa, ...], Å⁻¹.
         g4_params: [[eta, zeta, lambda], ...], zeta >= 1.
         g5_params: the same.
-        periodic: whether structures with periodic boundaries are meant to come; without it they
-            are refused, so that a forgotten `pbc` flag does not pass silently.
-        g1: whether G1 is among the features; always in DScribe, left out by some papers.
+        periodic: whether periodic structures are allowed. Without it they are refused, so that a
+            `pbc` that was set by mistake is noticed.
+        g1: whether G1 is among the features: always in DScribe, not in all papers.
+
+    Objects of the same configuration are equal, and share what TensorFlow has compiled.
 
     Example:
         >>> acsf = ACSF(species=["Pt"], r_cut=6.0, g2_params=[[1.0, 2.8]], g5_params=[[0.1, 4, 1]])
@@ -111,10 +116,11 @@ class ACSF:
         """Whether any function depends on three atoms."""
         return bool(len(self.g4_params) + len(self.g5_params))
 
-    def coarse(self) -> ACSF | None:
-        """The functions of pairs alone, the first features of each atom; None if nothing is left.
+    def cheap_part(self) -> ACSF | None:
+        """Returns the functions of pairs alone, or None if all or none of the functions are such.
 
-        Several times cheaper: a search may look at them first.
+        They are the first features of each atom and cost several times less: a search may evaluate
+        them first.
         """
         pairs = self.g1 + len(self.g2_params) + len(self.g3_params)
         if not self.triples or not pairs:
@@ -122,10 +128,10 @@ class ACSF:
         return ACSF(**{**self.get_config(), "g4_params": None, "g5_params": None})
 
     def broad(self) -> ACSF:
-        """The functions but for narrow G2 (eta > 5 Å⁻²), if there are others.
+        """Returns the functions without narrow G2 (eta > 5 Å⁻²), if others are left.
 
-        Narrow functions tell structures apart, but what is learned from them is rugged where there
-        was nothing to learn from.
+        Narrow functions tell structures apart, but a network that is trained on them has spurious
+        minima between the structures of the training set.
         """
         wide = self.g2_params[self.g2_params[:, 0] <= BROAD]
         if len(wide) in (0, len(self.g2_params)):
@@ -133,7 +139,7 @@ class ACSF:
         return ACSF(**{**self.get_config(), "g2_params": wide.tolist()})
 
     def get_number_of_features(self) -> int:
-        """The same as `size`, under DScribe's name."""
+        """Returns `size`, under DScribe's name."""
         return self.size
 
     def get_config(self) -> dict[str, Any]:
@@ -178,9 +184,29 @@ class ACSF:
                 results[i] = of_structure[: len(structures[i])].copy()
         return results
 
-    @functools.cached_property
+    @property
     def _evaluator(self) -> Evaluator:
-        return Evaluator(self, self.r_cut)
+        return compiled_for(self, "evaluator", lambda: Evaluator(self, self.r_cut))
+
+    @functools.cached_property
+    def _identity(self) -> tuple[type[ACSF], str]:
+        return type(self), json.dumps(self.get_config())
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other computes the same features in the same order."""
+        return isinstance(other, ACSF) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __repr__(self) -> str:
+        lists = {"G2": self.g2_params, "G3": self.g3_params}
+        lists |= {"G4": self.g4_params, "G5": self.g5_params}
+        functions = ["G1"] * self.g1 + [f"{len(v)} {name}" for name, v in lists.items() if len(v)]
+        return (
+            f"<ACSF size={self.size}, species={self.species}, r_cut={self.r_cut}, "
+            f"periodic={self.periodic}, functions={' + '.join(functions)}>"
+        )
 
     def __call__(self, batch: StructureBatch) -> tf.Tensor:
         """Computes the features inside TensorFlow.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -12,17 +13,31 @@ from ase import Atoms
 from tfgen._tensorflow import threads
 from tfgen.structures.batch import Group, StructureBatch, groups
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "Limits"]
 
-# Size of the largest tensors of a chunk: bounds its memory at some hundred MB, unless a single
-# structure needs more (0.4 GB for 147 atoms that all see each other, with the paper's functions).
-NUMBERS_PER_CHUNK = 8_000_000
-# XLA runs twice as fast as the graph as it is, but takes seconds to compile for each padded size:
-# it pays from about so many numbers on, and is fastest in pieces that stay in a core's cache. As a
-# call takes a tenth of a millisecond, it goes through several pieces.
-NUMBERS_TO_COMPILE = 500_000_000
-NUMBERS_IN_CACHE = 1_000_000
-PIECES = 8
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many numbers are computed at once; no value depends on it.
+
+    XLA is twice as fast as TensorFlow's graphs, but takes seconds to compile for each padded size,
+    and is fastest on pieces that fit into a core's cache. As a call costs a tenth of a millisecond,
+    each goes through several pieces.
+
+    Attributes:
+        numbers_per_chunk: in the largest tensor of a chunk, which bounds its memory at some hundred
+            MB, unless a single structure needs more (0.4 GB for 147 atoms that are all within
+            reach of each other, with the functions of "fung2022").
+        numbers_to_compile: in the largest tensor of all structures of one padded size, from which
+            on they are compiled by XLA.
+        numbers_in_cache: in the largest tensor of a piece.
+        pieces: how many pieces a call goes through.
+    """
+
+    numbers_per_chunk: int = 8_000_000
+    numbers_to_compile: int = 500_000_000
+    numbers_in_cache: int = 1_000_000
+    pieces: int = 8
 
 
 class Evaluator:
@@ -31,24 +46,27 @@ class Evaluator:
     Args:
         function: maps a batch to a tensor whose first axis is that of the batch.
         r_cut: how far an atom sees, Å.
+        limits: of memory, and of the work that is worth a compilation.
     """
 
-    def __init__(self, function: Callable[[StructureBatch], tf.Tensor], r_cut: float) -> None:
+    def __init__(
+        self,
+        function: Callable[[StructureBatch], tf.Tensor],
+        r_cut: float,
+        limits: Limits | None = None,
+    ) -> None:
         self._function = function
         self._r_cut = r_cut
+        self._limits = limits or Limits()
         self._graphs: dict[int, Callable[[StructureBatch], tf.Tensor]] = {}
         self._compiled = tf.function(self._by_pieces, jit_compile=True, autograph=False)
-
-    def __reduce__(self) -> tuple:
-        # Graphs are not copied with descriptors; they are traced anew.
-        return Evaluator, (self._function, self._r_cut)
 
     def __call__(self, structures: Sequence[Atoms]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (indices into `structures`, values [structures, ...]), chunk by chunk."""
         for group in groups(structures, self._r_cut):
             work = len(group.members) * group.numbers
-            if group.periodic or work < NUMBERS_TO_COMPILE:
-                for members in group.chunks(NUMBERS_PER_CHUNK):
+            if group.periodic or work < self._limits.numbers_to_compile:
+                for members in group.chunks(self._limits.numbers_per_chunk):
                     batch = self._pack(structures, members, group.width)
                     yield members, self._graph(batch).numpy()
             else:
@@ -57,10 +75,10 @@ class Evaluator:
     def _in_cache(
         self, structures: Sequence[Atoms], group: Group
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        size = PIECES * group.chunk_size(NUMBERS_IN_CACHE)
+        size = self._limits.pieces * group.chunk_size(self._limits.numbers_in_cache)
 
         def run(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            # One shape only is compiled: repeats of the last structure fill up the last chunk.
+            # Only one shape is compiled: copies of its last structure fill the last chunk.
             full = np.pad(members, (0, size - len(members)), mode="edge")
             batch = self._pack(structures, full, group.width)
             function = self._compiled if batch.neighbours is None else self._graph
@@ -72,9 +90,9 @@ class Evaluator:
             yield from pool.map(run, chunks)
 
     def _graph(self, batch: StructureBatch) -> tf.Tensor:
-        """One graph for each padded size, as maps may do other sums where the size is known.
+        """Runs the graph of this padded size: the function may sum in another order for another.
 
-        The numbers must not depend, not even in the last digits, on what was computed before.
+        So no number depends, not even in the last digits, on what was computed before.
         """
         width = batch.positions.shape[1]
         if width not in self._graphs:
@@ -84,8 +102,9 @@ class Evaluator:
         return self._graphs[width](batch)
 
     def _by_pieces(self, batch: StructureBatch) -> tf.Tensor:
-        """The function of a batch of clusters, piece by piece."""
-        split = [tf.reshape(x, [PIECES, x.shape[0] // PIECES, *x.shape[1:]]) for x in batch[:-1]]
+        """Applies the function to a batch of clusters, piece by piece."""
+        pieces = self._limits.pieces
+        split = [tf.reshape(x, [pieces, x.shape[0] // pieces, *x.shape[1:]]) for x in batch[:-1]]
         values = tf.map_fn(
             lambda piece: self._function(StructureBatch(*piece)),
             split,

@@ -1,10 +1,10 @@
-"""Fingerprints: a descriptor, pooled over atoms to one vector per structure."""
+"""Fingerprints: a descriptor, pooled over the atoms to one vector for each structure."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,86 +15,36 @@ from tfgen._tensorflow import compiled_for
 from tfgen.descriptors.acsf import ACSF
 from tfgen.descriptors.base import Descriptor, check_structures
 from tfgen.descriptors.evaluator import Evaluator
+from tfgen.fingerprints.poolings import POOLINGS
+from tfgen.fingerprints.presets import PRESETS
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.checks import as_structures
-from tfgen.structures.neighbourhood import check_batch, safe_sqrt
+from tfgen.structures.neighbourhood import check_batch
 
-__all__ = ["POOLINGS", "PRESETS", "Fingerprint"]
+__all__ = ["Fingerprint"]
 
-# Least scale of a feature, as a share of what three quarters of its block stay below.
+# The smallest scale of a feature, as a share of what the scales of three quarters of its block are
+# below.
 SCALE_FLOOR = 0.1
-# Each feature's covariances with so many that follow it; saved fingerprints rely on it.
-COVARIANCES = 6
-
-
-def _maximum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    lowest = tf.constant(features.dtype.min, features.dtype)
-    return tf.reduce_max(tf.where(mask, features, lowest), axis=1)
-
-
-def _minimum(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    return -_maximum(-features, mask)
-
-
-def _mean(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    count = tf.reduce_sum(tf.cast(mask, features.dtype), axis=1)
-    return tf.reduce_sum(tf.where(mask, features, tf.zeros_like(features)), axis=1) / count
-
-
-def _moment(order: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    def central(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        return _mean((features - _mean(features, mask)[:, None, :]) ** order, mask)
-
-    return central
-
-
-def _std(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    return safe_sqrt(_moment(2)(features, mask))
-
-
-def _covariance(features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Of each feature with the next, then of each with the one after the next, and so on."""
-    apart = features - _mean(features, mask)[:, None, :]
-    lags = [_mean(apart[..., :-lag] * apart[..., lag:], mask) for lag in range(1, COVARIANCES + 1)]
-    return tf.concat(lags, axis=-1)
-
-
-# name -> map of ([batch, atoms, features], mask [batch, atoms, 1]) to [batch, width].
-POOLINGS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
-    "max": _maximum,
-    "min": _minimum,
-    "mean": _mean,
-    "std": _std,
-    "moment3": _moment(3),
-    "covariance": _covariance,
-}
-
-
-def _columns(name: str, features: int, first: int) -> np.ndarray:
-    """Where in a block of so many features those of the first few of them come to lie."""
-    if name != "covariance":
-        return np.arange(min(features, first))
-    places, start = [np.zeros(0, int)], 0
-    for lag in range(1, COVARIANCES + 1):
-        places.append(start + np.arange(max(first - lag, 0)))
-        start += max(features - lag, 0)
-    return np.concatenate(places)
 
 
 class Fingerprint:
-    """A fixed-size vector of a whole structure that does not change as it moves, turns or reorders.
+    """A vector of fixed size that describes a whole structure.
 
-    Each pooling reduces the per-atom features over the atoms; the results follow one another in
-    the order given: F = [pool_1(d_1..d_n), pool_2(d_1..d_n), ...].
+    It does not change when the structure is moved or rotated or its atoms are listed in another
+    order. Each pooling reduces the features of the atoms to numbers of the structure; the results
+    follow one another in the order given: F = [pool_1(d_1..d_n), pool_2(d_1..d_n), ...].
+
+    Fingerprints of the same configuration are equal, and share what TensorFlow has compiled.
 
     Args:
         descriptor: maps structures to per-atom features, [batch, atoms, descriptor.size].
-        pooling: names out of `POOLINGS`: max, min, mean, std (of the population), moment3 (the
-            third central moment), covariance (over atoms, of each feature with the six that follow
-            it in the descriptor's order, across kinds of functions and elements too: first all
-            with the next, then with the one after, ...).
-        per_species: pool over the atoms of each element apart (0 where there are none), which
-            tells an alloy's elements apart; needless for one element.
+        pooling: names in `tfgen.fingerprints.poolings.POOLINGS`: max, min, mean, std (of the
+            population), moment3 (the third central moment), covariance (over atoms, of each
+            feature with the six that follow it in the descriptor's order, across kinds of
+            functions and elements too: first all with the next, then with the one after, ...).
+        per_species: whether to pool over the atoms of each element apart (0 where there are none),
+            which tells the elements of an alloy apart; for one element it makes no difference.
 
     Example:
         >>> fingerprint = Fingerprint.preset("fung2022")
@@ -149,7 +99,7 @@ class Fingerprint:
         """
         if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"preset is {name!r}; allowed are {', '.join(PRESETS)}")
-        return PRESETS[name](species)
+        return cls(**PRESETS[name](species))
 
     @property
     def species(self) -> list[str]:
@@ -168,34 +118,33 @@ class Fingerprint:
     @property
     def _widths(self) -> list[int]:
         """Lengths of the blocks of a group, one for each pooling."""
-        features = self.descriptor.size
-        return [len(_columns(name, features, features)) for name in self.pooling]
+        return [POOLINGS[name].width(self.descriptor.size) for name in self.pooling]
 
     @property
     def triples(self) -> bool:
-        """Whether the triples of atoms decide what it costs: if the descriptor does not deny it."""
+        """Whether its cost is that of all triples of atoms, unless the descriptor denies it."""
         return getattr(self.descriptor, "triples", True)
 
     @property
-    def smooth(self) -> np.ndarray:
-        """[size] bool, features without kinks: not the largest or smallest value over atoms."""
-        pooled = np.repeat([name not in ("max", "min") for name in self.pooling], self._widths)
+    def differentiable(self) -> np.ndarray:
+        """[size] bool, features that are so everywhere: no largest or smallest value over atoms."""
+        pooled = np.repeat([POOLINGS[n].differentiable for n in self.pooling], self._widths)
         return np.tile(pooled, self._groups)
 
     @functools.cached_property
-    def coarse(self) -> tuple[Fingerprint, np.ndarray] | None:
-        """The part of it that is much cheaper than the whole, if the descriptor has one.
+    def cheap_part(self) -> tuple[Fingerprint, np.ndarray] | None:
+        """The part of it that costs much less than the whole, if the descriptor has one.
 
         Returns:
             A fingerprint and the places [size] of its features in this one; None without.
         """
-        descriptor = getattr(self.descriptor, "coarse", lambda: None)()
+        descriptor = getattr(self.descriptor, "cheap_part", lambda: None)()
         if descriptor is None:
             return None
         starts = np.cumsum([0, *self._widths * self._groups])
         places = np.concatenate(
             [
-                start + _columns(name, self.descriptor.size, descriptor.size)
+                start + POOLINGS[name].columns(self.descriptor.size, descriptor.size)
                 for start, name in zip(starts, self.pooling * self._groups, strict=False)
             ]
         )
@@ -231,16 +180,17 @@ class Fingerprint:
             name, arguments = config["descriptor"], config["descriptor_config"]
             if name not in known:
                 raise ValueError(
-                    f"descriptor is {name!r}; known are {', '.join(known)}, and classes passed as "
-                    "descriptors=[...] (--descriptor MODULE:CLASS on the command line)"
+                    f"descriptor is {name!r}; known are {', '.join(known)}, and classes that "
+                    "are given"
                 )
             return cls(known[name](**arguments), config["pooling"], config["per_species"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed fingerprint configuration: {error}") from None
 
     @functools.cached_property
-    def _identity(self) -> tuple[type[Any], str]:
-        return type(self.descriptor), json.dumps(self.get_config(), sort_keys=True, default=repr)
+    def _identity(self) -> tuple[type[Any], type[Any], str]:
+        config = json.dumps(self.get_config(), sort_keys=True, default=repr)
+        return type(self), type(self.descriptor), config
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is of the same descriptor, with the same configuration."""
@@ -248,6 +198,12 @@ class Fingerprint:
 
     def __hash__(self) -> int:
         return hash(self._identity)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Fingerprint size={self.size}, pooling={self.pooling}, "
+            f"per_species={self.per_species}, descriptor={self.descriptor!r}>"
+        )
 
     def __call__(self, batch: StructureBatch) -> tf.Tensor:
         """Computes fingerprints inside TensorFlow; differentiable in positions and cell.
@@ -270,7 +226,7 @@ class Fingerprint:
         # A structure without such atoms gets zeros: all its atoms are masked in, then out again.
         some = tf.reduce_any(mask, axis=1)[:, None]
         mask = (mask | ~some)[..., None]
-        pooled = tf.concat([POOLINGS[name](features, mask) for name in self.pooling], axis=-1)
+        pooled = tf.concat([POOLINGS[name].pool(features, mask) for name in self.pooling], axis=-1)
         return tf.where(some, pooled, tf.zeros_like(pooled))
 
     def create(self, structures: Atoms | Sequence[Atoms]) -> np.ndarray:
@@ -294,7 +250,7 @@ class Fingerprint:
         return result
 
     def scale(self, vectors: np.ndarray) -> np.ndarray:
-        """The unit in which differences of each feature count: its spread over a sample.
+        """Computes the unit in which differences of each feature count: its spread over a sample.
 
         scale_f = max(std_f, 0.1 q_b, 0.001 max std_b), with b the feature's block, that of one
         pooling (and element), and q_b the 75 % quantile of std in it. The floor keeps features that
@@ -328,54 +284,3 @@ class Fingerprint:
     @property
     def _evaluator(self) -> Evaluator:
         return compiled_for(self, "evaluator", lambda: Evaluator(self, self.descriptor.r_cut))
-
-
-def _fung2022(species: Sequence[str]) -> Fingerprint:
-    etas = (0.01, 0.06, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 3.5, 5.0)
-    shifts = (0, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9, 10)
-    angular_etas = (0.06, 0.1, 0.2, 0.4, 1.0)
-    acsf = ACSF(
-        species=species,
-        r_cut=20.0,
-        g2_params=[[eta, r_s] for eta in etas for r_s in shifts],
-        g5_params=[
-            [eta, zeta, lambda_]
-            for zeta in (1, 2, 4, 16, 64)
-            for lambda_ in (-1, 1)
-            for eta in angular_etas
-        ],
-        g1=False,
-    )
-    return Fingerprint(acsf, pooling=("max", "min"))
-
-
-def _default(species: Sequence[str]) -> Fingerprint:
-    """The project's own: 925 features for one element.
-
-    Functions and poolings are those with which the search finds most structures again
-    (docs/inversion.md); `scripts/compare_fingerprints.py` compares others with it.
-    """
-    acsf = ACSF(
-        species=species,
-        r_cut=20.0,
-        g2_params=[
-            *([2.0, 1.0 + 0.5 * i] for i in range(23)),
-            *([8.0, 1.0 + 0.25 * i] for i in range(45)),
-        ],
-        g5_params=[
-            [eta, zeta, lambda_]
-            for zeta in (1, 4, 16)
-            for lambda_ in (-1, 1)
-            for eta in (0.06, 0.2, 0.5)
-        ],
-        g1=False,
-    )
-    pooling = ("mean", "std", "moment3", "max", "min", "covariance")
-    return Fingerprint(acsf, pooling, per_species=len(species) > 1)
-
-
-# name -> maker from the list of elements.
-PRESETS: dict[str, Callable[[Sequence[str]], Fingerprint]] = {
-    "fung2022": _fung2022,
-    "default": _default,
-}

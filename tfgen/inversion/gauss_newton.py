@@ -52,7 +52,7 @@ def refine(
     """
     atoms = atoms.copy()
     free = np.ones(len(atoms), bool) if fixed is None else ~fixed
-    rows = fingerprint.smooth
+    rows = fingerprint.differentiable
     if rows.sum() < 3 * len(atoms):
         rows = np.ones(fingerprint.size, bool)
     damping = DAMPING

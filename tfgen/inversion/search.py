@@ -179,7 +179,7 @@ class _Search:
         self._rng = np.random.default_rng(goal.seed)
         self._draws = Draws(goal, self._rng)
         self._whole = Loss(fingerprint, goal, slice(None), pool)
-        coarse = fingerprint.coarse
+        coarse = fingerprint.cheap_part
         self._coarse = self._whole
         if coarse is not None:
             self._coarse = Loss(coarse[0], goal, coarse[1], pool)
@@ -189,7 +189,7 @@ class _Search:
         self._forgiving: Forgiving | None = None
         self._renewed = 0  # the round when that was made
         # Whether Gauss-Newton steps have to go by features with kinks, too.
-        smooth = fingerprint.smooth
+        smooth = fingerprint.differentiable
         self._kinked = not smooth.all() and smooth.sum() < 3 * len(goal.numbers)
 
     def run(self, budget: Budget, each_round: Callable[[], None]) -> Found:

@@ -158,6 +158,9 @@ class EMT:
     def __eq__(self, other: object) -> bool:
         return type(other) is EMT
 
+    def __repr__(self) -> str:
+        return "EMT()"
+
     def __hash__(self) -> int:
         # All are alike, so that each new EMT() finds what was compiled for another.
         return hash(EMT)

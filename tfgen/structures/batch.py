@@ -62,6 +62,13 @@ class StructureBatch(NamedTuple):
     pbc: tf.Tensor
     neighbours: Neighbours | None = None
 
+    def __repr__(self) -> str:
+        """Shapes instead of numbers, which may not be known yet inside a graph."""
+        parts = [f"positions={self.positions.shape} {tf.as_dtype(self.positions.dtype).name}"]
+        if self.neighbours is not None:
+            parts.append(f"neighbours={self.neighbours.index.shape}")
+        return f"<StructureBatch {', '.join(parts)}>"
+
     @property
     def mask(self) -> tf.Tensor:
         """[batch, atoms] bool, true for real atoms."""
