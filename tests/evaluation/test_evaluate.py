@@ -16,11 +16,11 @@ from tfgen.evaluation.metrics import (
     Basin,
     Coverage,
     HitTolerance,
-    Nearest,
     Shares,
     VerifiedHits,
 )
 from tfgen.evaluation.settings import EvaluationSettings
+from tfgen.evaluation.structure_metrics import Nearest
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
 LOW, RANGE = "energy_per_atom=0.7", "energy_per_atom=0.75:0.85"

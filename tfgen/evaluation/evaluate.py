@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,21 +18,20 @@ from tfgen.evaluation.comparison import (
 )
 from tfgen.evaluation.metrics import (
     Acceptance,
-    Baseline,
     Basin,
     HitTolerance,
     Metrics,
-    Nearest,
     StageMetrics,
-    StructureMetrics,
     TargetMetrics,
     Thresholds,
     VerifiedHits,
 )
 from tfgen.evaluation.settings import EvaluationSettings
+from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
+from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, read_targets
 from tfgen.generation.records import STAGES, raw_structures, record_of
 from tfgen.structures import validity
-from tfgen.targets import DEFAULT_TOLERANCES, Rates, Target, compute_rates, default_tolerance
+from tfgen.targets import Target
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -93,11 +91,13 @@ def evaluate(
             is malformed, or a tolerance is missing or of an unknown property.
     """
     settings = settings or EvaluationSettings()
-    records = [record_of(atoms, f"structure {i}") for i, atoms in enumerate(_listed(generated))]
+    records = [
+        record_of(atoms, f"structure {i}") for i, atoms in enumerate(_check_structures(generated))
+    ]
     train = dataset.select("train")
     if len(train) == 0:
         raise ValueError("dataset has no training structures to compare with")
-    asked, tolerances = _asked(records, train, settings)
+    asked, tolerances = read_targets(records, train, settings)
 
     with tqdm(total=5, desc="evaluating", disable=not progress, leave=False) as bar:
         limits = validity.thresholds_from(
@@ -117,8 +117,8 @@ def evaluate(
         bar.update()
         moved = measure_displacements(generated, raw, final.valid & before.valid)
         bar.update()
-        groups = _rate(records, asked, final.valid, before.valid, train)
-        structures = _structures(records, asked, groups, final, before.valid, moved, dataset)
+        groups = rate_targets(records, asked, final.valid, before.valid, train)
+        structures = _join_records(records, asked, groups, final, before.valid, moved, dataset)
         coverage = measure_coverage(generated, final.valid, dataset, tolerance)
         bar.update()
 
@@ -129,9 +129,9 @@ def evaluate(
         raw=before.shares() if relaxed else None,
         status=dict(Counter(found.status or "not recorded" for found in structures)),
         coverage=coverage,
-        basin=_basin(structures, settings.basin_rmsd),
-        verified=_verified(structures),
-        acceptance=_acceptance(structures),
+        basin=_count_in_basin(structures, settings.basin_rmsd),
+        verified=_count_verified(structures),
+        acceptance=_count_accepted(structures),
         thresholds=Thresholds(
             overlap_factor=limits.overlap_factor,
             bond_factor=limits.bond_factor,
@@ -145,13 +145,15 @@ def evaluate(
         ),
         seconds_per_structure=float(np.mean(seconds)) if seconds else None,
         training_structures=len(train),
-        units={name: dataset.units.get(name, "") for name in _names(structures)},
-        targets=tuple(_target(group, structures, final, settings.basin_rmsd) for group in groups),
+        units={name: dataset.units.get(name, "") for name in _list_properties(structures)},
+        targets=tuple(
+            _summarise_target(group, structures, final, settings.basin_rmsd) for group in groups
+        ),
         structures=tuple(structures),
     )
 
 
-def _listed(generated: Sequence[Atoms]) -> Sequence[Atoms]:
+def _check_structures(generated: Sequence[Atoms]) -> Sequence[Atoms]:
     if isinstance(generated, Atoms) or len(generated) == 0:
         raise ValueError("generated is not a list with at least one structure")
     for i, atoms in enumerate(generated):
@@ -160,7 +162,7 @@ def _listed(generated: Sequence[Atoms]) -> Sequence[Atoms]:
     return generated
 
 
-def _names(structures: Sequence[StructureMetrics]) -> list[str]:
+def _list_properties(structures: Sequence[StructureMetrics]) -> list[str]:
     """Returns all properties that the records name, in order of appearance."""
     names: dict[str, None] = {}
     for found in structures:
@@ -170,115 +172,8 @@ def _names(structures: Sequence[StructureMetrics]) -> list[str]:
     return list(names)
 
 
-# --- What was asked for -------------------------------------------------------------------------
-
-
-def _asked(
-    records: Sequence[Mapping[str, Any]], train: Dataset, settings: EvaluationSettings
-) -> tuple[list[tuple[Target, ...]], dict[str, float]]:
-    """Returns what was asked for of each structure, and the tolerances of the values asked for."""
-    asked = [
-        tuple(Target.of(name, value) for name, value in (record["target"] or {}).items())
-        for record in records
-    ]
-    names = list(dict.fromkeys(target.name for targets in asked for target in targets))
-    for name in settings.hit_tolerance:
-        if name not in names and name not in train.properties:
-            raise ValueError(
-                f"a hit tolerance is given for {name!r}, which is no property of the targets "
-                f"({', '.join(names) or 'none'}) or the data set ({', '.join(train.properties)})"
-            )
-    # Where only ranges are asked for, their ends decide.
-    values = {target.name for targets in asked for target in targets if target.is_value}
-    tolerances = {name: _tolerance(name, train, settings) for name in names if name in values}
-    complete = [
-        tuple(t.with_tolerance(tolerances[t.name]) if t.is_value else t for t in targets)
-        for targets in asked
-    ]
-    return complete, tolerances
-
-
-def _tolerance(name: str, train: Dataset, settings: EvaluationSettings) -> float:
-    if name in settings.hit_tolerance:
-        return float(settings.hit_tolerance[name])
-    if name in DEFAULT_TOLERANCES:
-        return DEFAULT_TOLERANCES[name]
-    if name not in train.properties:
-        raise ValueError(
-            f"target property {name!r} is not in the data set (which has "
-            f"{', '.join(train.properties) or 'none'}); give its hit tolerance"
-        )
-    values = train.properties[name]
-    return default_tolerance(name, float(values.min()), float(values.max()))
-
-
-# --- Rates of each target -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Group:
-    """The structures made for one target.
-
-    Attributes:
-        label: the target as the command line spells it; one label, one target.
-        targets: what was asked for.
-        members: their places among all structures.
-        rates: stage -> how they did.
-        baseline: how the training structures of their compositions do.
-    """
-
-    label: str
-    targets: tuple[Target, ...]
-    members: list[int]
-    rates: Mapping[str, Rates]
-    baseline: Baseline
-
-
-def _rate(
-    records: Sequence[Mapping[str, Any]],
-    asked: Sequence[tuple[Target, ...]],
-    valid: np.ndarray,
-    valid_raw: np.ndarray,
-    train: Dataset,
-) -> list[_Group]:
-    """Returns one group for each distinct target, in order of appearance."""
-    places: dict[str, list[int]] = {}
-    for k, targets in enumerate(asked):
-        if targets:
-            label = ",".join(str(t) for t in sorted(targets, key=lambda target: target.name))
-            places.setdefault(label, []).append(k)
-    formulas = np.array([atoms.get_chemical_formula("metal") for atoms in train.structures])
-    eligible = dict(zip(STAGES, (np.ones_like(valid), valid_raw, valid), strict=True))
-    groups = []
-    for label, members in places.items():
-        targets = asked[members[0]]
-        rates = {}
-        for stage in STAGES:
-            values = {t.name: _column(records, members, stage, t.name) for t in targets}
-            rates[stage] = compute_rates(targets, values, eligible[stage][members])
-        same = np.isin(formulas, [records[k]["formula"] for k in members])
-        groups.append(_Group(label, targets, members, rates, _baseline(targets, train, same)))
-    return groups
-
-
-def _column(
-    records: Sequence[Mapping[str, Any]], members: Sequence[int], stage: str, name: str
-) -> np.ndarray:
-    found = [records[k][stage].get(name) for k in members]
-    return np.array([np.nan if value is None else value for value in found], float)
-
-
-def _baseline(targets: Sequence[Target], train: Dataset, members: np.ndarray) -> Baseline:
-    """Returns what the training structures `members`, [n] bool, score."""
-    nothing = np.full(len(train), np.nan)
-    values = {t.name: train.properties.get(t.name, nothing)[members] for t in targets}
-    count = int(members.sum())
-    rates = compute_rates(targets, values, np.ones(count, bool))
-    return Baseline(count=count, hit_rate=rates.hit_rate, mae=rates.mae, bias=rates.bias)
-
-
-def _target(
-    group: _Group, structures: Sequence[StructureMetrics], final: Comparison, basin_rmsd: float
+def _summarise_target(
+    group: TargetGroup, structures: Sequence[StructureMetrics], final: Comparison, basin_rmsd: float
 ) -> TargetMetrics:
     made = [structures[k] for k in group.members]
     stages = {
@@ -291,9 +186,9 @@ def _target(
         count=len(made),
         shares=final.shares(group.members),
         **stages,
-        basin=_basin(made, basin_rmsd),
-        verified=_verified(made),
-        acceptance=_acceptance(made),
+        basin=_count_in_basin(made, basin_rmsd),
+        verified=_count_verified(made),
+        acceptance=_count_accepted(made),
         baseline=group.baseline,
     )
 
@@ -301,17 +196,17 @@ def _target(
 # --- Each structure, and what they cost ---------------------------------------------------------
 
 
-def _structures(
+def _join_records(
     records: Sequence[Mapping[str, Any]],
     asked: Sequence[tuple[Target, ...]],
-    groups: Sequence[_Group],
+    groups: Sequence[TargetGroup],
     final: Comparison,
     valid_raw: np.ndarray,
     moved: np.ndarray,
     dataset: Dataset,
 ) -> list[StructureMetrics]:
     """Joins the record of each structure and how it was judged."""
-    relaxed_hits, hits = _hits(groups, len(records))
+    relaxed_hits, hits = find_hits(groups, len(records))
     training = np.flatnonzero(dataset.split == 0)
     result = []
     for k, (record, targets) in enumerate(zip(records, asked, strict=True)):
@@ -339,27 +234,7 @@ def _structures(
     return result
 
 
-def _hits(groups: Sequence[_Group], count: int) -> tuple[list[bool | None], list[bool | None]]:
-    """Returns which structures are hits when relaxed, and in the end; None where nothing is known.
-
-    In the end is when relaxed, or as reconstructed where no structure of the target was relaxed.
-    """
-    relaxed: list[bool | None] = [None] * count
-    final: list[bool | None] = [None] * count
-    for group in groups:
-        for stage in ("relaxed", "reconstructed"):
-            hits = group.rates[stage].hits
-            if hits is None:
-                continue
-            for k, hit in zip(group.members, hits.tolist(), strict=True):
-                final[k] = hit
-                if stage == "relaxed":
-                    relaxed[k] = hit
-            break
-    return relaxed, final
-
-
-def _basin(structures: Sequence[StructureMetrics], basin_rmsd: float) -> Basin:
+def _count_in_basin(structures: Sequence[StructureMetrics], basin_rmsd: float) -> Basin:
     known = [found.basin_rmsd for found in structures if found.basin_rmsd is not None]
     moved = np.array(known, float)
     return Basin(
@@ -369,7 +244,7 @@ def _basin(structures: Sequence[StructureMetrics], basin_rmsd: float) -> Basin:
     )
 
 
-def _verified(structures: Sequence[StructureMetrics]) -> VerifiedHits | None:
+def _count_verified(structures: Sequence[StructureMetrics]) -> VerifiedHits | None:
     """Returns the cost of verified hits; None where nothing was asked for or relaxed."""
     judged = [found for found in structures if found.verified is not None]
     if not judged:
@@ -384,7 +259,7 @@ def _verified(structures: Sequence[StructureMetrics]) -> VerifiedHits | None:
     )
 
 
-def _acceptance(structures: Sequence[StructureMetrics]) -> Acceptance | None:
+def _count_accepted(structures: Sequence[StructureMetrics]) -> Acceptance | None:
     judged = [f for f in structures if f.candidates is not None and f.hit is not None]
     if not judged:
         return None

@@ -1,4 +1,4 @@
-"""What `evaluate` returns: metrics of a set of generated structures, of each target and structure.
+"""What `evaluate` returns: the metrics of a set of generated structures, and of each target.
 
 Every class here is a frozen dataclass, and `to_json` returns what `metrics.json` holds. A share, a
 mean or a cost that would be of nothing is None.
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tfgen.evaluation.structure_metrics import StructureMetrics
 from tfgen.generation.records import STAGES
 from tfgen.targets import Target
 
@@ -20,10 +21,8 @@ __all__ = [
     "Coverage",
     "HitTolerance",
     "Metrics",
-    "Nearest",
     "Shares",
     "StageMetrics",
-    "StructureMetrics",
     "TargetMetrics",
     "Thresholds",
     "VerifiedHits",
@@ -146,19 +145,6 @@ class Acceptance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nearest:
-    """The most similar training structure of a structure.
-
-    Attributes:
-        index: its place in the data set.
-        distance: the largest difference of any sorted interatomic distance, Å.
-    """
-
-    index: int
-    distance: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class HitTolerance:
     """The tolerance of a property where a value is asked for.
 
@@ -203,92 +189,6 @@ class Thresholds:
             "basin_rmsd": self.basin_rmsd,
             "basin_rmsd_unit": "Å",
             "hit_tolerance": {name: asdict(found) for name, found in self.hit_tolerance.items()},
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class StructureMetrics:
-    """One generated structure: its record, and how it was judged.
-
-    Attributes:
-        formula: its composition.
-        targets: what was asked for; none if that is not recorded.
-        predicted, decoded, reconstructed, relaxed: property -> value at that stage; None where it
-            is not a finite number.
-        fingerprint_loss: how far its fingerprint is from the one that was decoded.
-        seconds: how long it took.
-        candidates: how many candidates it was chosen from.
-        relaxations: how many relaxations were spent on it.
-        status: how its generation ended.
-        valid_reconstructed: whether it was valid before it was relaxed.
-        valid: whether it is valid.
-        unique: whether it equals no earlier structure; None if it is not valid.
-        novel: whether it equals no training structure; None if it is not valid.
-        nearest: the most similar training structure; None if it is not valid, or there is none of
-            its composition.
-        basin_rmsd: how far relaxing moved it, Å, root mean square; None where that is not known.
-        hit: whether it is on target in the end; None where that is not known.
-        verified: whether it is a hit when relaxed, and unique and new; likewise.
-    """
-
-    formula: str
-    targets: tuple[Target, ...]
-    predicted: Mapping[str, float | None]
-    decoded: Mapping[str, float | None]
-    reconstructed: Mapping[str, float | None]
-    relaxed: Mapping[str, float | None]
-    fingerprint_loss: float | None
-    seconds: float | None
-    candidates: int | None
-    relaxations: int
-    status: str | None
-    valid_reconstructed: bool
-    valid: bool
-    unique: bool | None
-    novel: bool | None
-    nearest: Nearest | None
-    basin_rmsd: float | None
-    hit: bool | None
-    verified: bool | None
-
-    @property
-    def final(self) -> Mapping[str, float | None]:
-        """The properties of the structure as it is: relaxed if it was relaxed."""
-        return self.relaxed or self.reconstructed
-
-    def target(self, name: str) -> Target | None:
-        """Returns what was asked for of a property, if anything."""
-        return next((target for target in self.targets if target.name == name), None)
-
-    def stage(self, name: str) -> Mapping[str, float | None]:
-        """Returns property -> value at a stage: predicted, or one of `STAGES`."""
-        stages = {
-            "predicted": self.predicted,
-            "decoded": self.decoded,
-            "reconstructed": self.reconstructed,
-            "relaxed": self.relaxed,
-        }
-        return stages[name]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the structure's record and how it was judged as plain JSON types."""
-        return {
-            "formula": self.formula,
-            "target": {t.name: t.to_json() for t in self.targets} or None,
-            **{name: dict(self.stage(name)) for name in ("predicted", *STAGES)},
-            "fingerprint_loss": self.fingerprint_loss,
-            "seconds": self.seconds,
-            "candidates": self.candidates,
-            "relaxations": self.relaxations,
-            "status": self.status,
-            "valid_reconstructed": self.valid_reconstructed,
-            "valid": self.valid,
-            "unique": self.unique,
-            "novel": self.novel,
-            "nearest": None if self.nearest is None else asdict(self.nearest),
-            "basin_rmsd": self.basin_rmsd,
-            "hit": self.hit,
-            "verified": self.verified,
         }
 
 
@@ -338,8 +238,8 @@ class TargetMetrics:
                 for key in ("hit_rate", "mae", "bias")
             },
             "basin": asdict(self.basin),
-            "verified": _optional(self.verified),
-            "acceptance": _optional(self.acceptance),
+            "verified": _optional_json(self.verified),
+            "acceptance": _optional_json(self.acceptance),
             "baseline": asdict(self.baseline),
         }
 
@@ -395,7 +295,7 @@ class Metrics:
         return {
             "count": self.count,
             **self.shares.to_json(),
-            "raw": _optional(self.raw),
+            "raw": _optional_json(self.raw),
             "status": dict(self.status),
             **{
                 key: {stage: {t["label"]: t[key][stage] for t in targets} for stage in STAGES}
@@ -403,8 +303,8 @@ class Metrics:
             },
             "coverage": asdict(self.coverage),
             "basin": asdict(self.basin),
-            "verified": _optional(self.verified),
-            "acceptance": _optional(self.acceptance),
+            "verified": _optional_json(self.verified),
+            "acceptance": _optional_json(self.acceptance),
             "baseline": {
                 "description": "plain draws from the training structures of the same compositions",
                 "hit_rate": {t["label"]: t["baseline"]["hit_rate"] for t in targets},
@@ -419,5 +319,5 @@ class Metrics:
         }
 
 
-def _optional(found: Any) -> dict[str, Any] | None:
+def _optional_json(found: Any) -> dict[str, Any] | None:
     return None if found is None else asdict(found)

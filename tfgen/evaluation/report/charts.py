@@ -65,21 +65,20 @@ def draw_targets(
     values: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     training: np.ndarray,
     axis: str,
-    tolerance: float | None,
 ) -> str:
     """Draws the property of every structure over its target, one panel per stage.
 
     Args:
-        targets: what was asked for, one per group.
+        targets: what was asked for, one per group; values with their tolerances.
         values: stage -> per group (property [n], valid [n] bool).
         training: [n], the property of the training structures; may be empty.
         axis: name of the property with its unit.
-        tolerance: half width of a hit; None where only ranges are asked for.
     """
     low, high = np.array([[target.low, target.high] for target in targets]).T
-    centre, reach = (low + high) / 2, np.where(low == high, tolerance or 0.0, (high - low) / 2)
+    centre = (low + high) / 2
+    reach = np.array([t.tolerance if t.is_value else (t.high - t.low) / 2 for t in targets], float)
     everything = np.concatenate([v for groups in values.values() for v, _ in groups])
-    bottom, top = _window(np.concatenate([low - reach, high + reach, training]), everything)
+    bottom, top = _find_limits(np.concatenate([low - reach, high + reach, training]), everything)
     gaps = np.diff(np.unique(centre))
     width = 0.28 * (gaps.min() if len(gaps) else (top - bottom) * 0.2)
 
@@ -104,7 +103,7 @@ def draw_targets(
             for x, (value, is_valid) in zip(centre, groups, strict=True):
                 # Golden-ratio steps spread the points evenly whatever their number.
                 spread = x + width * (np.arange(1, len(value) + 1) * 0.6180339887 % 1 * 2 - 1)
-                _points(ax, spread, value, is_valid, (bottom, top), STAGE_COLOURS[stage])
+                _draw_points(ax, spread, value, is_valid, (bottom, top), STAGE_COLOURS[stage])
             ax.set(title=stage, xlabel=f"target {axis}", ylim=(bottom, top))
             ax.set_xlim(centre.min() - 2 * width, centre.max() + 2 * width)
             ax.locator_params(axis="x", nbins=5)
@@ -113,7 +112,9 @@ def draw_targets(
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
 
-    return _svg(draw, (3.3 * max(len(values), 2) + 0.6, 3.9), f"Target against {axis}, per stage")
+    return _write_svg(
+        draw, (3.3 * max(len(values), 2) + 0.6, 3.9), f"Target against {axis}, per stage"
+    )
 
 
 def draw_property(
@@ -129,14 +130,14 @@ def draw_property(
     """
     marks = list(marks)
     generated = np.concatenate([*series.values(), []])
-    low, high = _window(np.concatenate([training, marks]), generated)
+    low, high = _find_limits(np.concatenate([training, marks]), generated)
     edges = np.linspace(low, high, 41)
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
         if len(training):
             ax.stairs(
-                _share(training, edges),
+                _count_shares(training, edges),
                 edges,
                 fill=True,
                 color=TRAINING_COLOUR,
@@ -145,14 +146,16 @@ def draw_property(
             )
         for stage, value in series.items():
             label = f"{stage} ({len(value)})"
-            ax.stairs(_share(value, edges), edges, color=STAGE_COLOURS[stage], lw=1.8, label=label)
+            ax.stairs(
+                _count_shares(value, edges), edges, color=STAGE_COLOURS[stage], lw=1.8, label=label
+            )
         for k, mark in enumerate(marks):
             ax.axvline(mark, color=_INK, lw=0.9, ls=(0, (4, 3)), label="target" if k == 0 else None)
         ax.set(xlabel=axis, ylabel="share of structures", xlim=(low, high))
         ax.locator_params(axis="x", nbins=6)
         ax.legend(fontsize=9)
 
-    return _svg(draw, (4.4, 3.3), f"Histogram of {axis}, generated and training")
+    return _write_svg(draw, (4.4, 3.3), f"Histogram of {axis}, generated and training")
 
 
 def draw_distances(series: dict[str, tuple[np.ndarray, int]], edges: np.ndarray) -> str:
@@ -182,7 +185,7 @@ def draw_distances(series: dict[str, tuple[np.ndarray, int]], edges: np.ndarray)
         ax.set_xlim(edges[0], edges[-1])
         ax.legend(fontsize=9)
 
-    return _svg(draw, (4.4, 3.3), "Interatomic distances, generated and training")
+    return _write_svg(draw, (4.4, 3.3), "Interatomic distances, generated and training")
 
 
 def draw_losses(losses: dict[str, np.ndarray]) -> str:
@@ -211,7 +214,7 @@ def draw_losses(losses: dict[str, np.ndarray]) -> str:
         ax.xaxis.set_minor_formatter(lambda *_: "")
         figure.legend(loc="outside lower center", fontsize=9)
 
-    return _svg(draw, (4.4, 3.3), "Histogram of the fingerprint loss")
+    return _write_svg(draw, (4.4, 3.3), "Histogram of the fingerprint loss")
 
 
 def draw_map(
@@ -236,7 +239,7 @@ def draw_map(
     low, high = np.quantile(training_values, [0.01, 0.99])
     # Some training structures lie far out; they would squeeze all others into a corner.
     frame = [np.quantile(training[:, k], [0.01, 0.99]) for k in range(2)]
-    corners = [_window(frame[k], generated[:, k], 0.12) for k in range(2)]
+    corners = [_find_limits(frame[k], generated[:, k], 0.12) for k in range(2)]
     many = len(training) > _MANY / 4
 
     def draw(figure: Figure) -> None:
@@ -258,7 +261,7 @@ def draw_map(
         bar = figure.colorbar(colours, ax=ax, label=axis, fraction=0.05, pad=0.02)
         bar.outline.set_visible(False)
 
-    return _svg(draw, (4.6, 3.7), f"Map of structures, coloured by {axis}")
+    return _write_svg(draw, (4.6, 3.7), f"Map of structures, coloured by {axis}")
 
 
 def count_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarray:
@@ -288,7 +291,7 @@ def count_distances(structures: Sequence[Atoms], edges: np.ndarray) -> np.ndarra
 # --- Charts -------------------------------------------------------------------------------------
 
 
-def _window(frame: np.ndarray, extra: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
+def _find_limits(frame: np.ndarray, extra: np.ndarray, margin: float = 0.05) -> tuple[float, float]:
     """Returns limits that show all of `frame`, and of `extra` what is not far outside."""
     frame, extra = frame[np.isfinite(frame)], extra[np.isfinite(extra)]
     base = frame if len(frame) else extra
@@ -302,7 +305,7 @@ def _window(frame: np.ndarray, extra: np.ndarray, margin: float = 0.05) -> tuple
     return low - margin * span, high + margin * span
 
 
-def _points(
+def _draw_points(
     ax: Axes,
     x: np.ndarray,
     y: np.ndarray,
@@ -325,11 +328,11 @@ def _points(
                     clip_on=False, alpha=0.75)  # fmt: skip
 
 
-def _share(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _count_shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / max(len(values), 1)
 
 
-def _svg(draw: Any, size: tuple[float, float], label: str) -> str:
+def _write_svg(draw: Any, size: tuple[float, float], label: str) -> str:
     """Runs `draw(figure)` and returns the figure as SVG that fits the width it is given."""
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.metrics import Metrics, StructureMetrics
+from tfgen.evaluation.metrics import Metrics
 from tfgen.evaluation.report import charts
 from tfgen.evaluation.report.format import count_statuses, format_axis
+from tfgen.evaluation.structure_metrics import StructureMetrics
 from tfgen.generation.records import STAGES, raw_structures
 
 if TYPE_CHECKING:
@@ -70,20 +71,18 @@ def _plot_target(name: str, train: Dataset, metrics: Metrics) -> Figure | None:
             by_target.setdefault(str(target), []).append(row)
     groups = list(by_target.values())
     values = {
-        stage: [_values_at(group, stage, name) for group in groups]
+        stage: [_collect_values(group, stage, name) for group in groups]
         for stage in STAGES
         if any(row.stage(stage).get(name) is not None for group in groups for row in group)
     }
     if not values:
         return None
     axis = format_axis(name, metrics.units)
-    tolerance = metrics.thresholds.hit_tolerance.get(name)
     drawing = charts.draw_targets(
         [target for group in groups if (target := group[0].target(name))],
         values,
-        _training_values(name, train, [row for group in groups for row in group]),
+        _select_training(name, train, [row for group in groups for row in group]),
         axis,
-        None if tolerance is None else tolerance.value,
     )
     return Figure(
         drawing,
@@ -95,12 +94,12 @@ def _plot_target(name: str, train: Dataset, metrics: Metrics) -> Figure | None:
 def _plot_property(name: str, train: Dataset, metrics: Metrics) -> Figure | None:
     series = {}
     for stage in ("reconstructed", "relaxed"):
-        value = _values_at(metrics.structures, stage, name)[0]
+        value = _collect_values(metrics.structures, stage, name)[0]
         if np.isfinite(value).any():
             series[stage] = value[np.isfinite(value)]
     if not series:
         return None
-    training = _training_values(name, train, metrics.structures)
+    training = _select_training(name, train, metrics.structures)
     axis = format_axis(name, metrics.units)
     wanted = [t for entry in metrics.targets for t in entry.targets if t.name == name]
     marks = {end for target in wanted for end in (target.low, target.high)}
@@ -113,7 +112,7 @@ def _plot_property(name: str, train: Dataset, metrics: Metrics) -> Figure | None
 
 def _plot_distances(generated: Sequence[Atoms], train: Dataset, metrics: Metrics) -> Figure | None:
     rows = metrics.structures
-    same = _have_composition(train, rows)
+    same = _share_composition(train, rows)
     known = [s for s, k in zip(train.structures, same, strict=True) if k or not same.any()]
     final = [atoms for atoms, row in zip(generated, rows, strict=True) if row.valid]
     sets = {"training": known}
@@ -156,21 +155,21 @@ def _plot_losses(metrics: Metrics) -> Figure | None:
     return Figure(drawing, "How far the fingerprint of each structure is from the one decoded.")
 
 
-def _training_values(name: str, train: Dataset, rows: Sequence[StructureMetrics]) -> np.ndarray:
+def _select_training(name: str, train: Dataset, rows: Sequence[StructureMetrics]) -> np.ndarray:
     """Returns a property of the training structures of the compositions generated, or of all."""
     if name not in train.properties:
         return np.zeros(0)
-    same = _have_composition(train, rows)
+    same = _share_composition(train, rows)
     return train.properties[name][same if same.any() else slice(None)]
 
 
-def _have_composition(train: Dataset, rows: Sequence[StructureMetrics]) -> np.ndarray:
+def _share_composition(train: Dataset, rows: Sequence[StructureMetrics]) -> np.ndarray:
     """Returns which training structures have a composition that was generated, [n] bool."""
     formulas = {row.formula for row in rows}
     return np.array([s.get_chemical_formula("metal") in formulas for s in train.structures])
 
 
-def _values_at(
+def _collect_values(
     rows: Sequence[StructureMetrics], stage: str, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns a property at a stage, [n] with NaN where there is none, and valid, [n] bool."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.metrics import Metrics, StructureMetrics
+from tfgen.evaluation.metrics import Metrics
 from tfgen.evaluation.report import charts
 from tfgen.evaluation.report.figures import Figure
 from tfgen.evaluation.report.format import format_axis, format_name, format_share
 from tfgen.evaluation.report.settings import ReportSettings
+from tfgen.evaluation.structure_metrics import StructureMetrics
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -109,7 +110,7 @@ def plot_maps(
     known = [known[i] for i in chosen]
     shown = _thin_out(len(made), settings.map_structures)
     made, rows = [made[i] for i in shown], [rows[i] for i in shown]
-    colours = train.properties[name][chosen], _final_values(rows, name)
+    colours = train.properties[name][chosen], _collect_values(rows, name)
 
     if model is not None:
         fingerprint = model.fingerprint
@@ -123,7 +124,7 @@ def plot_maps(
     if model is not None:
         table = np.stack([train.properties[c.name][chosen] for c in model.conditions], axis=1)
         predicted = model.predict_properties(vectors[1])
-        own = np.stack([_final_values(rows, c.name) for c in model.conditions], axis=1)
+        own = np.stack([_collect_values(rows, c.name) for c in model.conditions], axis=1)
         latents = (
             compute_latents(model, known, vectors[0], table),
             compute_latents(model, made, vectors[1], np.where(np.isfinite(own), own, predicted)),
@@ -179,7 +180,7 @@ def _thin_out(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def _final_values(rows: Sequence[StructureMetrics], name: str) -> np.ndarray:
+def _collect_values(rows: Sequence[StructureMetrics], name: str) -> np.ndarray:
     """Returns a property of the structures as they are, [n]; NaN where it is not known."""
     found = [row.final.get(name) for row in rows]
     return np.array([np.nan if value is None else value for value in found], float)

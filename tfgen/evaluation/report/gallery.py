@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from tfgen.evaluation.metrics import Metrics, Nearest, StructureMetrics
+from tfgen.evaluation.metrics import Metrics
 from tfgen.evaluation.report import pictures
 from tfgen.evaluation.report.format import (
     format_name,
@@ -18,6 +18,7 @@ from tfgen.evaluation.report.format import (
     format_unit,
     format_wanted,
 )
+from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
 from tfgen.generation.records import raw_structures
 from tfgen.structures.similarity import aligned
 
@@ -82,21 +83,21 @@ def choose_pictures(generated: Sequence[Atoms], metrics: Metrics, most: int) -> 
     numbers = {int(n) for k in indices for n in generated[k].numbers}
     return Gallery(
         count=len(rows),
-        pictures=[_picture(k, generated[k], rows[k]) for k in indices],
+        pictures=[_draw_picture(k, generated[k], rows[k]) for k in indices],
         gradients=pictures.define_gradients(numbers),
     )
 
 
-def _picture(index: int, atoms: Atoms, row: StructureMetrics) -> Picture:
+def _draw_picture(index: int, atoms: Atoms, row: StructureMetrics) -> Picture:
     facts = []
     for target in row.targets:
         got = format_number(row.final.get(target.name), 4)
         facts.append(f"{format_name(target.name)}: {got} for {format_wanted(target, 4)}")
-    drawing = pictures.draw_structure(atoms, _label(index, row))
+    drawing = pictures.draw_structure(atoms, _name_structure(index, row))
     return Picture(index, row.formula, drawing, facts, row.valid)
 
 
-def _label(index: int, row: StructureMetrics) -> str:
+def _name_structure(index: int, row: StructureMetrics) -> str:
     return f"structure {index}, {row.formula}"
 
 
@@ -140,7 +141,7 @@ def _describe_structure(
     metrics: Metrics,
 ) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "label": _label(index, row), "numbers": [], "views": [], "shown": 0, "cell": [],
+        "label": _name_structure(index, row), "numbers": [], "views": [], "shown": 0, "cell": [],
         "reach": 1.0,
     }  # fmt: skip
     if not pictures.is_drawable(atoms):
@@ -151,10 +152,11 @@ def _describe_structure(
         shown.insert(0, ("reconstructed", raw.positions))
     order = np.argsort(atoms.numbers, kind="stable")
     views = [
-        (_caption(stage, row.stage(stage), metrics), positions[order]) for stage, positions in shown
+        (_write_caption(stage, row.stage(stage), metrics), positions[order])
+        for stage, positions in shown
     ]
     if row.nearest is not None:
-        views.append(_nearest_view(atoms, row.nearest, dataset, metrics))
+        views.append(_describe_nearest(atoms, row.nearest, dataset, metrics))
     middle = atoms.positions.mean(axis=0)
     turn = pictures.find_view(atoms.positions - middle)
     result["numbers"] = atoms.numbers[order].tolist()
@@ -171,7 +173,7 @@ def _describe_structure(
     return result
 
 
-def _nearest_view(
+def _describe_nearest(
     atoms: Atoms, nearest: Nearest, dataset: Dataset, metrics: Metrics
 ) -> tuple[str, np.ndarray]:
     """Returns the caption and the positions of the most similar training structure, laid alike."""
@@ -181,10 +183,10 @@ def _nearest_view(
     values = {name: float(v[nearest.index]) for name, v in dataset.properties.items()}
     title = f"nearest in training, number {nearest.index}, {nearest.distance:.3g} Å apart"
     order = np.argsort(known.numbers, kind="stable")
-    return _caption(title, values, metrics), known.positions[order]
+    return _write_caption(title, values, metrics), known.positions[order]
 
 
-def _caption(title: str, values: Mapping[str, float | None], metrics: Metrics) -> str:
+def _write_caption(title: str, values: Mapping[str, float | None], metrics: Metrics) -> str:
     facts = [
         f"{format_name(name)} {format_number(values[name])} {format_unit(name, metrics.units)}"
         for name in metrics.properties

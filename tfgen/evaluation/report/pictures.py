@@ -24,7 +24,7 @@ __all__ = [
 
 def find_colour(number: int) -> str:
     """Returns the colour of an element (Jmol's), like "#d0d0e0"."""
-    return _hex(jmol_colors[number])
+    return _format_colour(jmol_colors[number])
 
 
 def define_gradients(numbers: Iterable[int]) -> str:
@@ -36,7 +36,7 @@ def define_gradients(numbers: Iterable[int]) -> str:
         stops = zip((0, 45, 100), (light, colour, dark), strict=True)
         gradients.append(
             f'<radialGradient id="el-{chemical_symbols[number]}" cx="36%" cy="32%" r="72%">'
-            + "".join(f'<stop offset="{at}%" stop-color="{_hex(c)}"/>' for at, c in stops)
+            + "".join(f'<stop offset="{at}%" stop-color="{_format_colour(c)}"/>' for at, c in stops)
             + "</radialGradient>"
         )
     return (
@@ -122,5 +122,5 @@ def find_cell_edges(atoms: Atoms, middle: np.ndarray, turn: np.ndarray) -> np.nd
     return (np.stack([corner[p] @ cell, corner[q] @ cell], axis=1) - middle) @ turn
 
 
-def _hex(colour: np.ndarray) -> str:
+def _format_colour(colour: np.ndarray) -> str:
     return "#" + "".join(f"{round(255 * float(c)):02x}" for c in colour)

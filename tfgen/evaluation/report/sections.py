@@ -88,11 +88,11 @@ def _describe_header(metrics: Metrics, dataset: Dataset) -> dict[str, Any]:
         "count": metrics.count,
         "training_structures": metrics.training_structures,
         "dataset": str(dataset.metadata.get("name") or "the data set"),
-        "cards": [*_quality_cards(metrics), *_target_cards(metrics), *_cost_cards(metrics)],
+        "cards": [*_describe_quality(metrics), *_describe_hits(metrics), *_describe_costs(metrics)],
     }
 
 
-def _quality_cards(metrics: Metrics) -> list[Card]:
+def _describe_quality(metrics: Metrics) -> list[Card]:
     converged = metrics.status.get("converged", 0)
     shares = metrics.shares
     return [
@@ -103,23 +103,23 @@ def _quality_cards(metrics: Metrics) -> list[Card]:
     ]
 
 
-def _target_cards(metrics: Metrics) -> list[Card]:
+def _describe_hits(metrics: Metrics) -> list[Card]:
     """Returns the hit rate at the last stage that has one; nothing where none has."""
     for stage in ("relaxed", "reconstructed"):
         known = [t for t in metrics.targets if t.stages[stage].hit_rate is not None]
         if known:
             rates = [t.stages[stage].hit_rate for t in known]
             baseline = [t.baseline.hit_rate for t in known]
-            note = "" if None in baseline else f"training structures: {_mean_share(baseline)}"
-            return [Card(f"on target, {stage}", _mean_share(rates), note)]
+            note = "" if None in baseline else f"training structures: {_format_mean(baseline)}"
+            return [Card(f"on target, {stage}", _format_mean(rates), note)]
     return []
 
 
-def _mean_share(shares: Sequence[float | None]) -> str:
+def _format_mean(shares: Sequence[float | None]) -> str:
     return format_share(float(np.mean([share for share in shares if share is not None])))
 
 
-def _cost_cards(metrics: Metrics) -> list[Card]:
+def _describe_costs(metrics: Metrics) -> list[Card]:
     cards = []
     if metrics.verified is not None:
         cost = metrics.verified.relaxations_per_hit
@@ -179,11 +179,11 @@ def _tabulate_targets(metrics: Metrics) -> dict[str, Any]:
         "hit_columns": [*STAGES, "training"],
         "error_columns": [*STAGES, "training"],
         "bias_columns": list(_BIASED),
-        "rows": [_target_row(entry, metrics.units) for entry in metrics.targets],
+        "rows": [_tabulate_target(entry, metrics.units) for entry in metrics.targets],
     }
 
 
-def _target_row(entry: TargetMetrics, units: Mapping[str, str]) -> TargetRow:
+def _tabulate_target(entry: TargetMetrics, units: Mapping[str, str]) -> TargetRow:
     columns: list[StageMetrics | Baseline] = [*entry.stages.values(), entry.baseline]
     return TargetRow(
         count=entry.count,

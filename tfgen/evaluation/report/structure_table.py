@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfgen.evaluation.metrics import Metrics, StructureMetrics
+from tfgen.evaluation.metrics import Metrics
 from tfgen.evaluation.report.format import format_axis, format_number, format_wanted
+from tfgen.evaluation.structure_metrics import StructureMetrics
 from tfgen.generation.records import STAGES
 
 __all__ = ["Cell", "Column", "Group", "Table", "tabulate_structures"]
@@ -91,11 +92,13 @@ def tabulate_structures(metrics: Metrics) -> Table:
     return Table(
         groups=groups,
         columns=[Column(title, kind) for title, kind in columns],
-        rows=[_row(row, names, stages) for row in metrics.structures],
+        rows=[_tabulate_structure(row, names, stages) for row in metrics.structures],
     )
 
 
-def _row(row: StructureMetrics, names: Sequence[str], stages: Sequence[str]) -> list[Cell]:
+def _tabulate_structure(
+    row: StructureMetrics, names: Sequence[str], stages: Sequence[str]
+) -> list[Cell]:
     cells = [Cell(row.formula, row.formula, "text")]
     for name in names:
         target = row.target(name)
@@ -104,24 +107,28 @@ def _row(row: StructureMetrics, names: Sequence[str], stages: Sequence[str]) -> 
         else:
             middle = repr((target.low + target.high) / 2)
             cells.append(Cell(format_wanted(target), middle))
-        cells += [_number(row.stage(stage).get(name)) for stage in stages]
-    cells += [_flag(row.hit), _number(row.fingerprint_loss, 3), _number(row.basin_rmsd, 3)]
-    cells += [_flag(row.valid), _flag(row.unique), _flag(row.novel)]
+        cells += [_number_cell(row.stage(stage).get(name)) for stage in stages]
+    cells += [
+        _flag_cell(row.hit),
+        _number_cell(row.fingerprint_loss, 3),
+        _number_cell(row.basin_rmsd, 3),
+    ]
+    cells += [_flag_cell(row.valid), _flag_cell(row.unique), _flag_cell(row.novel)]
     if row.nearest is None:
         cells += [Cell("-", ""), Cell("-", "")]
     else:
         index = str(row.nearest.index)
-        cells += [Cell(index, index), _number(row.nearest.distance, 3)]
+        cells += [Cell(index, index), _number_cell(row.nearest.distance, 3)]
     cells.append(Cell(row.status or "-", row.status or "", "text status"))
-    cells.append(_number(row.seconds, 3))
+    cells.append(_number_cell(row.seconds, 3))
     return cells
 
 
-def _number(value: float | None, digits: int = 5) -> Cell:
+def _number_cell(value: float | None, digits: int = 5) -> Cell:
     return Cell(format_number(value, digits), "" if value is None else repr(value))
 
 
-def _flag(value: bool | None) -> Cell:
+def _flag_cell(value: bool | None) -> Cell:
     if value is None:
         return Cell("-", "", "text")
     word = "yes" if value else "no"

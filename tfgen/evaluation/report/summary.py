@@ -30,8 +30,8 @@ def summarise(metrics: Metrics) -> str:
         f"new {format_share(shares.novelty)}   "
         + ", ".join(f"{count} {make_printable(name)}" for name, count in statuses.items()),
     ]
-    lines += _costs(metrics)
-    lines += _table(metrics)
+    lines += _summarise_costs(metrics)
+    lines += _tabulate_targets(metrics)
     near, far = limits.overlap_factor, limits.bond_factor
     passed = format_share(limits.training_pass_rate)
     lines += [
@@ -42,7 +42,7 @@ def summarise(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
-def _costs(metrics: Metrics) -> list[str]:
+def _summarise_costs(metrics: Metrics) -> list[str]:
     """Returns one line on what hits cost and what they cover, if anything is known."""
     parts = []
     if metrics.verified is not None:
@@ -60,7 +60,7 @@ def _costs(metrics: Metrics) -> list[str]:
     return ["   ".join(parts)] if parts else []
 
 
-def _table(metrics: Metrics) -> list[str]:
+def _tabulate_targets(metrics: Metrics) -> list[str]:
     """Returns a line for each property of each target, below two lines of titles."""
     if not metrics.targets:
         return []
@@ -77,7 +77,7 @@ def _table(metrics: Metrics) -> list[str]:
         f"{'target':{width}s}{'n':>5s}{names}{names}",
     ]
     for entry, group in zip(metrics.targets, titles, strict=True):
-        lines += _rows(entry, group, width)
+        lines += _tabulate_target(entry, group, width)
     return [
         *lines,
         "",
@@ -85,18 +85,18 @@ def _table(metrics: Metrics) -> list[str]:
     ]
 
 
-def _rows(entry: TargetMetrics, titles: list[str], width: int) -> list[str]:
+def _tabulate_target(entry: TargetMetrics, titles: list[str], width: int) -> list[str]:
     columns: list[StageMetrics | Baseline] = [*entry.stages.values(), entry.baseline]
-    shared = f"{entry.count:5d}" + _cells([format_share(column.hit_rate) for column in columns])
+    shared = f"{entry.count:5d}" + _align([format_share(column.hit_rate) for column in columns])
     lines = []
     for title, target in zip(titles, entry.targets, strict=True):
         errors = [format_number(column.mae[target.name], 2) for column in columns]
-        lines.append(f"{title:{width}s}{shared}{_cells(errors)}")
+        lines.append(f"{title:{width}s}{shared}{_align(errors)}")
         shared = " " * len(shared)  # the other properties of the same target
     return lines
 
 
-def _cells(texts: list[str]) -> str:
+def _align(texts: list[str]) -> str:
     return "".join(
         f"{text:>{column}s}" for text, column in zip(texts, _COLUMNS.values(), strict=True)
     )

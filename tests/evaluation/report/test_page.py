@@ -7,121 +7,31 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
-import ase.io
 import numpy as np
 import pytest
-import small
 from ase import Atoms
 from ase.build import bulk
-from click.testing import CliRunner
+from pages import dataset, generated, scene, tetrahedron, written
 from scipy.spatial.distance import cdist, pdist
 from scipy.spatial.transform import Rotation
 
-from tfgen.cli import main
-from tfgen.datasets.storage import Dataset
-from tfgen.descriptors.acsf import ACSF
-from tfgen.evaluation.evaluate import evaluate
-from tfgen.evaluation.report import charts, write
-from tfgen.evaluation.report.fingerprint_map import check_model, compute_latents, project
+from tfgen.evaluation.report import charts
 from tfgen.evaluation.report.format import escape_svg
 from tfgen.evaluation.report.settings import ReportSettings
 from tfgen.evaluation.report.summary import summarise
-from tfgen.evaluation.report.write import write_report
 from tfgen.evaluation.settings import EvaluationSettings
-from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation.records import STAGES
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
-CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&$\\frac{'
-VOID = {"meta", "br", "input", "img", "stop", "line", "circle", "path", "use", "rect", "image"}
-
-
-# The preset's many functions take seconds to trace; one test has the real ones.
-FEW_FUNCTIONS = Fingerprint(ACSF(["Pt", "Au"], 6.0, g2_params=[[1.0, 2.7]]))
-
-
-def tetrahedron(edge: float, symbol: str = "Pt", **info) -> Atoms:
-    return Atoms(f"{symbol}4", positions=edge * CORNERS, info=info)
-
-
-def dataset(**metadata) -> Dataset:
-    edges = np.linspace(2.5, 2.9, 9)
-    return Dataset(
-        [tetrahedron(edge) for edge in edges],
-        {"energy_per_atom": edges - 2.0, "size": 10 * edges},
-        {"energy_per_atom": "eV/atom", "size": "1"},
-        np.array([0] * 7 + [1, 2]),
-        {"name": "tetrahedra", "counts": {"starts": 9}, "recipe": "[starts]\nn = 9\n", **metadata},
-    )
-
-
-def generated(n: int = 20, stages: tuple[str, ...] = ("decoded", "reconstructed", "relaxed")):
-    rng = np.random.default_rng(0)
-    structures = []
-    for k in range(n):
-        wanted = (0.6, 0.7, [0.75, 0.85])[k % 3]
-        info = {
-            "target": {"energy_per_atom": wanted},
-            "fingerprint_loss": float(10 ** rng.normal(-3)),
-            "status": "converged" if k % 4 else "not converged: the loss is too high",
-            "seconds": 0.5,
-        }
-        info |= {stage: {"energy_per_atom": float(rng.normal(0.7, 0.1))} for stage in stages}
-        atoms = tetrahedron(2.4 + 0.03 * k, **info)
-        if "relaxed" in stages:
-            atoms.arrays["reconstructed_positions"] = 1.01 * atoms.positions
-        structures.append(atoms)
-    return structures
-
-
-class Page(HTMLParser):
-    """Collects what the tests ask about, and checks that tags are closed in order."""
-
-    def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.text = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs), list(self.open)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs), list(self.open)))
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append((data, self.open[-1] if self.open else ""))
-
-    def all(self, tag):
-        return [attrs for name, attrs, _ in self.tags if name == tag]
-
-    def words(self):
-        return " ".join(text for text, tag in self.text if tag not in {"script", "style"})
-
-
-def written(folder, structures, data, evaluation=None, **options):
-    metrics = evaluate(structures, data, settings=evaluation)
-    options = {"fingerprint": FEW_FUNCTIONS} | options
-    write_report(structures, data, metrics, folder, **options)
-    return Page((folder / "index.html").read_text(encoding="utf-8")), metrics
 
 
 def test_the_report_says_it_all(tmp_path):
     page, metrics = written(tmp_path / "report", generated(), dataset())
-    assert (
-        json.loads((tmp_path / "report" / "metrics.json").read_text("utf-8")) == metrics.to_json()
-    )
+    stored = json.loads((tmp_path / "report" / "metrics.json").read_text("utf-8"))
+    assert stored == metrics.to_json()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report"]  # nothing left beside it
     words = page.words()
     for heading in ("Targets", "Target against property", "Distributions", "Structures"):
@@ -130,7 +40,7 @@ def test_the_report_says_it_all(tmp_path):
     assert f"{100 * metrics.shares.validity:.1f} %" in words
     assert "not converged: the loss is too high" in words
     assert "0.7 × the sum of covalent radii" in words
-    for provenance in ("tetrahedra", "starts: 9", "n = 9"):
+    for provenance in ("tetrahedra", "sampled: 9", "n = 9"):
         assert provenance in words
     rows = [tag for tag, _, inside in page.tags if tag == "tr" and inside[-1] == "tbody"]
     assert len(rows) == 3 + 20  # targets and structures
@@ -241,17 +151,6 @@ def test_settings_of_the_report(tmp_path, monkeypatch):
             ReportSettings(**{name: value})
 
 
-def test_a_terminal_shows_and_does_not_obey():
-    structures = generated(1)
-    structures[0].info["status"] = "\x1b[2J gone \n" + 100 * "x"
-    structures[0].info["target"] = {"\x1b[31m": 1.0}
-    settings = EvaluationSettings(hit_tolerance={"\x1b[31m": 1.0})
-    text = summarise(evaluate(structures, dataset(), settings=settings))
-    assert "\x1b" not in text
-    assert "?[2J gone ?xx" in text
-    assert 80 * "x" not in text
-
-
 CASES = {
     "no records": [tetrahedron(2.7), tetrahedron(3.3)],
     "one structure": generated(1),
@@ -284,10 +183,6 @@ def test_reports_on_odd_structures(tmp_path, name):
     assert f"structure {len(CASES[name]) - 1}" in str(page.tags)
     assert "nan" not in str([attrs for tag, attrs, _ in page.tags if tag in {"path", "circle"}])
     assert summarise(metrics).startswith(f"structures: {len(CASES[name])}")
-
-
-def scene(page):
-    return json.loads(next(text for text, tag in page.text if tag == "script"))
 
 
 def test_what_the_script_draws_are_the_structures(tmp_path):
@@ -376,80 +271,6 @@ def test_what_hits_cost_is_told(tmp_path):
     assert f"{metrics.coverage.found} of 1 structures held out" in words
 
 
-def test_the_map_of_fingerprints(tmp_path):
-    page, _ = written(tmp_path / "report", generated(), dataset(), fingerprint=None)
-    labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
-    assert labels.count("Map of structures, coloured by energy per atom (eV/atom)") == 1
-    assert "given the model shows its latent space" in page.words()
-
-
-def test_the_map_of_a_model(tmp_path):
-    data, model = small.dataset(), small.model()
-    structures = [atoms.copy() for atoms in data.structures[:6]]
-    for atoms in structures[1:]:  # the first one has no record
-        atoms.info["relaxed"] = {"energy_per_atom": 1.0}
-    metrics = evaluate(structures, data)
-    write_report(structures, data, metrics, tmp_path / "report", model=model)
-    page = Page((tmp_path / "report" / "index.html").read_text("utf-8"))
-    labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
-    assert sum(label.startswith("Map of structures") for label in labels) == 2
-    assert "Latent space of the model" in page.words()
-
-
-def test_latent_vectors_are_those_of_the_encoder():
-    data, model = small.dataset(), small.model()
-    some = [data.structures[k] for k in (0, 40, 3)]  # of two sizes
-    table = np.column_stack([data.properties[name][[0, 40, 3]] for name in small.PROPERTIES])
-    vectors = model.fingerprint.create(some)
-    found = compute_latents(model, some, vectors, table)
-    conditions = np.column_stack([table, [len(atoms) for atoms in some]])
-    for k in range(3):
-        alone = model.cvae.posterior(vectors[k : k + 1], conditions[k : k + 1]).mean()
-        np.testing.assert_allclose(found[k], alone[0], rtol=1e-5, atol=1e-6)
-
-
-def test_a_model_of_other_data_is_refused(tmp_path):
-    structures, data = generated(2), dataset()
-    metrics = evaluate(structures, data)
-    with pytest.raises(ValueError, match="conditioned on radius_of_gyration, which the data set"):
-        write_report(structures, data, metrics, tmp_path / "report", model=small.model())
-    gold = [*structures, tetrahedron(2.9, "Au")]
-    with pytest.raises(ValueError, match="the model's fingerprint knows Pt, not Au"):
-        check_model(small.model(), gold, small.dataset())
-    assert not (tmp_path / "report").exists()
-
-
-def test_the_command_takes_a_model(tmp_path):
-    ase.io.write(tmp_path / "out.extxyz", small.structures()[:4])
-    small.dataset().save(tmp_path / "data.h5")
-    small.model().save(tmp_path / "model")
-    arguments = ["evaluate", "out.extxyz", "--dataset", "data.h5", "-o", "report", "--model"]
-    arguments = [str(tmp_path / a) if "." in a or a == "report" else a for a in arguments]
-    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "model")])
-    assert done.exit_code == 0, done.output
-    assert "Latent space of the model" in (tmp_path / "report" / "index.html").read_text("utf-8")
-    done = CliRunner().invoke(main, [*arguments, str(tmp_path / "none"), "--overwrite"])
-    assert done.exit_code == 1
-    assert "none' does not exist" in done.output
-
-
-def test_principal_axes_are_those_of_scaled_training():
-    rng = np.random.default_rng(0)
-    known = rng.normal(size=(50, 1)) * [1.0, 2.0, 3.0] + 0.1 * rng.normal(size=(50, 3))
-    known = np.hstack([known, np.full((50, 1), 5.0)])  # never varies
-    made = known[:3] + np.array([0, 0, 0, 9.0])
-    points, others, shares = project(known, made)
-    scaled = (known - known.mean(axis=0))[:, :3] / known.std(axis=0)[:3]
-    values = np.sort(np.linalg.eigvalsh(np.cov(scaled.T)))[::-1]
-    np.testing.assert_allclose(shares, values[:2] / values.sum(), rtol=1e-6)
-    np.testing.assert_allclose(points.var(axis=0, ddof=1), values[:2], rtol=1e-6)
-    np.testing.assert_allclose(others, points[:3], atol=1e-9)
-    for few in (known[:2], known[:, :1]):  # fewer axes than two
-        points, others, shares = project(few, few[:1])
-        assert points.shape == (len(few), 2)
-        assert np.isfinite([*points.ravel(), *others.ravel(), *shares]).all()
-
-
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_the_page_in_a_browser(tmp_path):
     """Sorts, opens a row, turns a structure; says in the title what came of it."""
@@ -497,80 +318,3 @@ def test_the_page_in_a_browser(tmp_path):
     assert result["blank"] == [False] * 3
     assert result["turned"] == [True] * 3
     assert result["closed"]
-
-
-def test_a_report_repeats_itself(tmp_path):
-    for name in ("one", "two"):
-        written(tmp_path / name, generated(), dataset())
-    for file in ("index.html", "metrics.json"):
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-
-
-def test_overwriting(tmp_path):
-    folder = tmp_path / "report"
-    structures, data = generated(3), dataset()
-    metrics = evaluate(structures, data)
-    write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
-    with pytest.raises(FileExistsError, match="pass overwrite=True"):
-        write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
-    (folder / "metrics.json").write_text("old")
-    write_report(structures, data, metrics, folder, overwrite=True, fingerprint=FEW_FUNCTIONS)
-    assert json.loads((folder / "metrics.json").read_text("utf-8"))["count"] == 3
-
-
-def test_only_a_report_is_overwritten(tmp_path):
-    structures, data = generated(3), dataset()
-    metrics = evaluate(structures, data)
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="'thesis.tex', which tfgen has not put there"):
-        write_report(structures, data, metrics, tmp_path / "home", overwrite=True)
-    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
-    (tmp_path / "file").write_text("a file")
-    with pytest.raises(NotADirectoryError, match="is a file"):
-        write_report(structures, data, metrics, tmp_path / "file", overwrite=True)
-
-
-def test_a_failure_leaves_the_old_report_whole(tmp_path, monkeypatch):
-    folder = tmp_path / "report"
-    structures, data = generated(3), dataset()
-    metrics = evaluate(structures, data)
-    write_report(structures, data, metrics, folder, fingerprint=FEW_FUNCTIONS)
-    before = (folder / "index.html").read_bytes()
-
-    def full(content):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(write, "render_page", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_report(structures, data, metrics, folder, overwrite=True, fingerprint=FEW_FUNCTIONS)
-    assert (folder / "index.html").read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["report"]
-
-
-def test_metrics_of_other_structures(tmp_path):
-    metrics = evaluate(generated(3), dataset())
-    with pytest.raises(ValueError, match="metrics is of 3 structures, not of these 4"):
-        write_report(generated(4), dataset(), metrics, tmp_path / "report")
-
-
-def test_summary_is_a_table():
-    metrics = evaluate(generated(), dataset())
-    lines = summarise(metrics).splitlines()
-    assert lines[0] == "structures: 20, compared with 7 for training, 0.5 s a structure"
-    assert max(map(len, lines)) <= 100
-    row = next(line for line in lines if line.startswith("energy_per_atom 0.6"))
-    target = metrics.targets[0]
-    hits = [target.decoded.hit_rate, target.reconstructed.hit_rate]
-    assert [f"{100 * rate:.1f}" in row.split() for rate in hits] == [True, True]
-    assert "energy_per_atom 0.75:0.85" in "\n".join(lines)
-
-
-def test_pair_distances_by_hand():
-    edges = np.array([0.0, 1.5, 2.5, 3.5, 4.5])
-    chain = Atoms("Pt3", positions=[[0, 0, 0], [0, 0, 2], [0, 0, 4]])
-    square = Atoms("Pt4", positions=[[0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]])
-    counts = charts.count_distances([chain, square, Atoms("Pt"), Atoms()], edges)
-    np.testing.assert_array_equal(counts, [0, 2 + 4, 2, 1])
-    cubic = Atoms("Pt", cell=[2, 9, 9], pbc=True)  # at 2 and 4 Å in each direction: half of four
-    np.testing.assert_array_equal(charts.count_distances([cubic], edges), [0, 1, 0, 1])

@@ -1,0 +1,177 @@
+"""What was asked for of each structure, and how the structures made for one target come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfgen.evaluation.metrics import Baseline
+from tfgen.evaluation.settings import EvaluationSettings
+from tfgen.generation.records import STAGES
+from tfgen.targets import DEFAULT_TOLERANCES, Rates, Target, compute_rates, default_tolerance
+
+if TYPE_CHECKING:
+    from tfgen.datasets.storage import Dataset
+
+__all__ = ["TargetGroup", "find_hits", "rate_targets", "read_targets"]
+
+
+def read_targets(
+    records: Sequence[Mapping[str, Any]], train: Dataset, settings: EvaluationSettings
+) -> tuple[list[tuple[Target, ...]], dict[str, float]]:
+    """Reads what was asked for of each structure, and chooses the tolerances.
+
+    Args:
+        records: one for each structure.
+        train: the training split; the default of a tolerance is a share of a property's range.
+        settings: has the tolerances that were chosen.
+
+    Returns:
+        The targets of each structure, with tolerances where values are asked for; and property ->
+        tolerance.
+
+    Raises:
+        ValueError: if a tolerance is missing, or is of an unknown property.
+    """
+    asked = [
+        tuple(Target.of(name, value) for name, value in (record["target"] or {}).items())
+        for record in records
+    ]
+    names = list(dict.fromkeys(target.name for targets in asked for target in targets))
+    for name in settings.hit_tolerance:
+        if name not in names and name not in train.properties:
+            raise ValueError(
+                f"a hit tolerance is given for {name!r}, which is no property of the targets "
+                f"({', '.join(names) or 'none'}) or the data set ({', '.join(train.properties)})"
+            )
+    # Where only ranges are asked for, their ends decide.
+    values = {target.name for targets in asked for target in targets if target.is_value}
+    tolerances = {
+        name: _choose_tolerance(name, train, settings) for name in names if name in values
+    }
+    complete = [
+        tuple(t.with_tolerance(tolerances[t.name]) if t.is_value else t for t in targets)
+        for targets in asked
+    ]
+    return complete, tolerances
+
+
+def _choose_tolerance(name: str, train: Dataset, settings: EvaluationSettings) -> float:
+    if name in settings.hit_tolerance:
+        return float(settings.hit_tolerance[name])
+    if name in DEFAULT_TOLERANCES:
+        return DEFAULT_TOLERANCES[name]
+    if name not in train.properties:
+        raise ValueError(
+            f"target property {name!r} is not in the data set (which has "
+            f"{', '.join(train.properties) or 'none'}); give its hit tolerance"
+        )
+    values = train.properties[name]
+    return default_tolerance(name, float(values.min()), float(values.max()))
+
+
+@dataclass(frozen=True)
+class TargetGroup:
+    """The structures made for one target.
+
+    Attributes:
+        label: the target as the command line spells it; one label, one target.
+        targets: what was asked for.
+        members: their places among all structures.
+        rates: stage -> how they did.
+        baseline: how the training structures of their compositions do.
+    """
+
+    label: str
+    targets: tuple[Target, ...]
+    members: list[int]
+    rates: Mapping[str, Rates]
+    baseline: Baseline
+
+
+def rate_targets(
+    records: Sequence[Mapping[str, Any]],
+    asked: Sequence[tuple[Target, ...]],
+    valid: np.ndarray,
+    valid_raw: np.ndarray,
+    train: Dataset,
+) -> list[TargetGroup]:
+    """Compares the structures made for each target with it.
+
+    Args:
+        records: one for each of n structures.
+        asked: what was asked for of each.
+        valid: [n] bool, which are valid.
+        valid_raw: [n] bool, which were valid before they were relaxed.
+        train: the training split, for the baseline.
+
+    Returns:
+        One group for each distinct target, in order of appearance.
+    """
+    places: dict[str, list[int]] = {}
+    for k, targets in enumerate(asked):
+        if targets:
+            label = ",".join(str(t) for t in sorted(targets, key=lambda target: target.name))
+            places.setdefault(label, []).append(k)
+    formulas = np.array([atoms.get_chemical_formula("metal") for atoms in train.structures])
+    eligible = dict(zip(STAGES, (np.ones_like(valid), valid_raw, valid), strict=True))
+    groups = []
+    for label, members in places.items():
+        targets = asked[members[0]]
+        rates = {}
+        for stage in STAGES:
+            values = {t.name: _collect_values(records, members, stage, t.name) for t in targets}
+            rates[stage] = compute_rates(targets, values, eligible[stage][members])
+        same = np.isin(formulas, [records[k]["formula"] for k in members])
+        groups.append(
+            TargetGroup(label, targets, members, rates, _rate_training(targets, train, same))
+        )
+    return groups
+
+
+def _collect_values(
+    records: Sequence[Mapping[str, Any]], members: Sequence[int], stage: str, name: str
+) -> np.ndarray:
+    found = [records[k][stage].get(name) for k in members]
+    return np.array([np.nan if value is None else value for value in found], float)
+
+
+def _rate_training(targets: Sequence[Target], train: Dataset, members: np.ndarray) -> Baseline:
+    """Returns what the training structures `members`, [n] bool, score."""
+    nothing = np.full(len(train), np.nan)
+    values = {t.name: train.properties.get(t.name, nothing)[members] for t in targets}
+    count = int(members.sum())
+    rates = compute_rates(targets, values, np.ones(count, bool))
+    return Baseline(count=count, hit_rate=rates.hit_rate, mae=rates.mae, bias=rates.bias)
+
+
+def find_hits(
+    groups: Sequence[TargetGroup], count: int
+) -> tuple[list[bool | None], list[bool | None]]:
+    """Says which structures are hits when relaxed, and which are hits in the end.
+
+    In the end is when relaxed, or as reconstructed where no structure of the target was relaxed.
+
+    Args:
+        groups: the structures made for each target.
+        count: the number of all structures.
+
+    Returns:
+        Two lists of `count` entries, None where nothing was asked for or nothing is known.
+    """
+    relaxed: list[bool | None] = [None] * count
+    final: list[bool | None] = [None] * count
+    for group in groups:
+        for stage in ("relaxed", "reconstructed"):
+            hits = group.rates[stage].hits
+            if hits is None:
+                continue
+            for k, hit in zip(group.members, hits.tolist(), strict=True):
+                final[k] = hit
+                if stage == "relaxed":
+                    relaxed[k] = hit
+            break
+    return relaxed, final
