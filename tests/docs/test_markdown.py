@@ -6,23 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from documents import PAGES, ROOT, prose
 
-ROOT = Path(__file__).parents[2]
-# The folders that have pages; a clone holds others (.venv, demo), too.
-FOLDERS = ("docs", "datasets", "scripts")
-PAGES = sorted([*ROOT.glob("*.md"), *(p for name in FOLDERS for p in (ROOT / name).rglob("*.md"))])
 WIDTH = 120
-
-
-def prose(text: str) -> list[tuple[int, str]]:
-    """The numbered lines outside fenced code."""
-    lines, fenced = [], False
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        elif not fenced:
-            lines.append((number, line))
-    return lines
 
 
 def anchors(page: Path) -> set[str]:
