@@ -2,13 +2,13 @@
 
 For each case a model is trained on the training split of a data set, and structures are generated
 for five targets, the 5, 25, 50, 75 and 95 % quantiles of the energy per atom of its training
-structures of one composition. All methods are judged by the same code:
+structures of one composition. The same code assesses all methods:
 
 - one shot: each structure relaxed once, nothing chosen by a calculation.
 - chosen: up to 10 relaxations for a structure, those off target replaced.
-- draws: training structures, drawn at random.
+- training: training structures, sampled at random.
 - rattled: the training structures nearest to the target, rattled by 0.3 Å and relaxed.
-- packings: random packings, relaxed.
+- random: random structures, relaxed.
 - paper (with --paper): the recipe of the source paper: its fingerprint, networks and inversion.
 
 A verified hit is valid, equal to no training structure and to no hit before it for the same
@@ -16,10 +16,10 @@ target, and has the property within 0.01 eV/atom. Where the training structures 
 (pt10) the structures of "one shot", "chosen" and "paper" stay unrelaxed, and "relaxations" are
 single calculations; there is one more rival then:
 
-- halted: random packings, their relaxation halted where the energy is nearest to the target.
+- halted: random structures, their relaxation halted where the energy is nearest to the target.
 
-Hits of few structures say little of what one costs: "rattled", "packings" and "halted", for which
-calculations are all the work, go on for each target until there are 20 verified hits or 2,000
+Hits of few structures say little of what one costs: "rattled", "random" and "halted", for which
+calculations are all the work, go on for each target until there are 20 verified hits or `--most`
 relaxations are spent. Their hit rates and other shares are of the first `count`, like all others'.
 
 The NNP's single calculations are spread over the verified hits of the five targets, though
@@ -54,9 +54,28 @@ TOLERANCE = 0.01  # eV/atom, of a hit
 SAME_BASIN = 0.2  # Å, RMSD from raw to relaxed
 # Of what is generated; whoever tunes takes another.
 SEED = 2_026_112
-# What rivals go on to, for each target: verified hits, or relaxations.
-ENOUGH, MOST, MORE = 20, 2000, 200
-METHODS = ("one shot", "chosen", "draws", "rattled", "packings", "halted", "paper")
+METHODS = ("one shot", "chosen", "training", "rattled", "random", "halted", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long rivals go on for each target.
+
+    Attributes:
+        hits: verified hits that are enough.
+        relaxations: relaxations at most.
+        batch: relaxations between two looks at the hits.
+    """
+
+    hits: int = 20
+    relaxations: int = 2000
+    batch: int = 200
+
+    def next_batch(self, row: Row) -> int:
+        """How many relaxations are to follow; none if there are enough."""
+        if row.verified >= self.hits:
+            return 0
+        return max(0, min(self.batch, self.relaxations - row.relaxations))
 
 
 @dataclass
@@ -91,7 +110,7 @@ def displacement(a: Atoms, b: Atoms) -> float:
     return float(np.sqrt(((x @ u @ vt - y) ** 2).sum(axis=1).mean()))
 
 
-def judge(made: Made, target: float, library: list[Atoms]) -> Row:
+def assess(made: Made, target: float, known: list[Atoms]) -> Row:
     """Shares and errors of what was made for a target."""
     from generation_methods import STAGES
 
@@ -103,7 +122,7 @@ def judge(made: Made, target: float, library: list[Atoms]) -> Row:
     unique, new = np.zeros(len(kept), bool), np.zeros(len(kept), bool)
     if kept:
         unique = similarity.duplicates(kept) == np.arange(len(kept))
-        new = similarity.match(kept, library) < 0
+        new = similarity.match(kept, known) < 0
     stages = {}
     for name in STAGES:
         energies = made.energies.get(name)
@@ -129,11 +148,11 @@ def judge(made: Made, target: float, library: list[Atoms]) -> Row:
         seconds=made.seconds / len(made.structures),
         structures=kept,
     )
-    add(row, made, library)
+    add(row, made, known)
     return row
 
 
-def add(row: Row, made: Made, library: list[Atoms]) -> None:
+def add(row: Row, made: Made, known: list[Atoms]) -> None:
     """Adds what was spent and the verified hits to a row."""
     from tfgen.structures import similarity
     from tfgen.structures.validity import valid
@@ -141,8 +160,8 @@ def add(row: Row, made: Made, library: list[Atoms]) -> None:
     near = np.abs(np.nan_to_num(made.energies[made.final], nan=np.inf) - row.target) <= TOLERANCE
     hits = [made.structures[i] for i in np.flatnonzero(near & valid(made.structures))]
     if hits:
-        known = similarity.match(hits, library) >= 0
-        everyone = [*row.hits, *(s for s, old in zip(hits, known, strict=True) if not old)]
+        old = similarity.match(hits, known) >= 0
+        everyone = [*row.hits, *(s for s, seen in zip(hits, old, strict=True) if not seen)]
         first = similarity.duplicates(everyone) == np.arange(len(everyone))
         row.hits = [s for s, own in zip(everyone, first, strict=True) if own]
     row.verified = len(row.hits)
@@ -161,15 +180,19 @@ def timed(method: Method, *arguments: float) -> Made:
 
 
 def rows_of(
-    name: str, method: Method, targets: list[float], count: int, workshop: Workshop
+    name: str,
+    method: Method,
+    targets: list[float],
+    count: int,
+    workshop: Workshop,
+    effort: Effort,
 ) -> Iterator[Row]:
     """A row for each target."""
     method(targets[2], 99, min(count, 8), 0)  # compiles
     for place, target in enumerate(targets):
-        row = judge(timed(method, target, place, count, 0), target, workshop.structures)
+        row = assess(timed(method, target, place, count, 0), target, workshop.structures)
         batch = 1
-        while name in workshop.endless and row.verified < ENOUGH and row.relaxations < MOST:
-            size = min(MORE, MOST - row.relaxations)
+        while name in workshop.endless and (size := effort.next_batch(row)):
             add(row, timed(method, target, place, size, batch), workshop.structures)
             batch += 1
         yield row
@@ -214,7 +237,7 @@ def summary(
     head = (
         f"{'':<9} {'hits':^11}|{'relaxations':^43}|{'calculations':^24}| hits per  test split\n"
         f"{'':<9} {'mean':>5} {'worst':>5}|{'all':>6} {'verified':>8} {'per hit':>7} "
-        f"{'5 %, 95 %':>12} {'all in':>6}|{'a relax.':>8} {'per hit':>7} {'all in':>7}"
+        f"{'5 %, 95 %':>12} {'total':>6}|{'a relax.':>8} {'per hit':>7} {'total':>7}"
         "| CPU-min.     covered"
     )
     lines = [head]
@@ -269,6 +292,10 @@ def model_of(dataset: Dataset, folder: Path | None, epochs: int, seed: int) -> M
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--formula", required=True, help="Composition to generate.")
 @click.option("--count", default=40, show_default=True, help="Structures for each target.")
+@click.option(
+    "--most", default=Effort.relaxations, show_default=True,
+    help="Relaxations at most, for each target, of rivals that go on until they have enough hits.",
+)  # fmt: skip
 @click.option("--epochs", default=300, show_default=True, help="Of the training.")
 @click.option("--seed", default=1, show_default=True, help="Of the training.")
 @click.option(
@@ -287,6 +314,7 @@ def main(
     file: Path,
     formula: str,
     count: int,
+    most: int,
     epochs: int,
     seed: int,
     generation_seed: int,
@@ -329,21 +357,21 @@ def main(
     methods = workshop.methods()
     if paper and (not only or "paper" in only):
         methods["paper"] = workshop.paper(seed)
-    click.echo(f"structures of our own are judged as {workshop.final}\n{HEAD}")
+    click.echo(f"structures of our own are assessed as {workshop.final}\n{HEAD}")
     tables: dict[str, list[Row]] = {}
     for name, method in methods.items():
         if only and name not in only:
             continue
         tables[name] = []
-        for row in rows_of(name, method, targets, count, workshop):
+        for row in rows_of(name, method, targets, count, workshop, Effort(relaxations=most)):
             click.echo(line(name, row))
             tables[name].append(row)
-    packed = workshop.packings(targets[2], 99, 40, 0)
-    length = packed.calculations / packed.relaxations
+    random = workshop.random(targets[2], 99, 40, 0)
+    length = random.calculations / random.relaxations
     single_points = (model.provenance["nnp"] or {}).get("single_points", 0)
     click.echo(
-        "\n(MAE and bias in meV/atom. All in: with the NNP's single calculations; as "
-        f"relaxations, of {length:.0f} calculations each, as those of packings.)\n\n"
+        "\n(MAE and bias in meV/atom. Total: with the NNP's single calculations; as "
+        f"relaxations, of {length:.0f} calculations each, as those of random structures.)\n\n"
         + summary(tables, workshop, single_points, length, test)
     )
 

@@ -43,7 +43,7 @@ class Made:
         structures: in their final state.
         raw: before relaxation.
         energies: stage -> [n], eV/atom; a stage may be missing.
-        final: the stage that is judged.
+        final: the stage that is assessed.
         relaxations: how many were spent; where nothing is relaxed, single calculations.
         calculations: single calculations they took.
         seconds, cpu: elapsed, and of the processors.
@@ -82,9 +82,9 @@ class Workshop:
     seed: int
     _emt: EMT = field(default_factory=EMT)
 
-    # Those that can go on for ever, and those whose structures are relaxed whatever the data are.
-    endless = ("rattled", "packings", "halted")
-    relaxes = ("draws", "rattled", "packings")
+    # Rivals that go on until they have enough hits, and those that relax whatever the data are.
+    endless = ("rattled", "random", "halted")
+    relaxes = ("training", "rattled", "random")
 
     @property
     def final(self) -> str:
@@ -96,9 +96,9 @@ class Workshop:
         found: dict[str, Method] = {
             "one shot": self.ours(1),
             "chosen": self.ours(10),
-            "draws": self.draws,
+            "training": self.training,
             "rattled": self.rattled,
-            "packings": self.packings,
+            "random": self.random,
         }
         if not self.model.minima:
             found["halted"] = self.halted
@@ -149,8 +149,8 @@ class Workshop:
 
         return run
 
-    def draws(self, _target: float, place: int, count: int, batch: int) -> Made:
-        """Training structures, drawn at random."""
+    def training(self, _target: float, place: int, count: int, batch: int) -> Made:
+        """Training structures, sampled at random."""
         rng = np.random.default_rng([self.seed, place, batch])
         picked = rng.integers(len(self.structures), size=count)
         chosen = [self.structures[i] for i in picked]
@@ -166,20 +166,20 @@ class Workshop:
             atoms.positions += RATTLE * rng.standard_normal(atoms.positions.shape)
         return self.relaxed(raw)
 
-    def packed(self, place: int, count: int, batch: int) -> list[Atoms]:
-        """Random packings."""
+    def random_structures(self, place: int, count: int, batch: int) -> list[Atoms]:
+        """Random structures, not relaxed."""
         rng = np.random.default_rng([self.seed, place, batch])
         return [
             Atoms(self.numbers, positions=x) for x in random_structures(self.numbers, count, rng)
         ]
 
-    def packings(self, _target: float, place: int, count: int, batch: int) -> Made:
-        """Random packings, relaxed."""
-        return self.relaxed(self.packed(place, count, batch))
+    def random(self, _target: float, place: int, count: int, batch: int) -> Made:
+        """Random structures, relaxed."""
+        return self.relaxed(self.random_structures(place, count, batch))
 
     def halted(self, target: float, place: int, count: int, batch: int) -> Made:
-        """Random packings whose relaxation is halted where the energy is nearest to the target."""
-        raw = self.packed(place, count, batch)
+        """Random structures, their relaxation halted where the energy is nearest to the target."""
+        raw = self.random_structures(place, count, batch)
         best, energy = list(raw), self.per_atom(raw)
         steps, going = np.zeros(count, int), np.ones(count, bool)
         for taken in range(1, HALTED + 1):

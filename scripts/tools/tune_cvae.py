@@ -5,7 +5,7 @@ setting as they are by default. The columns: error of the energies that the surr
 fingerprints, meV/atom (drawn off); entries of the latent vector that carry something (active) and
 the KL divergence (nats) of the validation split; how far decoded fingerprints of the validation
 split are from the encoded ones, in the inversion's loss (decoded off); energy of the roughly
-inverted structures above that of the minima they slide to, meV/atom (strain); then, for three
+inverted structures above that of their minima on the NNP, meV/atom (strain); then, for three
 targets (10, 50 and 90 % quantiles of the validation split), the share that ends in a minimum within
 0.006 eV/atom of the target, and how many different minima on target that are no training structures
 the whole lot ended in: what generation lives on. No structure of the test split is seen, and no

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -11,6 +12,7 @@ import pytest
 import small
 from commands import failed, run, run_alone
 
+from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation import generate as generation
 from tfgen.generation import proposals
 from tfgen.models.model import Model
@@ -114,6 +116,24 @@ def test_without_relaxation(model_folder, tmp_path, shared, options, source):
         assert atoms.info["relaxed"] == {}
         assert atoms.info["evaluated_by"]["energy_per_atom"] == source
     assert "relaxed" not in result.stdout
+
+
+class TestPotentialsThatCannotServe:
+    def test_of_unknown_elements(self, model_folder, tmp_path, monkeypatch):
+        fingerprint = Fingerprint.preset("fung2022", ["Fe", "Pt"])
+        model = dataclasses.replace(small.model(), fingerprint=fingerprint, potential=None)
+        monkeypatch.setattr(Model, "load", lambda *_: model)
+        result = generate(model_folder, tmp_path / "out.extxyz", *MIDDLE, "--formula", "Fe2Pt4")
+        words = "formula 'Fe2Pt4' holds Fe, which the potential 'emt' does not know"
+        failed(result, 1, words, "--relax none")
+        assert not list(tmp_path.iterdir())
+
+    def test_where_nothing_tells_candidates_apart(self, model_folder, tmp_path, shared):
+        options = ("--potential", "none", "--candidates", 2)
+        result = generate(model_folder, tmp_path / "out.extxyz", *MIDDLE, *options)
+        failed(result, 1, "nothing computes energy_per_atom", "--candidates can only be 1")
+        assert "candidates=" not in result.stderr
+        assert not list(tmp_path.iterdir())
 
 
 def test_relaxation_without_evaluation(model_folder, tmp_path, shared):

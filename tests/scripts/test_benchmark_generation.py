@@ -52,28 +52,27 @@ def benchmark():
         yield runpy.run_path(str(SCRIPTS / "benchmark_generation.py"))
 
 
-def test_benchmark(file, tmp_path, benchmark, monkeypatch):
-    monkeypatch.setitem(benchmark["main"].callback.__globals__, "MOST", 400)
-    arguments = (file, "--formula", "Pt6", "--count", 2, "--epochs", 2)
+def test_benchmark(file, tmp_path, benchmark):
+    arguments = (file, "--formula", "Pt6", "--count", 2, "--epochs", 2, "--most", 400)
     result = CliRunner().invoke(
         benchmark["main"], [*map(str, arguments), "--model", str(tmp_path / "model")]
     )
     assert result.exit_code == 0, result.output
     table = result.stdout
     assert (tmp_path / "model").is_dir()
-    names = "one shot|chosen|draws|rattled|packings|halted"
+    names = "one shot|chosen|training|rattled|random|halted"
     rows = re.findall(rf"^({names}) +(\d\.\d{{4}}) \|.*\| +(\d+) +(\d+) ", table, re.MULTILINE)
     assert len(rows) == 6 * 5  # small.dataset() holds structures on their way to minima
     assert [int(r[2]) for r in rows if r[0] == "one shot"] == [2] * 5
     for name, _, spent, verified in rows:
-        if name in ("rattled", "packings", "halted"):
+        if name in ("rattled", "random", "halted"):
             assert int(verified) >= 20 or int(spent) == 400
     summary = dict(re.findall(rf"^({names}) +\d+% +\d+%\|(.*)$", table, re.MULTILINE))
     assert set(summary) == set(names.split("|"))
     assert re.match(r" +10 ", summary["one shot"])  # each "relaxed" once
 
 
-class TestJudging:
+class TestAssessment:
     """Of what was made, by pairs of atoms whose distance says which minimum they are."""
 
     @staticmethod
@@ -84,16 +83,16 @@ class TestJudging:
         return Made(pairs, pairs, {"relaxed": np.array(energies)}, "relaxed", len(pairs), 70.0)
 
     def test_verified_hits_are_valid_new_and_counted_once(self, benchmark):
-        library = [Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2.5]])]
+        known = [Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2.5]])]
         first = self.made([2.3, 2.3, 2.5, 2.7, 9.0], [0.5, 0.505, 0.5, 0.52, 0.5])
-        row = benchmark["judge"](first, 0.5, library)
+        row = benchmark["assess"](first, 0.5, known)
         assert row.stages["relaxed"]["hits"] == pytest.approx(3 / 5)
         assert np.isnan(row.stages["decoded"]["hits"])
         assert row.stages["relaxed"]["mae"] == pytest.approx(1e3 * 0.025 / 4)
         assert row.stages["relaxed"]["bias"] == pytest.approx(1e3 * 0.025 / 4)
         assert (row.valid, row.unique, row.new) == (0.8, 0.75, pytest.approx(2 / 3))
         assert (row.verified, row.per_hit) == (1, 5.0)
-        benchmark["add"](row, self.made([2.3, 2.6, 2.7], [0.5, 0.5, np.nan]), library)
+        benchmark["add"](row, self.made([2.3, 2.6, 2.7], [0.5, 0.5, np.nan]), known)
         assert (row.verified, row.relaxations, row.calculations) == (2, 8, 140.0)
 
     def test_rivals_go_on_until_there_are_enough(self, benchmark):
@@ -104,15 +103,17 @@ class TestJudging:
             distances = 2.0 + 0.06 * np.arange(15 * batch, 15 * batch + count) % 1.6
             return self.made(distances, [target] * count)
 
-        class Shop:
-            endless, structures = ("packings",), []
+        effort = benchmark["Effort"]()
 
-        rows = list(benchmark["rows_of"]("packings", method, [0.1, 0.2, 0.3], 15, Shop()))
+        class Shop:
+            endless, structures = ("random",), []
+
+        rows = list(benchmark["rows_of"]("random", method, [0.1, 0.2, 0.3], 15, Shop(), effort))
         assert calls[:3] == [(99, 8, 0), (0, 15, 0), (0, 200, 1)]
         assert [r.verified >= 20 for r in rows] == [True] * 3
         assert [r.stages["relaxed"]["hits"] for r in rows] == [1.0] * 3
         calls.clear()
-        list(benchmark["rows_of"]("rattled", method, [0.1, 0.2, 0.3], 15, Shop()))
+        list(benchmark["rows_of"]("rattled", method, [0.1, 0.2, 0.3], 15, Shop(), effort))
         assert len(calls) == 4
 
 

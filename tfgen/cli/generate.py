@@ -98,7 +98,7 @@ def generate(
             )
     except UnsupportedFormulaError as error:
         raise click.ClickException(
-            f"{error}; --relax none and another --potential do without it"
+            f"{error}; with --relax none and another --potential it can be generated"
         ) from error
     except UnverifiableError as error:
         raise click.ClickException(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from ase import Atoms
@@ -14,6 +15,7 @@ from tfgen.generation.ranking import Proposal
 from tfgen.generation.request import SURROGATE, Request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Model
+from tfgen.potentials.base import Potential
 from tfgen.relaxation.relax import relax
 from tfgen.status import Status
 from tfgen.structures import similarity
@@ -93,8 +95,7 @@ class Evaluator:
         return [{name: float(values[name][i]) for name in names} for i in range(len(structures))]
 
     def _energies(self, structures: Sequence[Atoms]) -> np.ndarray:
-        potential = self._request.potential
-        assert potential is not None  # noqa: S101  (or nothing would compute the energy)
+        potential = cast(Potential | BaseCalculator, self._request.potential)
         if isinstance(potential, BaseCalculator):
             return relax(structures, potential, max_steps=0).energy
         return np.asarray(potential.compute(structures)["energy"])
