@@ -74,3 +74,9 @@ def test_long_lines_are_told(line, wanted):
 
 def test_code_is_no_prose():
     assert prose("a\n```python\nb\n```\nc") == [(1, "a"), (5, "c")]
+
+
+def test_every_folder_of_the_package_is_in_the_tree():
+    tree = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    folders = [path.parent.name for path in (ROOT / "tfgen").glob("*/__init__.py")]
+    assert [name for name in folders if not re.search(rf"^  {name}/ +\w", tree, re.MULTILINE)] == []
