@@ -8,7 +8,6 @@ from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.sampling import motifs
 from tfgen.sampling.initial import KINDS, SHAPES, initial_structures, random_structures
 
 
@@ -97,11 +96,16 @@ def test_bad_input(arguments, message):
         random_structures(**given_)
 
 
-def test_kinds_and_shapes_take_turns(monkeypatch):
-    monkeypatch.setattr(motifs, "_JITTER", 0.0)
+def test_kinds_and_shapes_take_turns():
     numbers, rng = np.full(19, 78), np.random.default_rng(0)
     made = initial_structures(
-        numbers, 25, rng, kinds=["bulk", "packing"], shapes=["planar", "compact"], first=3
+        numbers,
+        25,
+        rng,
+        kinds=["bulk", "packing"],
+        shapes=["planar", "compact"],
+        displacement=0.0,
+        first=3,
     )
     low, _, high = gyration(made).T
     i, j = np.triu_indices(19, 1)
@@ -118,7 +122,7 @@ def test_kinds_and_shapes_take_turns(monkeypatch):
     st.integers(1, 9),
     st.integers(0, 99),
 )
-def test_starts_of_all_kinds(numbers, kinds, count, first):
+def test_initial_structures_of_all_kinds(numbers, kinds, count, first):
     one, same = (
         initial_structures(
             np.array(numbers), count, np.random.default_rng(0), kinds=kinds, first=first
@@ -141,7 +145,7 @@ def test_starts_of_all_kinds(numbers, kinds, count, first):
         ({"packing": 2.0}, "packing is 2.0"),
     ],
 )
-def test_bad_input_for_starts(arguments, message):
+def test_bad_input_for_initial_structures(arguments, message):
     given_ = {"numbers": np.full(3, 78), "count": 2, "rng": np.random.default_rng(0)} | arguments
     with pytest.raises(ValueError, match=message):
         initial_structures(**given_)

@@ -9,7 +9,6 @@ from ase.data import covalent_radii
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.sampling import motifs as module
 from tfgen.sampling.motifs import bulk_cuts, motifs
 
 PT = covalent_radii[78]
@@ -18,11 +17,6 @@ PT = covalent_radii[78]
 def distances(positions: np.ndarray) -> np.ndarray:
     i, j = np.triu_indices(positions.shape[-2], 1)
     return np.sort(np.linalg.norm(positions[..., i, :] - positions[..., j, :], axis=-1), axis=-1)
-
-
-@pytest.fixture
-def undisplaced(monkeypatch):
-    monkeypatch.setattr(module, "_JITTER", 0.0)
 
 
 @given(
@@ -45,8 +39,8 @@ def test_any_composition_without_overlaps(numbers, make, min_distance, seed):
     assert (apart >= min_distance * (1 - 1e-9)).all()
 
 
-def test_whole_motifs_are_those_of_ase(undisplaced):
-    made = motifs(np.full(13, 78), 400, np.random.default_rng(0))
+def test_whole_motifs_are_those_of_ase():
+    made = motifs(np.full(13, 78), 400, np.random.default_rng(0), displacement=0.0)
     found = distances(made) / (2 * PT)
     for whole in (Icosahedron("Cu", 2), Decahedron("Cu", 2, 2, 0), Octahedron("Cu", 3, 1)):
         wanted = distances(whole.positions)
@@ -54,18 +48,22 @@ def test_whole_motifs_are_those_of_ase(undisplaced):
         assert same.mean() > 0.05
 
 
-def test_motifs_lose_and_gain_atoms(undisplaced):
+def test_motifs_lose_and_gain_atoms():
     """Most atoms of a cluster one atom off stay on the sites of the motif."""
     icosahedron = Icosahedron("Cu", 2).positions
     known = np.unique(np.round(distances(icosahedron) / distances(icosahedron)[0], 6))
     for size, least in ((12, 66), (14, 78)):
-        found = distances(motifs(np.full(size, 78), 300, np.random.default_rng(0))) / (2 * PT)
+        found = distances(
+            motifs(np.full(size, 78), 300, np.random.default_rng(0), displacement=0.0)
+        ) / (2 * PT)
         on_sites = (np.abs(found[..., None] - known).min(axis=-1) < 1e-5).sum(axis=1)
         assert (on_sites >= least).any()
 
 
-def test_cuts_are_pieces_of_crystals(undisplaced):
-    found = distances(bulk_cuts(np.full(19, 78), 300, np.random.default_rng(0))) / (2 * PT)
+def test_cuts_are_pieces_of_crystals():
+    found = distances(
+        bulk_cuts(np.full(19, 78), 300, np.random.default_rng(0), displacement=0.0)
+    ) / (2 * PT)
     squared = found**2
     np.testing.assert_allclose(squared.min(axis=1), 1.0)
     # Squared distances, in those of nearest neighbours: all whole in fcc, multiples of 1/3 in hcp,
@@ -79,8 +77,8 @@ def test_cuts_are_pieces_of_crystals(undisplaced):
     assert 60 < (~fcc & ~bcc).sum() < 140
 
 
-def test_cuts_are_compact(undisplaced):
-    made = bulk_cuts(np.full(60, 78), 100, np.random.default_rng(0))
+def test_cuts_are_compact():
+    made = bulk_cuts(np.full(60, 78), 100, np.random.default_rng(0), displacement=0.0)
     spread = np.linalg.eigvalsh(np.einsum("nai,naj->nij", made, made) / 60)
     assert (spread[:, 2] / spread[:, 0]).max() < 12
     # A ball of so many atoms at fcc's density of 0.74.
@@ -88,10 +86,10 @@ def test_cuts_are_compact(undisplaced):
     assert np.median(np.sqrt(spread.sum(axis=1))) == pytest.approx(ball, rel=0.1)
 
 
-def test_elements_come_mixed_as_shells_and_as_halves(undisplaced):
+def test_elements_come_mixed_as_shells_and_as_halves():
     numbers = np.array([29] * 27 + [79] * 28)
     for make in (motifs, bulk_cuts):
-        made = make(numbers, 300, np.random.default_rng(0))
+        made = make(numbers, 300, np.random.default_rng(0), displacement=0.0)
         copper, gold = made[:, :27], made[:, 27:]
         radius = np.linalg.norm(made, axis=2)
         core = radius[:, :27].max(axis=1) <= radius[:, 27:].min(axis=1) + 0.3
@@ -117,3 +115,5 @@ def test_bad_input(make):
         make(np.array([78]), 0, rng)
     with pytest.raises(ValueError, match="min_distance is 0"):
         make(np.array([78]), 1, rng, min_distance=0.0)
+    with pytest.raises(ValueError, match="displacement is -0.1; a finite number >= 0 Å"):
+        make(np.array([78]), 1, rng, displacement=-0.1)

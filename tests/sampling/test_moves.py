@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfgen.sampling import moves
 from tfgen.sampling.initial import random_structures
-from tfgen.sampling.moves import MOVES, grow, propose, relocations
+from tfgen.sampling.moves import MOVES, MoveSettings, grow, propose, relocations
 
 # So small that no move is followed by a push that separates atoms.
 TOUCH = 1e-6
@@ -149,7 +149,7 @@ def test_splice_lays_cut_on_cut():
     """The upper part stands on the lower one: neither in it, nor far from it."""
     rng, numbers = np.random.default_rng(0), np.full(16, 78)
     x, mates = (random_structures(numbers, 50, rng) * s for s in (1.0, 2.0))
-    children = moves._spliced(x, mates + 30.0, numbers, rng)
+    children = moves._splice(x, mates + 30.0, numbers, (0.25, 0.75), rng)
     of_x = (np.abs(children[:, :, None] - x[:, None]).max(axis=3) < 1e-12).any(axis=2)
     height = children[:, :, 2]
     gap = np.where(of_x, height, np.inf).min(axis=1) - np.where(of_x, -np.inf, height).max(axis=1)
@@ -267,3 +267,46 @@ def test_bad_input(arguments, message):
         own = given_["numbers"] if len(given_["numbers"]) else np.full(2, 78)
         with pytest.raises(ValueError, match=message):
             grow(**given_ | {"parent_numbers": own}, rng=rng)
+
+
+def test_settings_say_how_far_moves_go():
+    numbers = np.array([29] * 10 + [79] * 10)
+    parent = random_structures(numbers, 1, np.random.default_rng(0))
+    settings = MoveSettings(rattle=(0.0, 0.0), relocated=1, spliced=(0.0, 0.0), exchanged=0.01)
+
+    def made(move: str) -> np.ndarray:
+        rng = np.random.default_rng(1)
+        arguments = {"moves": [move], "min_distance": TOUCH, "settings": settings}
+        return distances(propose(parent, numbers, 40, rng, **arguments))
+
+    before = distances(parent)
+    np.testing.assert_allclose(made("rattle"), np.repeat(before, 40, axis=0), atol=1e-9)
+    # All atoms come from the only parent's lower part, in another order.
+    for child in made("splice"):
+        np.testing.assert_allclose(np.sort(child, axis=None), np.sort(before, axis=None), atol=1e-9)
+    # One atom is elsewhere: without it, all distances are as before.
+    for change in np.abs(made("relocate") - before):
+        gone = change.sum(axis=1).argmax()
+        np.testing.assert_allclose(np.delete(np.delete(change, gone, 0), gone, 1), 0.0, atol=1e-9)
+        assert change[gone].max() > 0.1
+    # Two atoms have swapped places, which changes the distances of these two alone.
+    for change in np.abs(made("exchange") - before):
+        assert (change > 1e-9).any(axis=1).sum() == 20
+        assert ((change > 1e-9).sum(axis=1) > 2).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rattle": (0.3, 0.2)}, r"rattle is \(0.3, 0.2\); a finite range"),
+        ({"rattle": (0.1, np.inf)}, "rattle is .*inf"),
+        ({"rattle": (-0.1, 0.2)}, "rattle is"),
+        ({"spliced": (0.5, 1.2)}, "spliced is .* 0 <= low <= high <= 1 is needed"),
+        ({"relocated": 0}, "relocated is 0; at least 1"),
+        ({"exchanged": 0.0}, "exchanged is 0.0; a number above 0"),
+        ({"exchanged": np.nan}, "exchanged is nan"),
+    ],
+)
+def test_settings_out_of_range(values, message):
+    with pytest.raises(ValueError, match=message):
+        MoveSettings(**values)

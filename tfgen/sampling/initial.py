@@ -1,4 +1,4 @@
-"""Start structures for relaxation, many at once: random packings, motifs, pieces of crystals."""
+"""Initial structures, many at once: random ones, motifs of nanoparticles, pieces of crystals."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 
-from tfgen.sampling.motifs import bulk_cuts, motifs
+from tfgen.sampling.motifs import DISPLACEMENT, bulk_cuts, motifs
 from tfgen.sampling.sites import separate, standardise
 
 __all__ = ["KINDS", "SHAPES", "initial_structures", "random_structures"]
 
 KINDS = ("packing", "motif", "bulk")
-"""Sorts of starts: random packings, motifs of nanoparticles, cuts out of crystals."""
+"""Kinds of initial structures: random ones, motifs of nanoparticles, pieces of crystals."""
 
 SHAPES = ("compact", "oblate", "prolate", "planar")
-"""Outlines of packings: balls, lenses, cigars, and flat discs one atom high."""
+"""Outlines of random structures: balls, lenses, cigars, and discs one atom high."""
 
-# Range of the axis ratio, of which one is drawn for each structure: thickness over width.
+# The range from which the ratio of axes, thickness over width, of each structure is sampled.
 _RATIOS = {"compact": (1.0, 1.0), "oblate": (0.3, 0.8), "prolate": (1.5, 4.0)}
-# Half the height of planar packings, in mean covalent radii: enough to leave the plane's saddle.
+# Half the height of planar structures, in mean covalent radii. Exactly in a plane, no force would
+# ever push an atom out of it.
 _PLANAR_HALF_HEIGHT = 0.2
 
 
@@ -33,21 +34,23 @@ def initial_structures(
     shapes: Sequence[str] = ("compact", "oblate", "prolate"),
     min_distance: float = 0.8,
     packing: float = 0.5,
+    displacement: float = DISPLACEMENT,
     first: int = 0,
 ) -> np.ndarray:
-    """Makes starts of several kinds, which take turns.
+    """Makes initial structures of several kinds, which take turns.
 
     Args:
         numbers: [N], atomic numbers.
-        count: number of starts.
+        count: number of structures.
         rng: the source of all randomness.
         kinds: of `KINDS`: "packing" (see `random_structures`), "motif" (see `motifs.motifs`),
             "bulk" (see `motifs.bulk_cuts`).
-        shapes: outlines of the packings, of `SHAPES`; they take turns as well.
-        min_distance: least distance of two atoms, in sums of their covalent radii.
-        packing: share of the volume that the atoms of a packing fill.
-        first: the place of the first one in a longer sequence of starts, which says whose turn it
-            is: start k is of kind k modulo the number of kinds.
+        shapes: outlines of the random structures, of `SHAPES`; they take turns as well.
+        min_distance: smallest distance of two atoms, in sums of their covalent radii.
+        packing: share of the volume that the atoms of a random structure fill.
+        displacement: of the atoms of motifs and pieces of crystals, as in `motifs.motifs`.
+        first: the place of the first one in a longer sequence of structures, which says whose turn
+            it is: structure k is of kind k modulo the number of kinds.
 
     Returns:
         [count, N, 3] float64, Å, atoms in the order of `numbers`, centred on the origin, no atoms
@@ -64,6 +67,7 @@ def initial_structures(
             )
     if first < 0:
         raise ValueError(f"first is {first!r}; a whole number >= 0 is needed")
+    ordered = {"min_distance": min_distance, "displacement": displacement}
     round_, turn = np.divmod(first + np.arange(count), len(kinds))
     positions = np.empty([count, len(numbers), 3])
     for place, kind in enumerate(kinds):
@@ -71,9 +75,9 @@ def initial_structures(
         if len(rows) == 0:
             continue
         if kind == "motif":
-            positions[rows] = motifs(numbers, len(rows), rng, min_distance=min_distance)
+            positions[rows] = motifs(numbers, len(rows), rng, **ordered)
         elif kind == "bulk":
-            positions[rows] = bulk_cuts(numbers, len(rows), rng, min_distance=min_distance)
+            positions[rows] = bulk_cuts(numbers, len(rows), rng, **ordered)
         else:
             for number, shape in enumerate(shapes):
                 same = rows[round_[rows] % len(shapes) == number]
@@ -100,20 +104,20 @@ def random_structures(
 ) -> np.ndarray:
     """Packs atoms at random into ellipsoids such that none overlap.
 
-    Atoms are drawn uniformly in an ellipsoid whose volume makes spheres of the covalent radii fill
-    the share `packing` of it; pairs that are too close then push each other apart. Where an atom
-    goes does not depend on its element, so alloys come out mixed at random.
+    Positions are sampled uniformly in an ellipsoid of which spheres of the covalent radii fill the
+    share `packing`; pairs that are too close then push each other apart. The position of an atom
+    does not depend on its element, so alloys are mixed at random.
 
     Args:
         numbers: [N], atomic numbers.
-        count: number of packings.
+        count: number of structures.
         rng: the source of all randomness.
         shape: outline, one of `SHAPES`.
-        min_distance: least distance of two atoms, in sums of their covalent radii.
+        min_distance: smallest distance of two atoms, in sums of their covalent radii.
         packing: share of the volume (of the area, for "planar") that the atoms fill.
 
     Returns:
-        positions: [count, N, 3] float64, Å, centred on the origin, with no distance below
+        [count, N, 3] float64, Å, centred on the origin, with no distance below
         `min_distance` times the sum of covalent radii.
 
     Raises:
@@ -136,7 +140,7 @@ def random_structures(
 def _semi_axes(
     radii: np.ndarray, count: int, rng: np.random.Generator, shape: str, packing: float
 ) -> np.ndarray:
-    """Half axes of the ellipsoids: [count, 3], Å."""
+    """Samples the semi-axes of the ellipsoids: [count, 3], Å."""
     if shape == "planar":
         width = np.sqrt((radii**2).sum() / packing)
         height = _PLANAR_HALF_HEIGHT * radii.mean()

@@ -1,4 +1,4 @@
-"""Ordered start structures: known motifs of nanoparticles, and pieces of crystals."""
+"""Ordered initial structures: known motifs of nanoparticles, and pieces of crystals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from scipy.spatial.distance import pdist
 from tfgen.sampling.moves import grow
 from tfgen.sampling.sites import rotations, separate, standardise
 
-__all__ = ["bulk_cuts", "motifs"]
+__all__ = ["DISPLACEMENT", "bulk_cuts", "motifs"]
 
-# Standard deviation of the displacements by which all starts differ, Å, is drawn up to this.
-_JITTER = 0.25
-# Motifs serve if they lack, or have too many, up to this share of the atoms, or this number; the
-# next smaller and the next larger one of each family serve in any case.
-_REACH = (0.25, 3)
-# Half axes of the ellipsoids that are cut out of crystals, relative to each other.
+DISPLACEMENT = 0.25
+"""The largest standard deviation of the displacements that make ordered structures differ, Å."""
+
+# Motifs are used whose number of atoms differs by up to this share of it, or by this number; the
+# next smaller and the next larger motif of each family are used in any case.
+_SIMILAR_SIZE = (0.25, 3)
+# The range of the semi-axes of the ellipsoids that are cut out of crystals, relative to each other.
 _AXES = (0.7, 1.4)
 
 _CRYSTALS = ("fcc", "hcp", "bcc")
@@ -42,20 +43,23 @@ def motifs(
     rng: np.random.Generator,
     *,
     min_distance: float = 0.8,
+    displacement: float = DISPLACEMENT,
 ) -> np.ndarray:
     """Makes clusters from ASE's motifs of similar sizes, with vacancies and adatoms.
 
-    Families, each as likely: icosahedra, decahedra (with and without re-entrant corners), octahedra
-    with their truncations, Wulff shapes of fcc, of hcp, and of bcc. Within a family, motifs of a
-    close size are likelier. Surface atoms are taken away or put on (`moves.grow`); in alloys the
-    elements are then laid out at random, as core and shells, on two sides, or in layers. All atoms
-    are displaced a little.
+    The families are equally likely: icosahedra, decahedra (with and without re-entrant corners),
+    octahedra with their truncations, Wulff shapes of fcc, of hcp, and of bcc. Within a family,
+    motifs are likelier the closer their size. Surface atoms are removed or added (`moves.grow`); in
+    alloys the elements are then arranged at random, as core and shells, on two sides, or in layers.
+    Finally all atoms are displaced a little.
 
     Args:
         numbers: [N], atomic numbers.
         count: number of clusters.
         rng: the source of all randomness.
-        min_distance: least distance of two atoms, in sums of their covalent radii.
+        min_distance: smallest distance of two atoms, in sums of their covalent radii.
+        displacement: Å; each structure's atoms are displaced by normal deviates of a standard
+            deviation that is sampled uniformly between 0 and this.
 
     Returns:
         [count, N, 3] float64, Å, centred on the origin, no atoms closer than `min_distance` times
@@ -67,16 +71,16 @@ def motifs(
     numbers = standardise(numbers, count, min_distance)
     families = _families(len(numbers))
     family = rng.integers(len(families), size=count)
-    # Until elements are laid out, one of them, at its own distances, stands for all.
+    # Until the elements are arranged, the commonest one, at its own distances, stands for all.
     common = int(np.bincount(numbers).argmax())
     result = np.empty([count, len(numbers), 3])
     for place, members in enumerate(families):
         rows = np.flatnonzero(family == place)
         away = np.array([abs(len(m) - len(numbers)) for m in members])
         likely = np.exp(-away / (0.05 * len(numbers) + 1.0))
-        drawn = rng.choice(len(members), len(rows), p=likely / likely.sum())
-        for member in np.unique(drawn):
-            same = rows[drawn == member]
+        chosen = rng.choice(len(members), len(rows), p=likely / likely.sum())
+        for member in np.unique(chosen):
+            same = rows[chosen == member]
             template = members[member] * 2.0 * covalent_radii[common]
             result[same] = grow(
                 template[None],
@@ -87,7 +91,7 @@ def motifs(
                 min_distance=min_distance,
             )
     result *= covalent_radii[numbers].mean() / covalent_radii[common]
-    return _finished(result, numbers, rng, min_distance)
+    return _vary(result, numbers, rng, min_distance, displacement)
 
 
 def bulk_cuts(
@@ -96,11 +100,12 @@ def bulk_cuts(
     rng: np.random.Generator,
     *,
     min_distance: float = 0.8,
+    displacement: float = DISPLACEMENT,
 ) -> np.ndarray:
     """Cuts clusters out of crystals: ellipsoids, not far from balls, around random centres.
 
-    Fcc, hcp and bcc, each as likely. Alloys, displacements, arguments, result and errors are those
-    of `motifs`.
+    The crystals are fcc, hcp and bcc, equally likely. Alloys, displacements, arguments, result and
+    errors are those of `motifs`.
     """
     numbers = standardise(numbers, count, min_distance)
     n_atoms = len(numbers)
@@ -118,20 +123,30 @@ def bulk_cuts(
         )
         squared -= 2.0 * np.einsum("nij,nj->ni", metric, centre) @ lattice.T
         result[rows] = lattice[np.argpartition(squared, n_atoms - 1, axis=1)[:, :n_atoms]]
-    return _finished(2.0 * covalent_radii[numbers].mean() * result, numbers, rng, min_distance)
+    result *= 2.0 * covalent_radii[numbers].mean()
+    return _vary(result, numbers, rng, min_distance, displacement)
 
 
-def _finished(
-    positions: np.ndarray, numbers: np.ndarray, rng: np.random.Generator, min_distance: float
+def _vary(
+    positions: np.ndarray,
+    numbers: np.ndarray,
+    rng: np.random.Generator,
+    min_distance: float,
+    displacement: float,
 ) -> np.ndarray:
+    """Arranges the elements, displaces all atoms and pushes them apart: [n, N, 3], Å."""
+    if not 0.0 <= displacement < np.inf:
+        raise ValueError(f"displacement is {displacement!r}; a finite number >= 0 Å is needed")
     positions = positions - positions.mean(axis=1, keepdims=True)
     if (numbers != numbers[0]).any():
-        positions = _laid_out(positions, numbers, rng)
-    amount = rng.uniform(0.0, _JITTER, size=[len(positions), 1, 1])
+        positions = _arrange_elements(positions, numbers, rng)
+    amount = rng.uniform(0.0, displacement, size=[len(positions), 1, 1])
     return separate(positions + amount * rng.normal(size=positions.shape), numbers, min_distance)
 
 
-def _laid_out(positions: np.ndarray, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _arrange_elements(
+    positions: np.ndarray, numbers: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Orders the sites [n, N, 3] such that the elements `numbers` make a pattern on them."""
     n, n_atoms = positions.shape[:2]
     axis = rotations(n, rng)[:, 0]
@@ -157,22 +172,26 @@ def _laid_out(positions: np.ndarray, numbers: np.ndarray, rng: np.random.Generat
 
 @functools.lru_cache(maxsize=64)
 def _families(n_atoms: int) -> list[list[np.ndarray]]:
-    """Motifs for a number of atoms: for each family some [M, 3], nearest neighbours 1 apart."""
+    """Makes motifs of about `n_atoms` atoms: of each family some [M, 3], neighbours 1 apart."""
     limit = 2 * n_atoms + 20
     count = itertools.count
     families = [
-        list(_up_to(limit, (Icosahedron("Cu", shells) for shells in count(2)))),
+        list(_until_larger(limit, (Icosahedron("Cu", shells) for shells in count(2)))),
         [
             atoms
             # Atoms along the axis (a decahedron without re-entrant corners needs two), length of
             # the facets along it, depth of the corners.
             for q, r in itertools.product(range(1, 6), range(3))
-            for atoms in _up_to(limit, (Decahedron("Cu", p, q, r) for p in count(1 + (r == 0))))
+            for atoms in _until_larger(
+                limit, (Decahedron("Cu", p, q, r) for p in count(1 + (r == 0)))
+            )
         ],
         [
             atoms
             for cut in range(5)
-            for atoms in _up_to(limit, (Octahedron("Cu", n, cut) for n in count(2 * cut + 1)))
+            for atoms in _until_larger(
+                limit, (Octahedron("Cu", n, cut) for n in count(2 * cut + 1))
+            )
         ],
     ]
     wulff: dict[str, list[Atoms]] = {}
@@ -181,11 +200,11 @@ def _families(n_atoms: int) -> list[list[np.ndarray]]:
         size = max(n_atoms, 13)
         shape = wulff_construction(symbol, list(surfaces), list(energies), size, structure)
         wulff.setdefault(structure, []).append(shape)
-    return [_of_similar_size(n_atoms, family) for family in (*families, *wulff.values())]
+    return [_select_similar(n_atoms, family) for family in (*families, *wulff.values())]
 
 
-def _up_to(limit: int, shapes: Iterator[Atoms]) -> Iterator[Atoms]:
-    """Yields ever larger clusters, of two atoms at least, up to the first above the limit."""
+def _until_larger(limit: int, shapes: Iterator[Atoms]) -> Iterator[Atoms]:
+    """Yields larger and larger clusters of two or more atoms, the last one above the limit."""
     for atoms in shapes:
         if len(atoms) > 1:
             yield atoms
@@ -193,9 +212,10 @@ def _up_to(limit: int, shapes: Iterator[Atoms]) -> Iterator[Atoms]:
             return
 
 
-def _of_similar_size(n_atoms: int, family: list[Atoms]) -> list[np.ndarray]:
+def _select_similar(n_atoms: int, family: list[Atoms]) -> list[np.ndarray]:
+    """Selects motifs of similar size, scaled so that nearest neighbours are 1 apart: [M, 3]."""
     away = np.array([len(atoms) - n_atoms for atoms in family])
-    near = np.abs(away) <= max(_REACH[0] * n_atoms, _REACH[1])
+    near = np.abs(away) <= max(_SIMILAR_SIZE[0] * n_atoms, _SIMILAR_SIZE[1])
     for side in (away <= 0, away >= 0):
         if side.any():
             near |= side & (np.abs(away) == np.abs(away[side]).min())
@@ -204,11 +224,11 @@ def _of_similar_size(n_atoms: int, family: list[Atoms]) -> list[np.ndarray]:
 
 @functools.lru_cache(maxsize=64)
 def _lattice(crystal: str, n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a crystal around the origin, nearest neighbours 1 apart, and its cell [3, 3]."""
+    """Makes the sites of a crystal [M, 3] around the origin, neighbours 1 apart, and its cell."""
     covera = {"covera": np.sqrt(8.0 / 3.0)} if crystal == "hcp" else {}
     spacing = {"fcc": np.sqrt(2.0), "hcp": 1.0, "bcc": 2.0 / np.sqrt(3.0)}[crystal]
     cell = unit_cell("X", crystal, spacing, **covera)
-    # The longest half axis of an ellipsoid of so many atoms, and a cell for the centre.
+    # The longest semi-axis of an ellipsoid of that many atoms, and a cell for its centre.
     ball = np.cbrt(3.0 / (4.0 * np.pi) * n_atoms * cell.cell.volume / len(cell))
     reach = ball * _AXES[1] / _AXES[0] + np.linalg.norm(cell.cell.array, axis=1).sum()
     heights = cell.cell.volume / np.linalg.norm(

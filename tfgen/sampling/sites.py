@@ -1,4 +1,4 @@
-"""Places of atoms, for whole batches: keeping them apart, adding and removing them at surfaces."""
+"""Places of atoms in whole batches: separating atoms, counting contacts, adding atoms."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ CONTACT = 1.25
 """Atoms touch up to this times the sum of their covalent radii: within the first shell."""
 
 OVERLAP = 0.82
-"""Nearer, in sums of covalent radii, no place is offered to an atom."""
+"""A place nearer to an atom than this, in sums of covalent radii, is not free."""
 
-# Sweeps of the push that separates atoms; what still overlaps then is scaled apart.
+# Sweeps in which overlapping atoms push each other apart; then a structure that still has overlaps
+# is scaled up.
 _SWEEPS = 200
-# Share of an overlap that one sweep removes; below 1, as an atom has several neighbours.
+# The share of an overlap that one sweep removes: below 1, as an atom has several neighbours.
 _DAMPING = 0.7
-# Places that are tried for an added atom: enough to find a hollow between three atoms.
+# Random places tried for an added atom: enough to find a hollow between three atoms.
 _TRIALS = 40
 # Pairs held at once by `separate`: few enough for a processor's cache.
 _CACHED = 100_000
-# Places tried to find all that a structure offers, and the edge of the cubes that hold one, Å.
+# Random places tried to find all free ones, and the edge, Å, of the cubes of which each keeps one.
 _TRIED, _EDGE = 3000, 0.5
-# Contacts of a place in a hollow of the surface.
+# The contacts that a place in a hollow of the surface has at least.
 _HOLLOW = 3
 # Numbers held at once by `add_atom`: about 100 MB of temporaries.
 _CHUNK = 4_000_000
 
 
 def standardise(numbers: np.ndarray, count: int, min_distance: float) -> np.ndarray:
-    """Checks what all generators of positions are given; returns the atomic numbers as [N] int.
+    """Checks the arguments that all functions here share; returns the atomic numbers as [N] int.
 
     Raises:
         ValueError: if there are no atoms, `count` is below 1 or `min_distance` no positive number.
@@ -62,13 +63,13 @@ def standardise(numbers: np.ndarray, count: int, min_distance: float) -> np.ndar
 def separate(positions: np.ndarray, numbers: np.ndarray, min_distance: float) -> np.ndarray:
     """Pushes atoms apart until none overlap, and centres the structures.
 
-    Pairs that are too close push each other apart, in sweeps over all pairs; what overlaps after
-    the last sweep is scaled up as a whole.
+    Pairs that are too close push each other apart, in sweeps over all pairs; a structure that has
+    overlaps after the last sweep is scaled up as a whole.
 
     Args:
         positions: [n, N, 3], Å; left unmodified.
         numbers: [N], atomic numbers.
-        min_distance: least distance of two atoms, in sums of their covalent radii.
+        min_distance: smallest distance of two atoms, in sums of their covalent radii.
 
     Returns:
         [n, N, 3], Å, centred on the origin.
@@ -87,7 +88,7 @@ def separate(positions: np.ndarray, numbers: np.ndarray, min_distance: float) ->
     positions -= positions.mean(axis=1, keepdims=True)
     distance = np.linalg.norm(positions[:, i] - positions[:, j], axis=2)
     shortest = (distance / least[i, j]).min(axis=1)
-    # The guarantee; the factor is 1 but for the few that the sweeps did not separate.
+    # Guarantees the distances; the factor is 1 except where the sweeps did not separate all atoms.
     factor = np.where(shortest < 1.0, (1.0 + 1e-12) / np.maximum(shortest, 1e-6), 1.0)
     return positions * factor[:, None, None]
 
@@ -103,7 +104,7 @@ def _push_apart(positions: np.ndarray, least: np.ndarray) -> None:
         squared = squares[:, :, None] + squares[:, None, :] - 2.0 * (x @ x.swapaxes(1, 2))
         squared[:, atoms, atoms] = np.inf
         distance = np.sqrt(np.maximum(squared, 1e-18))
-        # A little further than touching, or the last bits would take for ever.
+        # A little further than contact: in steps to contact itself it would never be reached.
         push = np.where(distance < least, 0.5 * _DAMPING * (1.02 * least / distance - 1.0), 0.0)
         total = push.sum(axis=2)
         close = total.any(axis=1)
@@ -139,9 +140,9 @@ def add_atom(
 ) -> None:
     """Puts one atom of each structure onto its surface, in place.
 
-    Many places beside random atoms are tried, at contact. Those that overlap are left out, then the
-    place with the most contacts is taken; in a random part of the structures contacts count less
-    than chance, so that adatoms on top and on bridges come out as well.
+    Many places at contact with random atoms are tried. Of those without overlap, the one with the
+    most contacts is taken; in a random part of the structures contacts count less than chance, so
+    that some atoms end up on top of one atom or on a bridge of two.
 
     Args:
         positions: [n, N, 3], Å; the atom at `place` gets its new position.
@@ -159,8 +160,8 @@ def add_atom(
         present[rows, place] = False
         # Hosts: random atoms among those that are there.
         weight = np.cumsum(present, axis=1)
-        draw = (rng.random([n, _TRIALS]) * weight[:, -1:]).astype(int)
-        host = (draw[:, :, None] >= weight[:, None, :]).sum(axis=2)
+        rank = (rng.random([n, _TRIALS]) * weight[:, -1:]).astype(int)
+        host = (rank[:, :, None] >= weight[:, None, :]).sum(axis=2)
         outward = rng.normal(size=[n, _TRIALS, 3])
         outward /= np.linalg.norm(outward, axis=2, keepdims=True)
         own = radii[rows, place]
@@ -169,7 +170,7 @@ def add_atom(
         squared = ((trial[:, :, None] - positions[:, None, :]) ** 2).sum(axis=3)
         relative = np.sqrt(squared) / touch[:, None, :]
         relative[np.broadcast_to(~present[:, None, :], relative.shape)] = np.inf
-        # A penalty, not a ban: where everything overlaps, the least bad place is taken.
+        # A penalty and no exclusion: if every place overlaps, the one with the least overlap wins.
         overlap = np.maximum(0.9 - relative, 0.0).max(axis=2)
         touching = (relative <= CONTACT).sum(axis=2)
         chance = rng.choice([0.5, 8.0], size=[n, 1], p=[0.7, 0.3])
@@ -182,20 +183,20 @@ def add_atom(
 def places(
     positions: np.ndarray, radii: np.ndarray, radius: float, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Finds where one more atom could lie: at contact with an atom, not overlapping any.
+    """Finds where one more atom could be: at contact with an atom, without overlap.
 
-    Hollows between three and more atoms come first, then bridges and the rest; one is taken of
-    each cube of half an ångström.
+    Hollows between three and more atoms come first, then bridges and the rest. Of places in the
+    same cube of half an ångström one is kept.
 
     Args:
         positions: [N, 3], Å.
         radii: [N], covalent radii, Å.
-        radius: that of the atom to come, Å.
-        wanted: places, at most.
+        radius: covalent radius of the new atom, Å.
+        wanted: the largest number of places.
         rng: the source of all randomness.
 
     Returns:
-        [places, 3], Å; in hollows only if there are as many of them.
+        [places, 3], Å; all of them in hollows if there are that many hollows.
     """
     host = rng.integers(len(positions), size=_TRIED)
     touch = radii + radius
@@ -207,13 +208,13 @@ def places(
     _, first = np.unique(np.floor(trial / _EDGE), axis=0, return_index=True)
     first = np.sort(first)
     hollows = np.searchsorted(first, hollow.sum())
-    if hollows > wanted:  # any of them, not the widest that most of the trials fell into
+    if hollows > wanted:  # at random: in their order, the widest hollows would come first
         first = rng.permutation(first[:hollows])
     return trial[first[:wanted]]
 
 
 def rotations(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rotation matrices, uniformly distributed: [count, 3, 3]."""
+    """Samples rotation matrices, uniformly distributed: [count, 3, 3]."""
     w, x, y, z = np.moveaxis(_unit(rng.normal(size=[count, 4])), 1, 0)
     return np.stack(
         [
