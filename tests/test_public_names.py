@@ -43,7 +43,9 @@ def everything(structures: list[ase.Atoms]) -> str:
     cvae: tfgen.CVAE = model.cvae
     generated = tfgen.generate(model, "Pt13", {"energy_per_atom": 0.75}, 3, seed=1)
     first: ase.Atoms = generated[0]
-    tfgen.evaluate(generated, dataset)
+    settings = tfgen.EvaluationSettings(hit_tolerance={"gap": 0.1}, duplicate_tolerance=0.1)
+    metrics: tfgen.Metrics = tfgen.evaluate(generated, dataset, settings=settings)
+    share: float | None = metrics.targets[0].relaxed.hit_rate
     tfgen.export(model, "saved_model", overwrite=True)
     if found.status[0] == tfgen.Status.CONVERGED:
         raise tfgen.TfgenWarning(f"{first}")

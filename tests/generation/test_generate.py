@@ -16,11 +16,12 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from tfgen.generation import proposals, verification
 from tfgen.generation.generate import generate
-from tfgen.generation.records import raw_structures, record_of, write
+from tfgen.generation.records import raw_structures, read_record, write
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Condition, Model
 from tfgen.relaxation.relax import RelaxationResult
 from tfgen.structures.properties import radius_of_gyration
+from tfgen.targets import Target
 from tfgen.warnings import TfgenWarning
 
 ENERGY, SIZE = small.PROPERTIES
@@ -110,7 +111,7 @@ class TestRecord:
             np.testing.assert_allclose(theirs.positions, ours.positions, atol=1e-7)
             name = "reconstructed_positions"
             np.testing.assert_allclose(theirs.arrays[name], ours.arrays[name], atol=1e-7)
-            assert record_of(theirs, "structure")["target"] == {ENERGY: [1.4, 1.8]}
+            assert read_record(theirs, "structure").targets == (Target.of(ENERGY, [1.4, 1.8]),)
 
     def test_loss_and_decoded_values_are_of_the_drawn_fingerprint(self, monkeypatch):
         drawn = []

@@ -5,7 +5,8 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
-from tfgen.generation.records import raw_structures, read_generated, record_of
+from tfgen.generation.records import raw_structures, read_generated, read_record
+from tfgen.targets import Target
 
 
 def dimer(**info) -> Atoms:
@@ -29,9 +30,9 @@ def test_a_record_survives_the_file(tmp_path):
     atoms.arrays["reconstructed_positions"] = atoms.positions + 0.25
     write(tmp_path / "out.extxyz", [atoms, dimer()])
     back = read_generated(tmp_path / "out.extxyz")
-    record = record_of(back[0], "structure 0")
+    record = read_record(back[0], "structure 0")
     expected = {k: v for k, v in FULL.items() if k != "seed"}
-    assert record == {
+    assert record.to_json() == {
         "formula": "Pt2",
         **expected,
         "predicted": {},
@@ -43,7 +44,7 @@ def test_a_record_survives_the_file(tmp_path):
 
 
 def test_a_structure_without_a_record():
-    assert record_of(dimer(energy=3.0, other="x"), "structure 0") == {
+    assert read_record(dimer(energy=3.0, other="x"), "structure 0").to_json() == {
         "formula": "Pt2",
         "target": None,
         "predicted": {},
@@ -58,25 +59,38 @@ def test_a_structure_without_a_record():
     }
 
 
+def test_a_detail_of_the_status_stands_apart():
+    record = read_record(dimer(status="ambiguous", status_detail="3 structures"), "structure 0")
+    assert (record.status, record.status_detail) == ("ambiguous", "3 structures")
+    assert record.to_json()["status_detail"] == "3 structures"
+
+
+def test_what_was_asked_for():
+    record = read_record(dimer(target={"a": 0.5, "b": [1, 2]}), "structure 0")
+    assert record.target("b") == Target.of("b", [1.0, 2.0])
+    assert record.target("c") is None
+    assert record.to_json()["target"] == {"a": 0.5, "b": [1.0, 2.0]}
+
+
 def test_candidates_and_relaxations_are_counted():
-    record = record_of(dimer(candidates=np.int64(3), relaxations=0, relaxed={"a": 1.0}), "x")
-    assert (record["candidates"], record["relaxations"]) == (3, 0)
+    record = read_record(dimer(candidates=np.int64(3), relaxations=0, relaxed={"a": 1.0}), "x")
+    assert (record.candidates, record.relaxations) == (3, 0)
     # One that was relaxed took at least one.
-    assert record_of(dimer(relaxed={"a": 1.0}), "x")["relaxations"] == 1
-    assert record_of(dimer(relaxed={"a": 1.0}, candidates=7), "x")["relaxations"] == 7
-    assert record_of(dimer(candidates=7), "x")["relaxations"] == 0
+    assert read_record(dimer(relaxed={"a": 1.0}), "x").relaxations == 1
+    assert read_record(dimer(relaxed={"a": 1.0}, candidates=7), "x").relaxations == 7
+    assert read_record(dimer(candidates=7), "x").relaxations == 0
 
 
 def test_values_that_are_no_numbers_are_missing():
-    record = record_of(
+    record = read_record(
         dimer(
             decoded={"a": float("nan"), "b": None, "c": np.float32(0.5)},
             fingerprint_loss=float("inf"),
         ),
         "structure 0",
     )
-    assert record["decoded"] == {"a": None, "b": None, "c": 0.5}
-    assert record["fingerprint_loss"] is None
+    assert record.decoded == {"a": None, "b": None, "c": 0.5}
+    assert record.fingerprint_loss is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +116,7 @@ def test_values_that_are_no_numbers_are_missing():
 )
 def test_malformed_records(info, message):
     with pytest.raises(ValueError, match=message):
-        record_of(dimer(**info), "structure 7")
+        read_record(dimer(**info), "structure 7")
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 2)])
@@ -110,7 +124,7 @@ def test_malformed_positions(shape):
     atoms = dimer()
     atoms.arrays["reconstructed_positions"] = np.zeros(shape)
     with pytest.raises(ValueError, match="reconstructed_positions are not three numbers per atom"):
-        record_of(atoms, "structure 0")
+        read_record(atoms, "structure 0")
 
 
 @pytest.mark.parametrize(

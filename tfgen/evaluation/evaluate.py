@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -28,10 +28,9 @@ from tfgen.evaluation.metrics import (
 )
 from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
-from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, read_targets
-from tfgen.generation.records import STAGES, raw_structures, record_of
+from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, set_tolerances
+from tfgen.generation.records import STAGES, Record, raw_structures, read_record
 from tfgen.structures import validity
-from tfgen.targets import Target
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -92,12 +91,12 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     records = [
-        record_of(atoms, f"structure {i}") for i, atoms in enumerate(_check_structures(generated))
+        read_record(atoms, f"structure {i}") for i, atoms in enumerate(_check_structures(generated))
     ]
     train = dataset.select("train")
     if len(train) == 0:
         raise ValueError("dataset has no training structures to compare with")
-    asked, tolerances = read_targets(records, train, settings)
+    records, tolerances = set_tolerances(records, train, settings)
 
     with tqdm(total=5, desc="evaluating", disable=not progress, leave=False) as bar:
         limits = validity.thresholds_from(
@@ -117,8 +116,8 @@ def evaluate(
         bar.update()
         moved = measure_displacements(generated, raw, final.valid & before.valid)
         bar.update()
-        groups = rate_targets(records, asked, final.valid, before.valid, train)
-        structures = _join_records(records, asked, groups, final, before.valid, moved, dataset)
+        groups = rate_targets(records, final.valid, before.valid, train)
+        structures = _join_records(records, groups, final, before.valid, moved, dataset)
         coverage = measure_coverage(generated, final.valid, dataset, tolerance)
         bar.update()
 
@@ -197,8 +196,7 @@ def _summarise_target(
 
 
 def _join_records(
-    records: Sequence[Mapping[str, Any]],
-    asked: Sequence[tuple[Target, ...]],
+    records: Sequence[Record],
     groups: Sequence[TargetGroup],
     final: Comparison,
     valid_raw: np.ndarray,
@@ -209,7 +207,7 @@ def _join_records(
     relaxed_hits, hits = find_hits(groups, len(records))
     training = np.flatnonzero(dataset.split == 0)
     result = []
-    for k, (record, targets) in enumerate(zip(records, asked, strict=True)):
+    for k, record in enumerate(records):
         # A structure that is not valid is neither unique nor novel, nor the opposite.
         is_valid, nearest = bool(final.valid[k]), int(final.nearest[k])
         unique = bool(final.unique[k]) if is_valid else None
@@ -217,8 +215,7 @@ def _join_records(
         hit = relaxed_hits[k]
         result.append(
             StructureMetrics(
-                **{key: value for key, value in record.items() if key != "target"},
-                targets=targets,
+                **vars(record),
                 valid_reconstructed=bool(valid_raw[k]),
                 valid=is_valid,
                 unique=unique,

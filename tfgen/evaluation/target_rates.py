@@ -1,28 +1,28 @@
-"""What was asked for of each structure, and how the structures made for one target come to it."""
+"""How near the structures made for one target come to it, and which of them are hits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfgen.evaluation.metrics import Baseline
 from tfgen.evaluation.settings import EvaluationSettings
-from tfgen.generation.records import STAGES
+from tfgen.generation.records import STAGES, Record
 from tfgen.targets import DEFAULT_TOLERANCES, Rates, Target, compute_rates, default_tolerance
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
 
-__all__ = ["TargetGroup", "find_hits", "rate_targets", "read_targets"]
+__all__ = ["TargetGroup", "find_hits", "rate_targets", "set_tolerances"]
 
 
-def read_targets(
-    records: Sequence[Mapping[str, Any]], train: Dataset, settings: EvaluationSettings
-) -> tuple[list[tuple[Target, ...]], dict[str, float]]:
-    """Reads what was asked for of each structure, and chooses the tolerances.
+def set_tolerances(
+    records: Sequence[Record], train: Dataset, settings: EvaluationSettings
+) -> tuple[list[Record], dict[str, float]]:
+    """Chooses the tolerances of what was asked for.
 
     Args:
         records: one for each structure.
@@ -30,17 +30,13 @@ def read_targets(
         settings: has the tolerances that were chosen.
 
     Returns:
-        The targets of each structure, with tolerances where values are asked for; and property ->
-        tolerance.
+        The records with a tolerance at each target that is a value; and property -> tolerance.
 
     Raises:
         ValueError: if a tolerance is missing, or is of an unknown property.
     """
-    asked = [
-        tuple(Target.of(name, value) for name, value in (record["target"] or {}).items())
-        for record in records
-    ]
-    names = list(dict.fromkeys(target.name for targets in asked for target in targets))
+    targets = [target for record in records for target in record.targets]
+    names = list(dict.fromkeys(target.name for target in targets))
     for name in settings.hit_tolerance:
         if name not in names and name not in train.properties:
             raise ValueError(
@@ -48,15 +44,16 @@ def read_targets(
                 f"({', '.join(names) or 'none'}) or the data set ({', '.join(train.properties)})"
             )
     # Where only ranges are asked for, their ends decide.
-    values = {target.name for targets in asked for target in targets if target.is_value}
+    values = {target.name for target in targets if target.is_value}
     tolerances = {
         name: _choose_tolerance(name, train, settings) for name in names if name in values
     }
-    complete = [
-        tuple(t.with_tolerance(tolerances[t.name]) if t.is_value else t for t in targets)
-        for targets in asked
-    ]
-    return complete, tolerances
+
+    def complete(target: Target) -> Target:
+        return target.with_tolerance(tolerances[target.name]) if target.is_value else target
+
+    found = [replace(record, targets=tuple(map(complete, record.targets))) for record in records]
+    return found, tolerances
 
 
 def _choose_tolerance(name: str, train: Dataset, settings: EvaluationSettings) -> float:
@@ -93,17 +90,12 @@ class TargetGroup:
 
 
 def rate_targets(
-    records: Sequence[Mapping[str, Any]],
-    asked: Sequence[tuple[Target, ...]],
-    valid: np.ndarray,
-    valid_raw: np.ndarray,
-    train: Dataset,
+    records: Sequence[Record], valid: np.ndarray, valid_raw: np.ndarray, train: Dataset
 ) -> list[TargetGroup]:
     """Compares the structures made for each target with it.
 
     Args:
-        records: one for each of n structures.
-        asked: what was asked for of each.
+        records: one for each of n structures, with tolerances.
         valid: [n] bool, which are valid.
         valid_raw: [n] bool, which were valid before they were relaxed.
         train: the training split, for the baseline.
@@ -112,30 +104,30 @@ def rate_targets(
         One group for each distinct target, in order of appearance.
     """
     places: dict[str, list[int]] = {}
-    for k, targets in enumerate(asked):
-        if targets:
-            label = ",".join(str(t) for t in sorted(targets, key=lambda target: target.name))
-            places.setdefault(label, []).append(k)
+    for k, record in enumerate(records):
+        if record.targets:
+            ordered = sorted(record.targets, key=lambda target: target.name)
+            places.setdefault(",".join(map(str, ordered)), []).append(k)
     formulas = np.array([atoms.get_chemical_formula("metal") for atoms in train.structures])
     eligible = dict(zip(STAGES, (np.ones_like(valid), valid_raw, valid), strict=True))
     groups = []
     for label, members in places.items():
-        targets = asked[members[0]]
+        made = [records[k] for k in members]
+        targets = made[0].targets
         rates = {}
         for stage in STAGES:
-            values = {t.name: _collect_values(records, members, stage, t.name) for t in targets}
+            values = {t.name: _collect_values(made, stage, t.name) for t in targets}
             rates[stage] = compute_rates(targets, values, eligible[stage][members])
-        same = np.isin(formulas, [records[k]["formula"] for k in members])
+        same = np.isin(formulas, [record.formula for record in made])
         groups.append(
             TargetGroup(label, targets, members, rates, _rate_training(targets, train, same))
         )
     return groups
 
 
-def _collect_values(
-    records: Sequence[Mapping[str, Any]], members: Sequence[int], stage: str, name: str
-) -> np.ndarray:
-    found = [records[k][stage].get(name) for k in members]
+def _collect_values(records: Sequence[Record], stage: str, name: str) -> np.ndarray:
+    """Returns a property at a stage, [n]; NaN where there is none."""
+    found = [record.stage(stage).get(name) for record in records]
     return np.array([np.nan if value is None else value for value in found], float)
 
 

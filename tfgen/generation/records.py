@@ -9,6 +9,7 @@ import math
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,15 @@ if TYPE_CHECKING:  # reading records needs no TensorFlow
     from tfgen.generation.verification import Verification
     from tfgen.models.model import Model
 
-__all__ = ["STAGES", "make_records", "raw_structures", "read_generated", "record_of", "write"]
+__all__ = [
+    "STAGES",
+    "Record",
+    "make_records",
+    "raw_structures",
+    "read_generated",
+    "read_record",
+    "write",
+]
 
 STAGES = ("decoded", "reconstructed", "relaxed")
 
@@ -136,19 +145,80 @@ def raw_structures(generated: Sequence[Atoms]) -> list[Atoms]:
     return raw
 
 
-def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
-    """Checks a structure's record and returns it as plain JSON types.
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a generated structure says about itself; any part may be missing.
+
+    Attributes:
+        formula: its composition.
+        targets: what was asked for, an entry for each property; none if that is not recorded.
+        predicted, decoded, reconstructed, relaxed: property -> value at that stage, None where it
+            is not a finite number. Predicted is what was expected of the relaxed structure before
+            it was relaxed.
+        fingerprint_loss: how far its fingerprint is from the one that was decoded.
+        seconds: how long it took.
+        candidates: how many candidates it was chosen from.
+        relaxations: how many relaxations were spent on it; if that is not recorded, one for each
+            candidate of a relaxed structure.
+        status: how its generation ended.
+        status_detail: what can be said beyond that.
+    """
+
+    formula: str
+    targets: tuple[Target, ...]
+    predicted: Mapping[str, float | None]
+    decoded: Mapping[str, float | None]
+    reconstructed: Mapping[str, float | None]
+    relaxed: Mapping[str, float | None]
+    fingerprint_loss: float | None
+    seconds: float | None
+    candidates: int | None
+    relaxations: int
+    status: str | None
+    status_detail: str | None
+
+    @property
+    def final(self) -> Mapping[str, float | None]:
+        """The properties of the structure as it is: relaxed if it was relaxed."""
+        return self.relaxed or self.reconstructed
+
+    def target(self, name: str) -> Target | None:
+        """Returns what was asked for of a property, if anything."""
+        return next((target for target in self.targets if target.name == name), None)
+
+    def stage(self, name: str) -> Mapping[str, float | None]:
+        """Returns property -> value at a stage: "predicted", or one of `STAGES`."""
+        stages = {
+            "predicted": self.predicted,
+            "decoded": self.decoded,
+            "reconstructed": self.reconstructed,
+            "relaxed": self.relaxed,
+        }
+        return stages[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as plain JSON types; `status_detail` only where there is one."""
+        result: dict[str, Any] = {
+            "formula": self.formula,
+            "target": {target.name: target.to_json() for target in self.targets} or None,
+            **{name: dict(self.stage(name)) for name in ("predicted", *STAGES)},
+            "fingerprint_loss": self.fingerprint_loss,
+            "seconds": self.seconds,
+            "candidates": self.candidates,
+            "relaxations": self.relaxations,
+            "status": self.status,
+        }
+        if self.status_detail is not None:
+            result["status_detail"] = self.status_detail
+        return result
+
+
+def read_record(atoms: Atoms, where: str) -> Record:
+    """Reads and checks what a structure says about itself.
 
     Args:
         atoms: the structure; any part of the record may be missing.
         where: names the structure in messages.
-
-    Returns:
-        formula; target: property -> value or [lo, hi], or None; each of `STAGES`, and predicted
-        (what was expected of the relaxed structure before relaxing): property -> value, or None
-        where it is not a finite number; fingerprint_loss, seconds and status, or
-        None; candidates (how many the structure was chosen from), or None; relaxations (how many
-        were spent on it; if that is not recorded, one for each candidate of a relaxed structure).
 
     Raises:
         ValueError: if a part of the record is not what it should be.
@@ -156,36 +226,40 @@ def record_of(atoms: Atoms, where: str) -> dict[str, Any]:
     raw = atoms.arrays.get("reconstructed_positions")
     if raw is not None and (raw.shape != (len(atoms), 3) or raw.dtype.kind not in "fi"):
         raise ValueError(f"{where}: reconstructed_positions are not three numbers per atom")
-    status = atoms.info.get("status")
     candidates = _count(atoms.info.get("candidates"), 1, f"{where}: candidates")
     relaxations = _count(atoms.info.get("relaxations"), 0, f"{where}: relaxations")
     if relaxations is None:
         relaxations = (candidates or 1) if _mapping(atoms, "relaxed", where) else 0
     try:
-        target = {
-            name: Target.of(name, value).to_json()
-            for name, value in _mapping(atoms, "target", where).items()
-        }
+        targets = tuple(
+            Target.of(name, value) for name, value in _mapping(atoms, "target", where).items()
+        )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return {
-        "formula": atoms.get_chemical_formula("metal"),
-        "target": target or None,
-        **{
-            stage: {
-                name: _finite(value, f"{where}: {stage} {name}")
-                for name, value in _mapping(atoms, stage, where).items()
-            }
-            for stage in ("predicted", *STAGES)
-        },
-        **{
-            key: _finite(atoms.info.get(key), f"{where}: {key}")
-            for key in ("fingerprint_loss", "seconds")
-        },
-        "candidates": candidates,
-        "relaxations": relaxations,
-        "status": None if status is None else str(status),
-    }
+    return Record(
+        formula=atoms.get_chemical_formula("metal"),
+        targets=targets,
+        predicted=_values(atoms, "predicted", where),
+        decoded=_values(atoms, "decoded", where),
+        reconstructed=_values(atoms, "reconstructed", where),
+        relaxed=_values(atoms, "relaxed", where),
+        fingerprint_loss=_finite(atoms.info.get("fingerprint_loss"), f"{where}: fingerprint_loss"),
+        seconds=_finite(atoms.info.get("seconds"), f"{where}: seconds"),
+        candidates=candidates,
+        relaxations=relaxations,
+        status=_text(atoms.info.get("status")),
+        status_detail=_text(atoms.info.get("status_detail")),
+    )
+
+
+def _values(atoms: Atoms, stage: str, where: str) -> dict[str, float | None]:
+    """Returns property -> value at a stage."""
+    found = _mapping(atoms, stage, where).items()
+    return {name: _finite(value, f"{where}: {stage} {name}") for name, value in found}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _null_if_not_finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -254,6 +254,14 @@ def test_predictions_have_a_column_where_there_are_any(tmp_path):
     assert [a["data-v"] for a in page.all("td") if a.get("data-v") == "0.4321"] == ["0.4321"]
 
 
+def test_a_detail_stands_by_its_status(tmp_path):
+    structures = generated(2)
+    structures[1].info |= {"status": "ambiguous", "status_detail": "3 structures"}
+    page, metrics = written(tmp_path / "report", structures, dataset())
+    assert "ambiguous: 3 structures" in [cell.get("data-v") for cell in page.all("td")]
+    assert metrics.status == {"not converged: the loss is too high": 1, "ambiguous": 1}
+
+
 def test_what_hits_cost_is_told(tmp_path):
     structures = generated()
     for atoms in structures:

@@ -119,7 +119,8 @@ def _tabulate_structure(
     else:
         index = str(row.nearest.index)
         cells += [Cell(index, index), _number_cell(row.nearest.distance, 3)]
-    cells.append(Cell(row.status or "-", row.status or "", "text status"))
+    status = ": ".join(filter(None, (row.status, row.status_detail)))
+    cells.append(Cell(status or "-", status, "text status"))
     cells.append(_number_cell(row.seconds, 3))
     return cells
 
