@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
 from tfgen.structures.similarity import (
-    aligned,
+    align,
     displacements,
     duplicates,
     match,
@@ -342,14 +342,14 @@ def test_aligned_structures_lie_on_their_reference(seed):
     rng = np.random.default_rng(seed)
     a, b = random_cluster("Cu3Au4", rng), random_cluster("Cu3Au4", rng)
     before = a.positions.copy()
-    laid = aligned(a, b)
+    laid = align(a, b)
     np.testing.assert_array_equal(a.positions, before)
     # It is moved as a whole, and as far from its reference as rmsd says, atom by atom.
     assert cdist(laid.positions, laid.positions) == pytest.approx(cdist(before, before))
     squared = cdist(laid.positions, b.positions) ** 2 + 1e6 * (a.numbers[:, None] != b.numbers)
     rows, columns = linear_sum_assignment(squared)
     assert np.sqrt(squared[rows, columns].mean()) == pytest.approx(rmsd(a, b), abs=1e-6)
-    copy = aligned(disguised(b, rng), b)
+    copy = align(disguised(b, rng), b)
     assert cdist(copy.positions, b.positions).min(axis=1) == pytest.approx(np.zeros(7), abs=1e-5)
 
 

@@ -11,7 +11,7 @@ from ase import Atoms
 
 from tfgen.evaluation.metrics import Coverage, Shares
 from tfgen.structures import similarity
-from tfgen.structures.validity import Thresholds, valid
+from tfgen.structures.validity import ValidityThresholds, valid
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -53,7 +53,7 @@ class Comparison:
 
 
 def compare(
-    structures: Sequence[Atoms], training: list[Atoms], limits: Thresholds, tolerance: float
+    structures: Sequence[Atoms], training: list[Atoms], limits: ValidityThresholds, tolerance: float
 ) -> Comparison:
     """Compares structures with each other and with the training structures.
 

@@ -1,4 +1,4 @@
-"""Padded batches of structures, and the only door between them and `ase.Atoms`."""
+"""Padded batches of structures, and the conversion from and to `ase.Atoms`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ __all__ = [
 # Shapes are padded to these atom counts, so that any mix of sizes costs few compilations.
 BUCKETS = (2, 4, 8, 10, 13, 16, 20, 24, 32, 38, 48, 55, 64, 80, 100, 128, 147)
 
-# Clusters of so many atoms may get neighbour lists, if these are no longer than a share of them.
+# Clusters of at least so many atoms may get neighbour lists, if these hold no more than this share
+# of the atoms.
 SPARSE_FROM, SPARSE_SHARE = 32, 0.75
 
-# Functions of pairs that a descriptor has, for estimates of memory.
+# The number of functions of pairs that a descriptor is taken to have, for estimates of memory.
 FUNCTIONS = 200
 
 
@@ -45,7 +46,7 @@ class Neighbours(NamedTuple):
 class StructureBatch(NamedTuple):
     """Structures of up to `atoms` atoms each, padded with atoms of number 0.
 
-    A plain tuple of tensors, so that it passes through `tf.function`, `tf.data` and `tf.nest`.
+    It is a tuple of tensors and so can be passed to `tf.function`, `tf.data` and `tf.nest`.
 
     Attributes:
         positions: [batch, atoms, 3], Å; zeros where padded.
@@ -107,8 +108,8 @@ class StructureBatch(NamedTuple):
             r_cut: reach of the neighbour lists of periodic structures, Å.
             atoms: padded number of atoms; the largest structure's if None.
             dtype: of positions and cell.
-            sparse: give clusters neighbour lists, too, where these are much shorter than the
-                number of atoms; for what is evaluated at these positions only.
+            sparse: whether clusters get neighbour lists, too, where these are much shorter than
+                the number of atoms. They hold for these positions only.
 
         Raises:
             ValueError: on an empty list, or more atoms in a structure than `atoms`.
@@ -166,10 +167,10 @@ class Group(NamedTuple):
     """Structures that are computed at one padded size.
 
     Attributes:
-        members: their places in the list they come from.
+        members: their places in the list of structures.
         width: padded number of atoms.
-        periodic: whether they are.
-        numbers: estimated size, for each structure, of the largest tensor.
+        periodic: whether the structures are periodic.
+        numbers: the estimated size of the largest tensor, for one structure.
     """
 
     members: np.ndarray
@@ -184,7 +185,7 @@ class Group(NamedTuple):
             yield self.members[start : start + size]
 
     def chunk_size(self, limit: int) -> int:
-        """How many structures there are in such a chunk."""
+        """Returns how many structures there are in such a chunk."""
         return max(1, limit // self.numbers)
 
 
@@ -193,8 +194,8 @@ def groups(structures: Sequence[Atoms], r_cut: float | None = None) -> list[Grou
 
     Args:
         structures: any mix of sizes.
-        r_cut: how far atoms see, Å, if functions of pairs and of triples are to be counted in
-            `numbers`; pairs of atoms alone if None.
+        r_cut: the cutoff radius, Å, if functions of pairs and triples of atoms count in `numbers`;
+            if None, pairs of atoms alone count.
     """
     lengths, place = np.unique([len(s) for s in structures], return_inverse=True)
     widths = np.array([bucket(n) for n in lengths])[place]
@@ -217,7 +218,7 @@ def _neighbours(structure: Atoms, r_cut: float) -> int:
     cell = structure.cell.complete()
     inverse = np.linalg.inv(cell.array)
     heights = 1.0 / np.linalg.norm(inverse, axis=0)
-    # Of the part of the cell that holds atoms: slabs and wires come with much vacuum.
+    # The volume of the part of the cell that holds atoms: slabs and wires have much vacuum.
     spans = np.ptp(structure.positions @ inverse, axis=0) * heights + 2.5
     volume = cell.volume * np.minimum(spans / heights, 1.0).prod()
     return int(len(structure) / volume * 4.2 * r_cut**3) + 1

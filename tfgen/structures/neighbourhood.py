@@ -1,6 +1,7 @@
 """Displacements, distances and cutoff functions: differentiable, safe at r = 0, periodic or not.
 
-Periodicity enters here and nowhere else.
+Descriptors and potentials of TensorFlow get periodic images here, by the lists that a batch brings
+along (`neighbour_lists` makes them).
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ __all__ = ["Neighbourhood", "check_batch", "cosine_cutoff", "neighbourhood", "sa
 
 
 class Neighbourhood(NamedTuple):
-    """What every atom sees around it.
+    """The neighbours of every atom.
 
     Attributes:
         vectors: [batch, atoms, neighbours, 3], from the atom to its neighbour, Å.
         distances: [batch, atoms, neighbours], Å; 1 where masked, so that no function of them
             fails there, in value or in gradient.
-        mask: [batch, atoms, neighbours] bool, true for real neighbours within reach.
-        places: [batch, atoms, neighbours] int32, where in the structure the neighbours are; None
-            if every atom's neighbours are all atoms in order.
+        mask: [batch, atoms, neighbours] bool, true for real neighbours within the cutoff.
+        places: [batch, atoms, neighbours] int32, which atoms of the structure the neighbours are
+            images of; None if the neighbours of every atom are all atoms in order.
     """
 
     vectors: tf.Tensor
@@ -36,7 +37,8 @@ class Neighbourhood(NamedTuple):
         """Looks up per-atom `values` [batch, atoms] for the neighbours.
 
         Returns:
-            Broadcasts to [batch, atoms, neighbours]; where masked, some atom's value.
+            A tensor that broadcasts to [batch, atoms, neighbours]; where masked, the value of some
+            atom.
         """
         if self.places is None:
             return values[:, None, :]
@@ -44,7 +46,7 @@ class Neighbourhood(NamedTuple):
 
 
 def safe_sqrt(x: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-    """Square root with value and gradient 0 where x <= 0 (or `mask` is false), never NaN."""
+    """Computes a square root whose value and gradient are 0 where x <= 0 or `mask` is false."""
     positive = x > 0 if mask is None else (x > 0) & mask
     # Masked before the root as well as after: XLA evaluates both sides of a `where`, and the
     # infinite slope at 0 times a zero upstream gradient would be NaN.
@@ -55,11 +57,11 @@ def safe_sqrt(x: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
 def check_batch(batch: StructureBatch) -> None:
     """Checks that the tensors of a batch fit together, as far as their shapes are known.
 
-    In a graph it costs nothing: it runs while the graph is traced.
+    In a graph it costs nothing, as it runs while the graph is traced.
 
     Raises:
         ValueError: on anything but a `StructureBatch`, a wrong rank, sizes that differ between
-            tensors, or a wrong dtype; names the tensor, what came and what is needed.
+            tensors, or a wrong dtype; names the tensor, its shape or dtype, and what is needed.
     """
     if not isinstance(batch, StructureBatch):
         raise ValueError(f"batch is a {type(batch).__name__}; a StructureBatch is needed")
@@ -128,12 +130,12 @@ def neighbourhood(batch: StructureBatch, r_cut: float) -> Neighbourhood:
 
 
 def cosine_cutoff(distances: tf.Tensor, r_cut: float) -> tf.Tensor:
-    """Cutoff function of Behler and Parrinello, for distances (Å) up to `r_cut`.
+    """Computes the cutoff function of Behler and Parrinello, for distances (Å) up to `r_cut`.
 
     f_c(r) = [cos(π r / r_cut) + 1] / 2 = cos²(π r / 2 r_cut)
 
     The cosine is summed as its series up to x²⁰, which is exact to the last bit for x <= π/2:
-    XLA's own is a call for each number, ten times slower.
+    XLA calls a function for each cosine, which is ten times slower.
 
     References:
         J. Behler, J. Chem. Phys. 134, 074106 (2011), eq. 5. DOI 10.1063/1.3553717

@@ -1,4 +1,4 @@
-"""Properties of structures that follow from their geometry, vectorised over a list.
+"""Properties of structures that follow from their geometry, for many structures at once.
 
 `GEOMETRIC` names them; generation can be conditioned on each.
 """
@@ -25,8 +25,8 @@ __all__ = [
     "radius_of_gyration",
 ]
 
-# Neighbours are within this times the sum of covalent radii.
 COORDINATION_FACTOR = 1.2
+"""Nearest neighbours are within this times the sum of covalent radii."""
 
 # Pairs of atoms held at once: more would fall out of the processor's caches.
 _PAIRS = 200_000
@@ -35,9 +35,9 @@ ENERGY_PER_ATOM = "energy_per_atom"
 
 
 def radius_of_gyration(structures: Sequence[Atoms]) -> np.ndarray:
-    """Root mean square distance of the atoms from their centre: [n], Å.
+    """Computes the root mean square distance of the atoms from their centre: [n], Å.
 
-    R_g² = (1/N) Σ_i |r_i - r̄|²   (every atom counts the same, whatever its mass)
+    R_g² = (1/N) Σ_i |r_i - r̄|²   (not weighted by mass)
 
     Args:
         structures: clusters of any sizes; left unmodified.
@@ -54,7 +54,7 @@ def radius_of_gyration(structures: Sequence[Atoms]) -> np.ndarray:
 
 
 def asphericity(structures: Sequence[Atoms]) -> np.ndarray:
-    """How far the shape is from a sphere's, relative to its size: [n], a pure number from 0 to 1.
+    """Computes how far the shape is from a sphere, relative to its size: [n], from 0 to 1.
 
     b / R_g² = (λ_3 - (λ_1 + λ_2) / 2) / (λ_1 + λ_2 + λ_3),
 
@@ -80,7 +80,7 @@ def asphericity(structures: Sequence[Atoms]) -> np.ndarray:
         values = np.linalg.eigvalsh(tensor)
         total = values.sum(axis=1)
         aspherical = values[:, 2] - 0.5 * (values[:, 0] + values[:, 1])
-        # Rounding can leave values outside the range they have.
+        # Rounding can push a value out of its range.
         relative = aspherical / np.where(total > 0, total, 1.0)
         result[members] = np.clip(np.where(total > 0, relative, 0.0), 0.0, 1.0)
     return result
@@ -89,13 +89,13 @@ def asphericity(structures: Sequence[Atoms]) -> np.ndarray:
 def mean_coordination(
     structures: Sequence[Atoms], factor: float = COORDINATION_FACTOR
 ) -> np.ndarray:
-    """Mean number of nearest neighbours of an atom: [n], a pure number.
+    """Computes the mean number of nearest neighbours of an atom: [n].
 
     Neighbours are the atoms (images included) within `factor` times the sum of both covalent radii.
 
     Args:
         structures: clusters or periodic structures of any sizes; left unmodified.
-        factor: reach of a bond, in sums of covalent radii.
+        factor: the largest distance of nearest neighbours, in sums of covalent radii.
 
     Raises:
         ValueError: if a structure has no atoms or the factor is not positive.
@@ -143,7 +143,7 @@ UNITS: dict[str, str] = {
 
 
 def applicable(structures: Sequence[Atoms]) -> list[str]:
-    """Names in `GEOMETRIC` that are defined for all `structures`."""
+    """Returns the names in `GEOMETRIC` that are defined for all `structures`."""
     if any(s.pbc.any() for s in structures):
         return ["mean_coordination"]
     return list(GEOMETRIC)
@@ -152,7 +152,7 @@ def applicable(structures: Sequence[Atoms]) -> list[str]:
 def compute(
     structures: Sequence[Atoms], names: Sequence[str], energies: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Properties of structures by name.
+    """Computes properties of structures by name.
 
     Args:
         structures: any mix of sizes; left unmodified.

@@ -1,9 +1,10 @@
-"""When two structures are the same: up to translation, rotation, reflection and permutation.
+"""Which structures are the same, up to translation, rotation, reflection and permutation.
 
 Structures of one composition are compared by their interatomic distances, sorted within each pair
 of element kinds. Equal structures have equal sorted distances, whatever their orientation,
 handedness and order of atoms; the largest difference (max norm, Å) measures how unequal two
-structures are. Vectorised, so that thousands of structures are compared at once.
+structures are. (Different structures with the same distances exist, but are exceptional.) All
+functions are vectorised, so that thousands of structures are compared at once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
-from tfgen.structures.superposition import aligned, displacements, require_finite, rmsd
+from tfgen.structures.superposition import align, displacements, require_finite, rmsd
 
 __all__ = [
-    "aligned",
+    "align",
     "deviations",
     "displacements",
     "duplicates",
@@ -38,9 +39,9 @@ _SCREEN = 16
 
 
 def sorted_distances(numbers: np.ndarray, positions: np.ndarray, *, held: int = HELD) -> np.ndarray:
-    """Interatomic distances, sorted within each pair of element kinds.
+    """Computes interatomic distances, sorted within each pair of element kinds.
 
-    Invariant under translation, rotation and reflection, and under permutation of like atoms.
+    They do not change under translation, rotation, reflection or permutation of like atoms.
 
     Args:
         numbers: [N], atomic numbers, the same for all structures and in the same order.
@@ -87,13 +88,13 @@ def duplicates(
 ) -> np.ndarray:
     """Finds for each structure the first one kept that it equals: itself if it is kept.
 
-    Structures are taken in order; one is kept unless it equals one kept before. Hence no two kept
-    structures are equal, and every dropped one equals the kept one it points to (equality within a
-    tolerance is not transitive, so this is not the same as pointing to any earlier equal).
+    Structures are compared in order; each is kept unless it equals one that has been kept. Hence no
+    two kept structures are equal, and every other one equals the kept one it points to. (Equality
+    within a tolerance is not transitive: a structure may equal one that was not kept, and be kept.)
 
     Args:
-        structures: any mix of sizes and compositions, which are never equal to each other. The
-            same for clusters and periodic structures.
+        structures: any mix of sizes and compositions. Structures of different compositions are
+            never equal, nor is a cluster to a periodic structure.
         tolerance: largest difference of any sorted distance, Å.
         also: [n, columns], further numbers that equal structures must not differ in by more than
             the tolerance, such as scaled properties; None: the geometry alone counts.
@@ -221,7 +222,7 @@ def _check_tolerance(tolerance: float) -> None:
 
 
 def _pair_kinds(numbers: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """One integer for each pair of atoms that is the same for the same pair of elements."""
+    """Returns an integer for each pair of atoms that stands for its pair of elements."""
     low, high = np.minimum(numbers[i], numbers[j]), np.maximum(numbers[i], numbers[j])
     return low.astype(np.int64) * 1000 + high
 
@@ -332,7 +333,7 @@ def _shortest(
 
 
 def _chebyshev(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Max-norm distances [len(a), len(b)]; zero where there are no columns (single atoms)."""
+    """Computes max-norm distances [len(a), len(b)]: zero without columns (single atoms)."""
     return cdist(a, b, "chebyshev") if a.shape[1] else np.zeros([len(a), len(b)])
 
 
@@ -345,18 +346,19 @@ def _first_kept(
     held: int = HELD,
     block: int = 1024,
 ) -> np.ndarray:
-    """For each row, the first row kept within `tolerance` (max norm), itself if kept: [n] int.
+    """Finds for each row the first row kept within `tolerance` (max norm), itself if it is kept.
 
-    Blocks of rows are compared with the rows kept so far, then among themselves. A row within the
-    tolerance is so in every column: a k-d tree on a few columns finds all candidates. `vectors`
-    gives the rows it is asked for, [rows, columns]; `advance` is told how many rows are done.
+    Blocks of rows are compared with the rows kept so far, then among themselves. Rows within the
+    tolerance of each other are so in every column, so a k-d tree on a few columns finds all
+    candidates. `vectors` maps places [rows] to rows [rows, columns]; `advance` is called with the
+    number of rows that are finished.
     """
     sample = vectors(np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int)))
     columns = sample.shape[1]
     if columns == 0:
         advance(n)
         return np.zeros(n, int)
-    picked = _telling(sample)
+    picked = _select_columns(sample)
     step = max(1, held // columns)
     screen = np.concatenate(
         [vectors(np.arange(i, min(i + step, n)))[:, picked] for i in range(0, n, step)]
@@ -390,10 +392,11 @@ def _first_kept(
     return result
 
 
-def _telling(sample: np.ndarray) -> np.ndarray:
-    """Columns in which rows differ most, beyond what the columns before tell: [_SCREEN] or fewer.
+def _select_columns(sample: np.ndarray) -> np.ndarray:
+    """Selects up to `_SCREEN` columns in which rows differ most and that are least correlated.
 
-    Pivoted Gram-Schmidt: always the column of largest variance once those picked are projected out.
+    Pivoted Gram-Schmidt: each is the column of largest variance after those before it have been
+    projected out.
     """
     left = sample - sample.mean(axis=0)
     picked = []
@@ -412,7 +415,7 @@ def _within(
     tolerance: float,
     step: int,
 ) -> np.ndarray:
-    """Says which rows `a` are within the tolerance of rows `b`, `step` pairs at a time."""
+    """Says which rows `a` are within the tolerance of rows `b`: [pairs] bool."""
     result = np.empty(len(a), bool)
     for start in range(0, len(a), step):
         part = slice(start, start + step)

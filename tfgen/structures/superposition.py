@@ -1,4 +1,4 @@
-"""Lays clusters onto each other; the part of `tfgen.structures.similarity` that turns them."""
+"""Superposes clusters: translation, rotation, reflection, and which atom lies on which."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-__all__ = ["aligned", "displacements", "require_finite", "rmsd"]
+__all__ = ["align", "displacements", "require_finite", "rmsd"]
 
 # Distances held at once: about 64 MB.
-_CHUNK = 8_000_000
+_HELD = 8_000_000
 
 
-def rmsd(a: Atoms, b: Atoms, starts: int = 200, seed: int = 0) -> float:
-    """Root mean square distance of matched atoms, minimal over rotation, reflection, permutation.
+def rmsd(a: Atoms, b: Atoms, orientations: int = 200, seed: int = 0) -> float:
+    """Computes the root mean square distance of matched atoms between two clusters.
 
-    From many start orientations, the best assignment of like atoms (Hungarian) and the best
-    orthogonal transformation (Kabsch) alternate until they agree; the best of all starts is
-    returned. Among the starts are those that lay two atoms of `a` onto every pair of like atoms of
-    `b`, so that copies of a structure are always recognised.
+    It is minimal over translation, rotation, reflection and permutation of like atoms, as far as
+    this is found: from many initial orientations, the best assignment of like atoms (Hungarian
+    algorithm) and the best orthogonal transformation (Kabsch) alternate until neither changes, and
+    the best result counts. Among the orientations are those that superpose two atoms of `a` with
+    every pair of like atoms of `b`, so that copies of a structure are always recognised.
 
     Args:
         a: a cluster.
         b: a cluster of the same composition.
-        starts: number of start orientations that are followed to the end; the best ones, by the
-            mean distance to the nearest like atom, of all that are looked at.
+        orientations: number of initial orientations that are refined: those with the smallest mean
+            distance to the nearest like atom.
         seed: of the random orientations.
 
     Returns:
@@ -42,14 +43,15 @@ def rmsd(a: Atoms, b: Atoms, starts: int = 200, seed: int = 0) -> float:
         Kabsch, W. A solution for the best rotation to relate two sets of vectors. Acta Cryst. A 32,
         922 (1976), https://doi.org/10.1107/S0567739476001873
     """
-    return _laid(a, b, starts, seed)[0]
+    return _superpose(a, b, orientations, seed)[0]
 
 
 def displacements(before: Sequence[Atoms], after: Sequence[Atoms]) -> np.ndarray:
-    """How far the atoms of each structure have moved, root mean square, apart from moving as one.
+    """Computes how far the atoms of each structure have moved relative to each other.
 
-    Atoms correspond as they are listed, which makes this far cheaper than `rmsd`; the two are the
-    same unless atoms have changed places. Minimal over translation and rotation.
+    This is the root mean square displacement, minimal over translation and rotation of the whole.
+    Atoms correspond as they are listed, which makes it much cheaper than `rmsd`; the two differ
+    where atoms have swapped places, or where the mirror image lies closer.
 
     Args:
         before: clusters of any sizes.
@@ -63,7 +65,7 @@ def displacements(before: Sequence[Atoms], after: Sequence[Atoms]) -> np.ndarray
             is periodic, has no atoms, or positions that are not finite.
 
     References:
-        Kabsch, W., as of `rmsd`.
+        As of `rmsd`.
     """
     require_finite(before, "before")
     require_finite(after, "after")
@@ -81,39 +83,39 @@ def displacements(before: Sequence[Atoms], after: Sequence[Atoms]) -> np.ndarray
         x, y = (np.array([s[m].positions for m in members.tolist()]) for s in (before, after))
         x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
         left, values, right = np.linalg.svd(np.swapaxes(x, 1, 2) @ y)
-        # A reflection would fit some better, but nothing turns into its mirror image by moving.
+        # A reflection would fit some better, but no motion turns a structure into its mirror image.
         values[:, 2] *= np.sign(np.linalg.det(left @ right))
         squared = (x**2).sum(axis=(1, 2)) + (y**2).sum(axis=(1, 2)) - 2.0 * values.sum(axis=1)
         result[members] = np.sqrt(np.maximum(squared, 0.0) / size)
     return result
 
 
-def aligned(
-    a: Atoms, b: Atoms, starts: int = 200, seed: int = 0, looks: int | None = None
+def align(
+    a: Atoms, b: Atoms, orientations: int = 200, seed: int = 0, screened: int | None = None
 ) -> Atoms:
-    """A copy of `a`, turned (or mirrored) and shifted so that it lies on `b` as `rmsd` lays it.
+    """Returns a copy of `a` that is rotated (or reflected) and shifted onto `b`, as in `rmsd`.
 
     Args:
         a: a cluster.
         b: a cluster of the same composition.
-        starts: as of `rmsd`.
+        orientations: as of `rmsd`.
         seed: as of `rmsd`.
-        looks: how many orientations are looked at, at most, to choose the starts from; all of
-            those of `rmsd` if None. With few it may lie less well.
+        screened: the largest number of orientations from which those to refine are chosen; all of
+            those of `rmsd` if None. With few, the result may be less than the best.
 
     Raises:
         ValueError: as `rmsd` does.
     """
-    _, rotation = _laid(a, b, starts, seed, looks)
+    _, rotation = _superpose(a, b, orientations, seed, screened)
     copy = a.copy()
     copy.positions = (a.positions - a.positions.mean(axis=0)) @ rotation + b.positions.mean(axis=0)
     return copy
 
 
-def _laid(
-    a: Atoms, b: Atoms, starts: int, seed: int, looks: int | None = None
+def _superpose(
+    a: Atoms, b: Atoms, orientations: int, seed: int, screened: int | None = None
 ) -> tuple[float, np.ndarray]:
-    """Lays `a` onto `b`: the distance that remains, Å, and the orthogonal matrix [3, 3]."""
+    """Superposes `a` with `b`; returns their distance, Å, and the orthogonal matrix [3, 3]."""
     require_finite([a], "a")
     require_finite([b], "b")
     if a.pbc.any() or b.pbc.any():
@@ -128,12 +130,12 @@ def _laid(
     numbers = np.sort(a.numbers)
     unlike = numbers[:, None] != numbers[None, :]
     rng = np.random.default_rng(seed)
-    rotations = _start_rotations(x, y, unlike, rng, starts)
-    if looks is not None and len(rotations) > looks:
-        rotations = rng.permutation(rotations)[: max(1, looks)]
+    rotations = _initial_rotations(x, y, unlike, rng, orientations)
+    if screened is not None and len(rotations) > screened:
+        rotations = rng.permutation(rotations)[: max(1, screened)]
     best, best_rotation = np.inf, np.eye(3)
-    for start in _most_promising(rotations, x, y, unlike, starts):
-        rotation, previous, reached = start, np.inf, start
+    for initial in _most_promising(rotations, x, y, unlike, orientations):
+        rotation, previous, reached = initial, np.inf, initial
         while True:
             squared = cdist(x @ rotation, y, "sqeuclidean")
             squared[unlike] = 1e9
@@ -150,13 +152,13 @@ def _laid(
     return best, best_rotation
 
 
-def _start_rotations(
+def _initial_rotations(
     x: np.ndarray, y: np.ndarray, unlike: np.ndarray, rng: np.random.Generator, count: int
 ) -> np.ndarray:
-    """Orthogonal matrices R such that x @ R may resemble y: [starts, 3, 3]."""
+    """Makes orthogonal matrices R such that x @ R may resemble y: [rotations, 3, 3]."""
     quaternions = rng.normal(size=[max(1, count), 4])
     found = [Rotation.from_quat(quaternions).as_matrix()]
-    # Two atoms that span the widest triangle with the centre, laid onto all pairs of like atoms.
+    # The two atoms that span the widest triangle with the centre, with all pairs of like atoms.
     area = np.linalg.norm(np.cross(x[:, None], x[None, :]), axis=-1)
     first, second = np.unravel_index(area.argmax(), area.shape)
     k, m = np.nonzero(~unlike[first][:, None] & ~unlike[second][None, :])
@@ -171,7 +173,7 @@ def _start_rotations(
 
 
 def _frames(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Orthonormal rows, the first along u, the second in the plane of u and v: [n, 3, 3]."""
+    """Makes orthonormal rows, the first along u, the second in the plane of u and v: [n, 3, 3]."""
     first = u / np.linalg.norm(u, axis=1, keepdims=True)
     third = np.cross(first, v)
     third /= np.linalg.norm(third, axis=1, keepdims=True)
@@ -182,7 +184,7 @@ def _most_promising(
     rotations: np.ndarray, x: np.ndarray, y: np.ndarray, unlike: np.ndarray, count: int
 ) -> np.ndarray:
     cost = np.empty(len(rotations))
-    step = max(1, _CHUNK // (4 * len(x) ** 2))
+    step = max(1, _HELD // (4 * len(x) ** 2))
     for start in range(0, len(rotations), step):
         turned = x @ rotations[start : start + step]
         squared = ((turned[:, :, None] - y[None, None]) ** 2).sum(axis=-1)

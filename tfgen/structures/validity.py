@@ -1,4 +1,4 @@
-"""Whether a structure is one: finite, no atoms on top of each other, in one connected piece.
+"""Whether structures are valid: finite, without overlapping atoms, in one connected piece.
 
 Distances are judged relative to the sum of the two atoms' covalent radii (`ase.data`, after
 Cordero et al.), so that one pair of factors serves every composition.
@@ -21,24 +21,34 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from tfgen.structures.neighbour_lists import neighbour_pairs
 
-__all__ = ["BOND_FACTOR", "OVERLAP_FACTOR", "Thresholds", "connected", "thresholds_from", "valid"]
+__all__ = [
+    "BOND_FACTOR",
+    "OVERLAP_FACTOR",
+    "ValidityThresholds",
+    "connected",
+    "thresholds_from",
+    "valid",
+]
 
 OVERLAP_FACTOR = 0.7
-BOND_FACTOR = 1.3
+"""Atoms closer than this times the sum of their covalent radii overlap, unless asked otherwise."""
 
-# Most pairs of atoms held at once: about 100 MB of temporaries.
+BOND_FACTOR = 1.3
+"""Atoms within this times the sum of their covalent radii are bonded, unless asked otherwise."""
+
+# Pairs of atoms held at once: about 100 MB of temporaries.
 _PAIRS = 1_000_000
-# From this many atoms on, neighbour lists beat looking at every pair.
+# From this many atoms on, a search for neighbours is faster than computing all distances.
 _LARGE = 1000
 
 
-class Thresholds(NamedTuple):
-    """Factors on sums of covalent radii, and how many structures they were seen to let through.
+class ValidityThresholds(NamedTuple):
+    """Factors on sums of covalent radii, and the share of structures that satisfies them.
 
     Attributes:
         overlap_factor: atoms closer than this times the sum of their radii overlap.
         bond_factor: atoms within this times the sum of their radii are bonded.
-        pass_rate: share of the structures they were taken from that are valid, 0 to 1.
+        pass_rate: share of valid structures among those that they were determined from, 0 to 1.
     """
 
     overlap_factor: float
@@ -47,7 +57,7 @@ class Thresholds(NamedTuple):
 
 
 class _Edges(NamedTuple):
-    """All close pairs of several structures, as one graph with a component per structure.
+    """The close pairs of several structures, as one graph without edges between structures.
 
     Attributes:
         members: [c] int, places of the structures in the list they came from.
@@ -73,8 +83,8 @@ def valid(
 ) -> np.ndarray:
     """Says which structures are finite, free of overlaps and in one connected piece.
 
-    Vectorised over clusters of one size; periodic structures (images count) and those of 1000
-    atoms or more go one by one, through neighbour lists.
+    Clusters of one size are judged together; periodic structures (images count) and those of 1000
+    atoms or more one by one, by a search for neighbours.
 
     Args:
         structures: any mix of sizes and compositions; left unmodified.
@@ -97,7 +107,7 @@ def valid(
 
 
 def connected(structures: Sequence[Atoms], bond_factor: float = BOND_FACTOR) -> np.ndarray:
-    """Says which structures are one connected piece, as `valid` does, overlapping or not.
+    """Says which structures are one connected piece, by the rule of `valid`, overlapping or not.
 
     Args:
         structures: any mix of sizes and compositions; left unmodified.
@@ -122,14 +132,14 @@ def thresholds_from(
     overlap_factor: float = OVERLAP_FACTOR,
     bond_factor: float = BOND_FACTOR,
     pass_rate: float = 0.99,
-) -> Thresholds:
-    """Finds factors that let at least `pass_rate` of known good structures through.
+) -> ValidityThresholds:
+    """Finds factors by which at least the share `pass_rate` of given structures is valid.
 
-    The defaults stay unless the structures demand more; then each factor is widened until it
-    alone turns down at most half of the share that may fail.
+    The defaults stay if the structures allow it. Otherwise each factor is relaxed until it alone
+    rejects at most half of the share that may fail.
 
     Args:
-        structures: structures known to be good, for example a training set.
+        structures: structures that are taken to be valid, for example a training set.
         overlap_factor: largest overlap factor to return.
         bond_factor: smallest bond factor to return.
         pass_rate: share that must pass, 0 to 1.
@@ -163,7 +173,7 @@ def thresholds_from(
     overlap = min(overlap_factor, np.floor(np.sort(shortest)[spare] * 1e3) / 1e3)
     bond = max(bond_factor, np.ceil(np.sort(longest)[-1 - spare] * 1e3) / 1e3)
     passed = np.mean((shortest >= overlap) & (longest <= bond))
-    return Thresholds(float(overlap), float(bond), float(passed))
+    return ValidityThresholds(float(overlap), float(bond), float(passed))
 
 
 def _check(overlap_factor: float, bond_factor: float) -> None:
@@ -176,12 +186,12 @@ def _check(overlap_factor: float, bond_factor: float) -> None:
 
 
 def _usable(structures: Sequence[Atoms]) -> np.ndarray:
-    """Says which structures have atoms and coordinates that distances can be taken of."""
+    """Says which structures have atoms, and coordinates from which distances can be computed."""
     return np.array([len(s) > 0 and _measurable(s) for s in structures], bool)
 
 
 def _measurable(structure: Atoms) -> bool:
-    # Squares of larger numbers lose all precision or overflow; nobody means metres.
+    # Squares of larger numbers lose all precision or overflow.
     finite = (np.abs(structure.positions) < 1e9).all()
     if not structure.pbc.any():
         return bool(finite)
@@ -202,7 +212,7 @@ def _in_one_piece(edges: _Edges) -> np.ndarray:
 
 
 def _edges(structures: Sequence[Atoms], reach: float | None) -> Iterator[_Edges]:
-    """Yields the pairs within `reach` (in sums of radii); None: all, or enough to connect all."""
+    """Yields the pairs within `reach` (sums of radii), or enough to connect all if it is None."""
     usable = _usable(structures)
     sizes = np.array([len(s) for s in structures], int)
     listed = np.array([s.pbc.any() for s in structures], bool) | (sizes >= _LARGE)

@@ -20,7 +20,7 @@ from tfgen.evaluation.report.format import (
 )
 from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
 from tfgen.generation.records import raw_structures
-from tfgen.structures.similarity import aligned
+from tfgen.structures.similarity import align
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -179,7 +179,7 @@ def _describe_nearest(
     """Returns the caption and the positions of the most similar training structure, laid alike."""
     known = dataset.structures[nearest.index]
     if not known.pbc.any():
-        known = aligned(known, atoms, starts=_STARTS, looks=_LOOKS)
+        known = align(known, atoms, orientations=_STARTS, screened=_LOOKS)
     values = {name: float(v[nearest.index]) for name, v in dataset.properties.items()}
     title = f"nearest in training, number {nearest.index}, {nearest.distance:.3g} Å apart"
     order = np.argsort(known.numbers, kind="stable")
