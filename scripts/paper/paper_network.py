@@ -102,15 +102,15 @@ def fit(
     decoder = _stack(LATENT + 1, [*rising, features], "elu", seeds)
     surrogate = _stack(features, [HIDDEN] * (LAYERS + 1) + [1], "relu", seeds)
 
-    def cvae_loss(rows: np.ndarray | tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
+    def cvae_loss(rows: np.ndarray | tf.Tensor, noise_seed: tf.Tensor) -> tf.Tensor:
         part, wanted = tf.gather(scaled, rows), tf.gather(y, rows)
         loc, log_variance = tf.split(encoder(tf.concat([part, wanted], -1)), 2, axis=-1)
-        z = loc + tf.exp(log_variance / 2) * tf.random.stateless_normal(tf.shape(loc), draw)
+        z = loc + tf.exp(log_variance / 2) * tf.random.stateless_normal(tf.shape(loc), noise_seed)
         error = tf.reduce_sum((decoder(tf.concat([z, wanted], -1)) - part) ** 2)
         kl = 0.5 * tf.reduce_sum(tf.exp(log_variance) + loc**2 - 1.0 - log_variance)
         return error + KL_WEIGHT * kl
 
-    def surrogate_loss(rows: np.ndarray | tf.Tensor, _draw: tf.Tensor) -> tf.Tensor:
+    def surrogate_loss(rows: np.ndarray | tf.Tensor, _noise_seed: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum((surrogate(tf.gather(x, rows)) - tf.gather(y, rows)) ** 2)
 
     def trained(
@@ -130,7 +130,7 @@ def fit(
 def _stack(
     inputs: int, widths: Sequence[int], activation: str, seeds: Iterator[int]
 ) -> keras.Sequential:
-    """Dense layers with weights and biases drawn from ±1/√inputs, as PyTorch draws them."""
+    """Dense layers with weights and biases sampled uniformly from ±1/√inputs, as in PyTorch."""
     layers: list[keras.layers.Layer] = [keras.Input((inputs,))]
     for place, width in enumerate(widths):
         limit = 1.0 / np.sqrt(inputs)
@@ -164,16 +164,16 @@ def _descend(
 
     @tf.function(autograph=False)
     def epoch(number: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.split(tf.stack([tf.constant(seed), number]), 2)
-        rows = tf.random.experimental.stateless_shuffle(kept, draws[0])
+        seeds = tf.random.split(tf.stack([tf.constant(seed), number]), 2)
+        rows = tf.random.experimental.stateless_shuffle(kept, seeds[0])
         for start in range(0, len(kept), BATCH):
-            draw = draws[1] + [0, start]
+            noise_seed = seeds[1] + [0, start]
             with tf.GradientTape() as tape:
-                value = loss(rows[start : start + BATCH], draw)
+                value = loss(rows[start : start + BATCH], noise_seed)
             gradients = tape.gradient(value, variables)
             gradients = [g + WEIGHT_DECAY * v for g, v in zip(gradients, variables, strict=True)]
             optimizer.apply(gradients, variables)
-        return loss(held, draws[1] - [1, 1])
+        return loss(held, seeds[1] - [1, 1])
 
     best, weights = np.inf, [v.numpy() for v in variables]
     for number in epochs:
