@@ -1,4 +1,4 @@
-"""The whole path on Pt13 in one go, from nothing to a report."""
+"""All of tfgen on Pt13 in one run, from nothing to a report."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def run(
     """Builds, trains, generates, verifies, reports and exports.
 
     Args:
-        folder: where everything goes; made anew.
+        folder: where everything is written; it must not exist yet, or be replaceable.
         seed: of every stage.
         overwrite: replace the folder of an earlier demo.
         count: structures for each of the three targets.
         epochs: of the training.
         recipe: of the data set.
-        say: prints a line.
+        say: called with each line of text.
 
     Returns:
         The folder.

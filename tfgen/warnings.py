@@ -4,4 +4,4 @@ __all__ = ["TfgenWarning"]
 
 
 class TfgenWarning(UserWarning):
-    """Something a user should know, though the work goes on."""
+    """Something that the user should know while the work continues."""
