@@ -42,6 +42,11 @@ def everything(structures: list[ase.Atoms]) -> str:
     model: tfgen.Model = tfgen.train(dataset, ["energy_per_atom"], fingerprint=fingerprint)
     cvae: tfgen.CVAE = model.cvae
     generated = tfgen.generate(model, "Pt13", {"energy_per_atom": 0.75}, 3, seed=1)
+    proposals = tfgen.ProposalSettings(per_candidate=16)
+    generation = tfgen.GenerationSettings(candidates=3, proposals=proposals)
+    generated += tfgen.generate(
+        model, "Pt13", {"energy_per_atom": (0.7, 0.8)}, 3, relax=False, settings=generation
+    )
     first: ase.Atoms = generated[0]
     settings = tfgen.EvaluationSettings(hit_tolerance={"gap": 0.1}, duplicate_tolerance=0.1)
     metrics: tfgen.Metrics = tfgen.evaluate(generated, dataset, settings=settings)

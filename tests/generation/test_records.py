@@ -1,12 +1,23 @@
+"""Records: what is written into structures, and what is read from anybody's."""
+
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
+import small
 from ase import Atoms
 from ase.io import write
 
-from tfgen.generation.records import raw_structures, read_generated, read_record
+from tfgen.generation.ranking import Proposal
+from tfgen.generation.records import make_records, raw_structures, read_generated, read_record
+from tfgen.generation.request import Request
+from tfgen.generation.verification import Verification
+from tfgen.status import Status
 from tfgen.targets import Target
+
+ENERGY, SIZE = small.PROPERTIES
 
 
 def dimer(**info) -> Atoms:
@@ -41,6 +52,75 @@ def test_a_record_survives_the_file(tmp_path):
     }
     np.testing.assert_allclose(raw_structures(back)[0].positions, atoms.positions + 0.25)
     assert raw_structures(back)[1] is back[1]
+
+
+class TestMaking:
+    """Records of verified structures."""
+
+    @pytest.fixture
+    def verification(self):
+        square = [[0, 0, 0], [2.7, 0, 0], [0, 2.7, 0], [2.7, 2.7, 0]]
+        structure = Atoms("Pt5", positions=[*square, [1.35, 1.35, 1.9]])
+        proposal = Proposal(
+            structure=structure, fingerprint=small.fingerprint().create([structure])[0],
+            predicted={ENERGY: np.nan}, loss=0.25, status=Status.NOT_VALID,
+        )  # fmt: skip
+        moved = structure.copy()
+        moved.positions += 0.1
+        return Verification(
+            proposal=proposal, structure=moved, reconstructed={ENERGY: 1.5, SIZE: 2.0},
+            relaxed={ENERGY: np.inf, SIZE: 2.1}, status=Status.NOT_VALID,
+            status_detail="in two pieces", sound=False, on_target=False, new=True, miss=3.0,
+        )  # fmt: skip
+
+    def made(self, verification, **changes):
+        options = {
+            "numbers": np.full(5, 78), "targets": (Target.of(ENERGY, (1.0, 2.0), 0.1),), "count": 1,
+            "seed": 7, "potential": None, "relaxed_by": small.potential(), "minima": True,
+            "evaluated_by": {ENERGY: "emt", SIZE: "geometry"}, "candidates": 1, **changes,
+        }  # fmt: skip
+        request = Request(**options)
+        (atoms,) = make_records([verification], small.model(), request, tried=[4], seconds=0.5)
+        return atoms
+
+    def test_of_a_relaxed_structure(self, verification):
+        atoms = self.made(verification)
+        decoded = small.model().predict_properties(verification.proposal.fingerprint[None])[0]
+        assert atoms.info == {
+            "target": {ENERGY: [1.0, 2.0]},
+            "decoded": dict(zip((ENERGY, SIZE), decoded.tolist(), strict=True)),
+            "predicted": {ENERGY: None},
+            "reconstructed": {ENERGY: 1.5, SIZE: 2.0},
+            "relaxed": {ENERGY: None, SIZE: 2.1},
+            "evaluated_by": {ENERGY: "emt", SIZE: "geometry"},
+            "fingerprint_loss": 0.25,
+            "tolerance": small.model().tolerance,
+            "status": "no valid structure",
+            "status_detail": "in two pieces",
+            "seed": 7,
+            "request": 0,
+            "candidates": 4,
+            "verified": False,
+            "seconds": 0.5,
+        }
+        np.testing.assert_array_equal(atoms.positions, verification.structure.positions)
+        raw = verification.proposal.structure.positions
+        np.testing.assert_array_equal(atoms.arrays["reconstructed_positions"], raw)
+        assert type(atoms.info["status"]) is str
+
+    def test_of_one_that_was_not_to_be_relaxed(self, verification):
+        atoms = self.made(verification, relaxed_by=None)
+        raw = verification.proposal.structure.positions
+        np.testing.assert_array_equal(atoms.positions, raw)
+        assert "reconstructed_positions" not in atoms.arrays
+
+    def test_nothing_is_verified_by_a_network(self, verification):
+        surrogate = {ENERGY: "surrogate", SIZE: "geometry"}
+        assert "verified" not in self.made(verification, evaluated_by=surrogate).info
+
+    def test_a_detail_is_there_only_if_there_is_one(self, verification):
+        plain = dataclasses.replace(verification, status_detail="")
+        assert "status_detail" not in self.made(plain).info
 
 
 def test_a_structure_without_a_record():
