@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from tfgen.cli import main
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
+from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.fingerprints.fingerprint import Fingerprint
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
@@ -83,6 +84,13 @@ def test_tolerances_are_options(files):
     assert metrics(files)["uniqueness"] == 0.5
 
 
+def test_defaults_are_those_of_the_settings(files):
+    assert run(files).exit_code == 0
+    thresholds, settings = metrics(files)["thresholds"], EvaluationSettings()
+    assert thresholds["duplicate_tolerance"] == settings.duplicate_tolerance
+    assert thresholds["basin_rmsd"] == settings.basin_rmsd
+
+
 def test_a_report_is_replaced_only_when_told(files):
     assert run(files).exit_code == 0
     assert "exists; use --overwrite" in failed(run(files), 1)
@@ -100,6 +108,8 @@ def test_a_report_is_replaced_only_when_told(files):
         ("--hit-tolerance", "energy_per_atom=0.1", "--hit-tolerance", "energy_per_atom=0.2"),
         ("--duplicate-tolerance", "0"),
         ("--duplicate-tolerance", "much"),
+        ("--duplicate-tolerance", "nan"),
+        ("--duplicate-tolerance", "inf"),
         ("--nonsense",),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -28,6 +29,12 @@ def _tolerances(
             raise click.BadParameter(f"{name!r} is given twice")
         result[name] = tolerance
     return result
+
+
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
 
 
 @click.command(short_help="Measure generated structures; write a report.")
@@ -69,6 +76,7 @@ def _tolerances(
     type=click.FloatRange(min=0, min_open=True),
     default=0.05,
     show_default=True,
+    callback=_finite,
     help="Structures are equal if all sorted interatomic distances are within this.",
 )
 @descriptor_option

@@ -78,7 +78,7 @@ def compare(
 def measure_displacements(
     generated: Sequence[Atoms], raw: Sequence[Atoms], both_valid: np.ndarray
 ) -> np.ndarray:
-    """Measures how far relaxing moved each structure, root mean square over the matched atoms.
+    """Measures how far relaxing moved each structure, root mean square over the atoms.
 
     Args:
         generated: n structures.

@@ -204,7 +204,7 @@ class TargetMetrics:
         decoded, reconstructed, relaxed: how near they come to the target at that stage.
         basin: how many lay near the minimum that they were relaxed to.
         verified: what verified hits cost; None if nothing was relaxed.
-        acceptance: how many candidates were on target; None if no record tells.
+        acceptance: how many candidates were on target; None if no record says.
         baseline: what structures sampled at random from the training set score.
     """
 
@@ -256,7 +256,7 @@ class Metrics:
         coverage: how many structures of the test split were found again.
         basin: how many structures lay near the minimum that they were relaxed to.
         verified: what verified hits cost; None if nothing was asked for or relaxed.
-        acceptance: how many candidates were on target; None if no record tells.
+        acceptance: how many candidates were on target; None if no record says.
         thresholds: every threshold that was used.
         seconds_per_structure: mean of the times recorded.
         training_structures: structures in the training split of the data set.

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Gallery", "Picture", "choose_pictures", "describe_scene"]
 
-# Orientations looked at, and tried, to lay a training structure onto a generated one: good enough
-# for a picture.
-_LOOKS, _STARTS = 400, 4
-# Atoms up to so many sums of their covalent radii apart are drawn with a bond, where asked for;
-# validity is more generous, pictures would fill with lines.
+# To superpose a training structure on a generated one, this many orientations are screened, and the
+# best of them are refined: enough for a picture.
+_SCREENED, _REFINED = 400, 4
+# Atoms up to this many sums of their covalent radii apart are drawn with a bond, where bonds are
+# shown. What is valid may have longer bonds, but they would fill pictures with lines.
 _BOND = 1.2
 
 
@@ -165,7 +165,7 @@ def _describe_structure(
     reach = float(np.abs(result["cell"]).max()) * 1.5 if result["cell"] else 0.0
     radii = covalent_radii[atoms.numbers[order]]
     for title, positions in views:
-        # Each about its own centre: a picture that jumps from one to the next tells nothing.
+        # Each view is about its own centre, or the pictures would jump from one to the next.
         seen = (positions - positions.mean(axis=0)) @ turn
         reach = max(reach, float((np.linalg.norm(seen, axis=1) + radii).max()))
         result["views"].append([title, (100 * seen).round().astype(int).ravel().tolist()])
@@ -176,10 +176,10 @@ def _describe_structure(
 def _describe_nearest(
     atoms: Atoms, nearest: Nearest, dataset: Dataset, metrics: Metrics
 ) -> tuple[str, np.ndarray]:
-    """Returns the caption and the positions of the most similar training structure, laid alike."""
+    """Returns the caption and the positions of the most similar training structure, superposed."""
     known = dataset.structures[nearest.index]
     if not known.pbc.any():
-        known = align(known, atoms, orientations=_STARTS, screened=_LOOKS)
+        known = align(known, atoms, orientations=_REFINED, screened=_SCREENED)
     values = {name: float(v[nearest.index]) for name, v in dataset.properties.items()}
     title = f"nearest in training, number {nearest.index}, {nearest.distance:.3g} Å apart"
     order = np.argsort(known.numbers, kind="stable")

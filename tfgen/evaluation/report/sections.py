@@ -223,7 +223,7 @@ def _describe_method(metrics: Metrics) -> list[Definition]:
         Definition("equal", f"{equal} (so up to rotation, reflection and permutation)"),
         Definition(
             "kept its basin",
-            f"moved by relaxing by at most {limits.basin_rmsd:g} Å (RMSD, atoms matched)",
+            f"moved by relaxing by at most {limits.basin_rmsd:g} Å (RMSD after superposition)",
         ),
     ]
     for name, tolerance in limits.hit_tolerance.items():
