@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,16 @@ def test_the_package_loads_nothing_by_itself():
     command = [sys.executable, "-c", QUICK]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_module_needs_what_only_the_tests_need():
+    """So `tfgen.testing` works in any test framework, or in none."""
+    for path in (ROOT / "tfgen").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [getattr(node, "module", None) or ""] * isinstance(node, ast.ImportFrom)
+            names += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                assert name.split(".")[0] not in {"pytest", "hypothesis", "dscribe"}, path
 
 
 def test_the_package_is_marked_as_typed():

@@ -106,7 +106,7 @@ def test_equals_dscribe_for_ideal_angles_and_atoms_on_the_cutoff():
 
 
 class TestLoops:
-    """The second oracle, on structures that hypothesis draws."""
+    """The second oracle, on structures that hypothesis samples."""
 
     acsf = ACSF(species=["Cu", "Au"], r_cut=3.5, periodic=True, **FUNCTIONS)
 
@@ -421,7 +421,7 @@ def test_refuses_arguments(arguments, message):
         (Atoms("X"), "dummy atoms"),
         (Atoms("Cu", [[np.nan, 0, 0]]), "not finite"),
         (Atoms("Cu", [[0, np.inf, 0]]), "not finite"),
-        (Atoms("Cu", cell=[3, 3, 3], pbc=True), "periodic=False"),
+        (Atoms("Cu", cell=[3, 3, 3], pbc=True), "is for clusters only"),
         (Atoms("Cu", cell=[3, 3, 0], pbc=True), "without a cell vector"),
         (Atoms("Cu", cell=[3, 3, np.nan], pbc=True), "cell that is not finite"),
     ],

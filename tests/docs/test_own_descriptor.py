@@ -34,7 +34,7 @@ SHORT = {
 
 
 def dataset() -> tfgen.Dataset:
-    """Stands for the README's pt13.h5: 24 packings, with energies as those of minima."""
+    """Stands for the README's pt13.h5: 24 random structures, with energies as those of minima."""
     rng, numbers = np.random.default_rng(0), np.full(13, 78)
     structures = [Atoms(numbers, positions=x) for x in random_structures(numbers, 24, rng)]
     energy = rng.uniform(0.69, 0.89, 24)
@@ -95,7 +95,7 @@ def test_the_model_comes_back(page):
         tfgen.Model.load(folder / "model")
 
 
-def test_the_structures_have_the_fingerprints_that_were_drawn(page):
+def test_the_structures_have_the_fingerprints_that_were_sampled(page):
     names, _ = page
     found, pt = names["found"], names["pt"]
     assert len(found.structures) == len(found.status) == 2

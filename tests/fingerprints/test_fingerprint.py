@@ -233,7 +233,7 @@ class TestCreate:
             ([Atoms("Cu"), Atoms()], r"structures\[1\] has no atoms"),
             ([Atoms("Cu"), Atoms("Pt")], r"structures\[1\] holds Pt; .* species are Cu, Au"),
             (Atoms("Cu", [[np.nan] * 3]), "not finite"),
-            (Atoms("Cu", cell=[3] * 3, pbc=True), "periodic=False"),
+            (Atoms("Cu", cell=[3] * 3, pbc=True), "is for clusters only"),
         ],
     )
     def test_refuses(self, alloys, structures, message):
@@ -373,7 +373,7 @@ class TestConfiguration:
 
 
 class TestParts:
-    """What a search asks for: cheap parts, and features without kinks."""
+    """The cheap part that a search uses, and the features that are differentiable everywhere."""
 
     @pytest.mark.parametrize("per_species", [False, True])
     def test_the_cheap_part_is_part_of_the_whole(self, per_species):

@@ -54,7 +54,7 @@ def test_shapes_are_what_they_are_called():
     assert low[planar] < 0.1 * middle[planar]
 
 
-def test_packings_are_repeatable_and_differ_within():
+def test_random_structures_are_repeatable_and_differ_within():
     numbers = np.full(13, 78)
     one, same, other = (random_structures(numbers, 5, np.random.default_rng(s)) for s in (0, 0, 1))
     np.testing.assert_array_equal(one, same)

@@ -32,7 +32,7 @@ def no_overlaps(positions: np.ndarray, numbers: np.ndarray, min_distance: float)
 def moved(
     move: str, numbers: np.ndarray, count: int = 60, parents: int = 1
 ) -> tuple[np.ndarray, ...]:
-    """Parents, and starts made from them by one move without any push afterwards."""
+    """Parents, and structures made from them by one move, without separating atoms afterwards."""
     x = random_structures(numbers, parents, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     return x, propose(x, numbers, count, rng, moves=[move], min_distance=TOUCH)

@@ -107,15 +107,6 @@ def test_sound_fingerprints_pass(descriptor):
     check_fingerprint(Fingerprint(descriptor, EVERY_POOLING, len(descriptor.species) > 1))
 
 
-def test_needs_no_pytest(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pytest", None)
-    monkeypatch.delitem(sys.modules, "tfgen.testing.descriptors")
-    monkeypatch.delitem(sys.modules, "tfgen.testing._subject")
-    import tfgen.testing
-
-    assert tfgen.testing.check_descriptor is not check_descriptor
-
-
 # One or more for each rule: what is wrong, and what the message says.
 
 

@@ -1,4 +1,4 @@
-"""Sums over pairs of neighbours, and over pairs of atoms, each pair taken once."""
+"""Sums over pairs of neighbours and over pairs of atoms that count each pair once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import tensorflow as tf
 
 __all__ = ["AngularPowers", "Pairs", "contract", "size", "times"]
 
-# Out of so many at most, pairs are looked up by products with matrices of zeros and ones. XLA would
-# fuse a gather with all that makes what it reads, and compute that anew for each pair; a product
-# stands between them, and its gradient is a product again. Of more, such matrices are too large.
+# Up to so many things, values are looked up for pairs by products with matrices of zeros and ones.
+# XLA would fuse a gather with the computation of what it reads, and repeat that for each pair. It
+# does not fuse a matrix product, whose gradient is such a product again. For more things the
+# matrices become too large.
 LOOKED_UP = 64
 
 
 def size(x: tf.Tensor, axis: int) -> int | tf.Tensor:
-    """The length of an axis, as a number where it is known."""
+    """Returns the length of an axis, as a number where it is known."""
     return tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
 
 
@@ -36,33 +37,33 @@ class Pairs:
         self._eye = np.eye(n) if isinstance(n, int) and n <= LOOKED_UP else None
 
     def first(self, x: tf.Tensor) -> tf.Tensor:
-        """Looks up what belongs to j of each pair: [..., n] -> [..., pairs], finite numbers."""
+        """Looks up the values of j for each pair: [..., n] -> [..., pairs], finite numbers."""
         if self._eye is None:
             return tf.gather(x, self._j, axis=-1)
         return times(x, self._eye[:, self._j])
 
     def second(self, x: tf.Tensor) -> tf.Tensor:
-        """The same for k."""
+        """Looks up the values of k for each pair: [..., n] -> [..., pairs], finite numbers."""
         if self._eye is None:
             return tf.gather(x, self._k, axis=-1)
         return times(x, self._eye[:, self._k])
 
     def both(self, x: tf.Tensor) -> tf.Tensor:
-        """The sum of the two."""
+        """Adds the values of j and k for each pair: [..., n] -> [..., pairs], finite numbers."""
         if self._eye is None:
             return self.first(x) + self.second(x)
         return times(x, self._eye[:, self._j] + self._eye[:, self._k])
 
 
 def times(x: tf.Tensor, matrix: np.ndarray) -> tf.Tensor:
-    """[..., n] times [n, m]: one product of two matrices, whatever axes come before."""
+    """Multiplies [..., n] by [n, m], as one product of two matrices."""
     lead = [size(x, axis) for axis in range(x.shape.rank - 1)]
     flat = tf.reshape(x, [-1, matrix.shape[0]])
     return tf.reshape(tf.matmul(flat, tf.constant(matrix, x.dtype)), [*lead, matrix.shape[1]])
 
 
 class AngularPowers:
-    """P = [(1 + λ cos θ) / 2]^ζ, by repeated squaring; each is computed once.
+    """The powers P = [(1 + λ cos θ) / 2]^ζ, by repeated squaring; each is computed once.
 
     Args:
         cosines: cos θ.

@@ -1,4 +1,4 @@
-"""What a descriptor is: a differentiable map from structures to per-atom features."""
+"""The protocol of descriptors: differentiable maps from structures to features of the atoms."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ __all__ = ["Descriptor", "check_structures"]
 
 @runtime_checkable
 class Descriptor(Protocol):
-    """Anything that maps a batch of structures to per-atom features, differentiably.
+    """A differentiable map from a batch of structures to features of their atoms.
 
-    Pooling, training and reconstruction need no more than this. The map must not depend on where
-    the structure is, how it is turned, or on the order of atoms (rows follow the atoms), and it
-    is made anew from its configuration: what else it holds is not saved with a model.
-    `tfgen.testing.descriptors.check_descriptor` checks all that is expected of it.
+    Pooling, training and reconstruction need no more than this. The features must not change when
+    the structure is translated or rotated, and when its atoms are reordered, they must be reordered
+    alike. The configuration must determine all that is computed: from it a descriptor is made anew
+    when a model is loaded, and fingerprints with descriptors of the same class and configuration
+    share what TensorFlow has compiled. `tfgen.testing.check_descriptor` checks all this.
+
+    Two methods are optional. `cheap_part()` returns a descriptor of the first features that costs
+    much less, or None; `broad()` returns a descriptor without narrow functions, for networks.
 
     Attributes:
         species: elements it knows, as chemical symbols.
-        r_cut: how far an atom sees, Å; periodic batches get neighbour lists of this reach.
+        r_cut: the cutoff radius, Å, beyond which no atom has influence; the neighbour lists of
+            periodic batches hold all neighbours within it.
         size: number of features per atom.
-        periodic: whether it uses the neighbour lists of periodic structures; such are refused
-            if it is false, or left out.
+        periodic: whether it uses the neighbour lists of periodic structures. Where it is false or
+            missing, periodic structures are refused.
     """
 
     species: list[str]
@@ -42,7 +47,8 @@ class Descriptor(Protocol):
     def __call__(self, batch: StructureBatch) -> tf.Tensor:
         """Returns [batch, atoms, size] in the dtype of `batch.positions`.
 
-        Where padded any finite value will do; the shape may be unknown when a graph is traced.
+        The rows of padding may hold any finite values. The shape may be unknown when a graph is
+        traced.
         """
 
     def get_config(self) -> dict[str, Any]:
@@ -52,7 +58,7 @@ class Descriptor(Protocol):
 def check_structures(
     descriptor: Descriptor, structures: Sequence[Atoms], name: str = "structures"
 ) -> None:
-    """Checks that structures are such as a descriptor is made for.
+    """Checks that a descriptor can be computed for given structures.
 
     Raises:
         ValueError: if one has elements that the descriptor does not know, or is periodic and the
@@ -72,6 +78,5 @@ def check_structures(
         periodic = np.array([s.pbc for s in structures]).any(axis=1)
         if periodic.any():
             raise ValueError(
-                f"{name}[{periodic.argmax()}] is periodic; the descriptor was made with "
-                "periodic=False"
+                f"{name}[{periodic.argmax()}] is periodic; the descriptor is for clusters only"
             )

@@ -1,4 +1,4 @@
-"""Evaluates a map of batches over any number of structures: fast, and in bounded memory."""
+"""Evaluates a function of batches for any number of structures, in bounded memory."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Limits:
 
 
 class Evaluator:
-    """Evaluates a map of batches over structures of any sizes, in float64.
+    """Evaluates a function of batches for structures of any sizes, in float64.
 
     Args:
         function: maps a batch to a tensor whose first axis is that of the batch.
-        r_cut: how far an atom sees, Å.
+        r_cut: the cutoff radius of neighbour lists, Å.
         limits: of memory, and of the work that is worth a compilation.
     """
 

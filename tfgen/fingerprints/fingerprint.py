@@ -103,7 +103,7 @@ class Fingerprint:
 
     @property
     def species(self) -> list[str]:
-        """Elements it knows."""
+        """The elements that may occur, as chemical symbols."""
         return self.descriptor.species
 
     @property
@@ -136,7 +136,7 @@ class Fingerprint:
         """The part of it that costs much less than the whole, if the descriptor has one.
 
         Returns:
-            A fingerprint and the places [size] of its features in this one; None without.
+            A fingerprint, and the places [its size] of its features in this one; or None.
         """
         descriptor = getattr(self.descriptor, "cheap_part", lambda: None)()
         if descriptor is None:
@@ -148,7 +148,7 @@ class Fingerprint:
                 for start, name in zip(starts, self.pooling * self._groups, strict=False)
             ]
         )
-        if len(places) == 0:  # no covariance of one function
+        if len(places) == 0:  # one function alone has no covariance
             return None
         return Fingerprint(descriptor, self.pooling, self.per_species), places
 
@@ -168,8 +168,8 @@ class Fingerprint:
         """Makes the fingerprint of a `get_config`.
 
         Args:
-            config: as from `get_config`; data only, nothing in it is ever imported or run.
-            descriptors: classes of one's own that it may name, besides tfgen's.
+            config: as from `get_config`. It is data: nothing in it is imported or run.
+            descriptors: the user's classes that it may name, besides tfgen's own.
 
         Raises:
             ValueError: if it names a descriptor that is not among them, or lacks an entry.
@@ -223,7 +223,7 @@ class Fingerprint:
         )
 
     def _pool(self, features: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        # A structure without such atoms gets zeros: all its atoms are masked in, then out again.
+        # Poolings need an atom: without any, all are pooled, and the result is replaced by zeros.
         some = tf.reduce_any(mask, axis=1)[:, None]
         mask = (mask | ~some)[..., None]
         pooled = tf.concat([POOLINGS[name].pool(features, mask) for name in self.pooling], axis=-1)
@@ -252,11 +252,11 @@ class Fingerprint:
     def scale(self, vectors: np.ndarray) -> np.ndarray:
         """Computes the unit in which differences of each feature count: its spread over a sample.
 
-        scale_f = max(std_f, 0.1 q_b, 0.001 max std_b), with b the feature's block, that of one
-        pooling (and element), and q_b the 75 % quantile of std in it. The floor keeps features that
-        hardly vary from drowning the others; it is the block's own, as third moments of large
-        clusters vary a thousand times as much as means. A block that varies but by rounding has a
-        thousandth of the largest floor, or 1 if none varies.
+        scale_f = max(std_f, 0.1 q_b, 0.001 max std_b), where b is the feature's block, that of one
+        pooling (and element), and q_b the 75 % quantile of std in it. Without the floor, features
+        that hardly vary would dominate every difference. Each block has its own, as third moments
+        of large clusters vary a thousand times as much as means. A block that varies only by
+        rounding gets a thousandth of the largest floor, or 1 if no block varies.
 
         Args:
             vectors: [structures, size], fingerprints.
@@ -276,7 +276,7 @@ class Fingerprint:
         widths = [width for width in self._widths * self._groups if width]
         blocks = np.split(spread, np.cumsum(widths)[:-1])
         floor = np.array([max(SCALE_FLOOR * np.quantile(b, 0.75), 1e-3 * b.max()) for b in blocks])
-        # As the third moments of two equal atoms, or all features of a lone atom in its cell.
+        # Such as the third moments of two equal atoms, or all features of a single atom in a cell.
         floor[floor <= 1e-12 * np.abs(vectors).max()] = 0.0
         floor = np.maximum(floor, 1e-3 * floor.max())
         return np.maximum(spread, np.repeat(np.where(floor > 0, floor, 1.0), widths))

@@ -31,8 +31,8 @@ class Pooling:
     Attributes:
         pool: maps features [batch, atoms, features] and a mask [batch, atoms, 1], true for the
             atoms that count (at least one in each structure), to [batch, width].
-        differentiable: whether it is so everywhere, unlike the largest value, which has kinks
-            where another atom becomes the largest.
+        differentiable: whether it is so everywhere, unlike the largest value, whose gradient jumps
+            where another atom takes over.
         columns: maps the number of features, and how many of the first of them are meant, to the
             places of those columns that the first features alone determine, in the order in which
             the pooling of the first features alone would have them. Of all features these are all

@@ -1,4 +1,4 @@
-"""Checks that a descriptor of your own has to pass."""
+"""Checks that a descriptor or fingerprint of your own has to pass; no test framework is needed."""
 
 from tfgen.testing.descriptors import check_descriptor, check_fingerprint
 

@@ -1,4 +1,4 @@
-"""Structures to check descriptors and fingerprints on, and how results are compared."""
+"""The structures on which descriptors and fingerprints are checked, and how results compare."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from tfgen.structures.batch import StructureBatch
 __all__ = ["EXACT", "SINGLE", "SLOPE", "Subject", "degenerate", "require"]
 
 # Errors are measured in units of each feature's largest value over the structures.
-EXACT = 1e-8  # what holds in exact arithmetic, computed in float64
-SINGLE = 1e-3  # float32 against float64
-SLOPE = 1e-6  # gradients against finite differences, in units of the largest component
-# Features this much smaller than the largest (in float32, SINGLE) are measured in that unit:
-# rounding hides them.
+EXACT = 1e-8  # for what is equal in exact arithmetic, computed in float64
+SINGLE = 1e-3  # for float32 against float64
+SLOPE = 1e-6  # for gradients against finite differences, in units of the largest component
+# The unit is at least this share of that of the largest feature (in float32, SINGLE): the errors of
+# smaller features are those of rounding.
 FLOOR = 1e-6
 
 
 def require(condition: Any, message: str) -> None:
+    """Raises AssertionError with the message if the condition does not hold."""
     # No `assert`: under `python -O` it would check nothing.
     if not condition:
         raise AssertionError(message)
 
 
 class Subject:
-    """What is checked, with structures to check it on."""
+    """A descriptor or fingerprint that is checked, and the structures it is checked on."""
 
     def __init__(self, call: Any, descriptor: Any, given: list[Atoms], seed: int) -> None:
         self.call, self.descriptor = call, descriptor
@@ -39,7 +40,7 @@ class Subject:
         self.r_cut = float(descriptor.r_cut)
         self.rng = np.random.default_rng(seed)
         self.species = [chemical_symbols.index(symbol) for symbol in descriptor.species]
-        # Atoms that do not see one another would show nothing.
+        # Atoms out of reach of each other would show nothing.
         radii = covalent_radii[self.species]
         self.shrink = min(1.0, 0.6 * self.r_cut / (2.0 * float(radii.max())))
         self.clusters = [s for s in given if not s.pbc.any()] or [
@@ -52,7 +53,7 @@ class Subject:
                 self.crystal(2, [True, False, True]),
             ]
         self.structures = self.clusters + self.crystals
-        # Far enough apart that most atoms do not see one another.
+        # With most pairs of atoms further apart than the cutoff.
         self.spread = [self.scattered(7) for _ in range(3)]
         sample = np.concatenate(self.rows(self.structures + self.spread))
         size = np.abs(sample).max(axis=0, initial=0.0)
@@ -61,7 +62,7 @@ class Subject:
         self.coarse = np.maximum(self.scale, SINGLE * self.scale.max())
 
     def numbers(self, n: int) -> np.ndarray:
-        """[n], each element at least once if there is room."""
+        """Samples n atomic numbers, each element at least once if n allows it."""
         return self.rng.permutation(np.resize(self.rng.permutation(self.species), n))
 
     def cluster(self, n: int) -> Atoms:
@@ -69,7 +70,7 @@ class Subject:
         return Atoms(numbers, positions=random_structures(numbers, 1, self.rng)[0] * self.shrink)
 
     def crystal(self, n: int, pbc: list[bool]) -> Atoms:
-        """A skewed cell, shorter than the cutoff, so that atoms see their own images."""
+        """Makes a skewed cell that is smaller than the cutoff: atoms are their own neighbours."""
         atoms = self.cluster(n)
         atoms.cell = 0.8 * self.r_cut * (np.eye(3) + self.rng.uniform(-0.15, 0.15, size=(3, 3)))
         atoms.pbc = pbc
@@ -89,7 +90,7 @@ class Subject:
         return StructureBatch.from_ase(structures, r_cut=self.r_cut, atoms=atoms, dtype=dtype)
 
     def rows(self, structures: Sequence[Atoms], **options: Any) -> list[np.ndarray]:
-        """[atoms, size] for each structure; [1, size] if it is a fingerprint's."""
+        """Computes features: [atoms, size] for each structure, [1, size] of a fingerprint."""
         return self.unpack(self.call(self.batch(structures, **options)), structures)
 
     def unpack(self, features: Any, structures: Sequence[Atoms]) -> list[np.ndarray]:
@@ -108,7 +109,7 @@ class Subject:
         change: str,
         tolerance: float = EXACT,
     ) -> None:
-        """Asserts that features are the same; `change` says what was done, for the message."""
+        """Requires that features are the same; `change` says in the message what was done."""
         unit = self.scale if tolerance < SINGLE else self.coarse
         for one, two, structure in zip(found, wanted, structures, strict=True):
             error = np.abs(one - two) / unit
@@ -123,7 +124,7 @@ class Subject:
                 )
 
     def value_and_gradient(self, batch: StructureBatch, weights: tf.Tensor) -> tuple:
-        """Features, and the gradient of their weighted sum by the positions."""
+        """Computes features, and the gradient of their weighted sum by the positions."""
         with tf.GradientTape() as tape:
             tape.watch(batch.positions)
             features = self.call(batch)

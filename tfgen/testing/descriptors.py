@@ -1,6 +1,6 @@
-"""The contract of descriptors and fingerprints as checks that anyone can run on their own.
+"""The rules for descriptors and fingerprints, as checks that users can run on their own ones.
 
-They need no test framework: a broken rule is an AssertionError that names it.
+A broken rule is an AssertionError that names it.
 """
 
 from __future__ import annotations
@@ -32,32 +32,40 @@ def check_descriptor(
     chiral: bool = False,
     seed: int = 0,
 ) -> None:
-    """Checks all that pooling, training, inversion, saving and export ask of a descriptor.
+    """Checks all that pooling, training, inversion, saving and export require of a descriptor.
 
-    In this order: the attributes of the protocol (`tfgen.descriptors.base.Descriptor`); shape and
-    dtype; the configuration, through JSON and back, complete; no influence of padding and
-    of the other structures of a batch; no change by translation, rotation and reflection; rows
-    that follow the atoms; none of atoms beyond `r_cut`, at which the features are continuous;
-    finite values and gradients where atoms coincide, lie on a line or are alone; gradients
-    against finite differences; the same in eager mode, in graphs of unknown shape and under XLA;
-    input and configuration left alone; features that differ where structures do. If the
-    descriptor has a true attribute `periodic`: the same rows whatever the cell that describes a
-    crystal.
+    The rules are checked in this order:
+
+    - it has the attributes of the protocol (`tfgen.descriptors.base.Descriptor`);
+    - the result has the right shape and dtype;
+    - the configuration is complete, and survives JSON;
+    - padding and the other structures of a batch have no influence;
+    - translation, rotation and reflection change nothing;
+    - when atoms are reordered, rows are reordered alike;
+    - atoms beyond `r_cut` have no influence, and features are continuous there;
+    - values and gradients are finite where atoms coincide, lie on a line or are alone;
+    - gradients agree with finite differences;
+    - eager mode, graphs of unknown shape and XLA give the same;
+    - the input and the configuration stay as they are;
+    - different structures have different features;
+    - if its attribute `periodic` is true, the features of a crystal do not depend on the cell that
+      describes it.
 
     Args:
         descriptor: what to check; see `Descriptor` for what it needs.
-        structures: to check it on besides degenerate ones; random clusters (and cells, if it is
-            `periodic`) of its species if None. Two to ten atoms each are best: every coordinate
-            of the first cluster and of the first cell is displaced for the finite differences.
-        chiral: whether it tells mirror images apart on purpose.
-        seed: of all random draws.
+        structures: those it is checked on, besides degenerate ones; random clusters (and cells, if
+            it is `periodic`) of its species if None. Two to ten atoms each are best: every
+            coordinate of the first cluster and of the first cell is displaced for the finite
+            differences.
+        chiral: whether it is meant to tell mirror images apart.
+        seed: of all random numbers.
 
     Example:
         >>> tfgen.testing.check_descriptor(ACSF(["Cu", "Au"], r_cut=5.0, g2_params=[[1.0, 2.5]]))
 
     Raises:
         AssertionError: names the first rule that is broken, where, and by how much.
-        ValueError: if `structures` is empty or holds what is no structure.
+        ValueError: if `structures` is empty or holds something that is not a structure.
     """
     _run(descriptor, descriptor, structures, chiral, seed)
 
@@ -69,17 +77,17 @@ def check_fingerprint(
     chiral: bool = False,
     seed: int = 0,
 ) -> None:
-    """Checks a fingerprint by the same rules, but for those that only single atoms can follow.
+    """Checks a fingerprint by the rules of `check_descriptor` that apply to whole structures.
 
     Args:
         fingerprint: what to check; its descriptor is best checked first.
         structures: as in `check_descriptor`.
-        chiral: whether it tells mirror images apart on purpose.
-        seed: of all random draws.
+        chiral: whether it is meant to tell mirror images apart.
+        seed: of all random numbers.
 
     Raises:
         AssertionError: names the first rule that is broken, where, and by how much.
-        ValueError: if `structures` is empty or holds what is no structure.
+        ValueError: if `structures` is empty or holds something that is not a structure.
     """
     _run(fingerprint, fingerprint.descriptor, structures, chiral, seed)
 
@@ -173,7 +181,7 @@ def _shape_and_dtype(subject: Subject) -> None:
 
 
 def _moved(subject: Subject, change: str, move: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Asserts that nothing changes; `move` acts on points, its linear part on the cell."""
+    """Requires that nothing changes; `move` acts on points, its linear part on the cell."""
     moved = [s.copy() for s in subject.structures]
     for structure in moved:
         structure.positions = move(structure.positions)
@@ -239,7 +247,7 @@ def _locality(subject: Subject) -> None:
         ]
         change = f"with atoms further away than r_cut = {r_cut} Å"
         subject.equal(found, wanted, [structure] * len(structure), change)
-    # A neighbour that leaves must fade out: what it adds shrinks as it nears the cutoff.
+    # What a neighbour contributes must vanish as it approaches the cutoff.
     alone = subject.rows([core])[0][0]
     near, nearer = (
         np.abs(subject.rows([with_another(1.0 - gap)])[0][0] - alone).max() for gap in (1e-3, 1e-9)
@@ -274,7 +282,8 @@ def _gradient(subject: Subject) -> None:
         batch = subject.batch([structure])
         found = subject.value_and_gradient(batch, tf.constant(weights))[1].numpy()[0]
         wanted = np.zeros(found.size)
-        # Five points are exact enough for a step that hardly ever crosses a kink of a pooling.
+        # Five points are exact enough at a step so small that hardly ever another atom becomes the
+        # one of the largest value.
         for multiple, factor in ((1, 8.0), (-1, -8.0), (2, -1.0), (-2, 1.0)):
             displaced = []
             for coordinate in range(found.size):
@@ -284,7 +293,7 @@ def _gradient(subject: Subject) -> None:
             values = [float((rows @ weights).sum()) for rows in subject.rows(displaced)]
             wanted += factor * np.array(values) / (12.0 * step)
         error = np.abs(found - wanted.reshape(shape)) / max(np.abs(wanted).max(), 1e-300)
-        # Atoms that do not see one another have no slope at all, but for rounding.
+        # Where no atom is within reach of another, the gradient is 0, except for rounding.
         if error.max() > SLOPE and np.abs(found).max() + np.abs(wanted).max() > EXACT:
             atom, axis = np.unravel_index(np.argmax(error), shape)
             raise AssertionError(
@@ -296,7 +305,7 @@ def _gradient(subject: Subject) -> None:
 
 
 def _signature(batch: StructureBatch) -> StructureBatch:
-    """What is known of a batch if it may hold any structures of its kind."""
+    """Returns the signature of all batches of the same kind."""
 
     def spec(tensor: tf.Tensor, *shape: int | None) -> tf.TensorSpec:
         return tf.TensorSpec(shape, tensor.dtype)
@@ -328,7 +337,7 @@ def _modes(subject: Subject) -> None:
         require(np.isfinite(slope.numpy()).all(), f"{name}, gradients are not finite")
         wanted = subject.unpack(features, structures)
         subject.equal(subject.unpack(found, structures), wanted, structures, name, tolerance)
-        # Degenerate ones may have no single slope, as a maximum over atoms that are alike.
+        # Degenerate structures may have no unique gradient, as a maximum over equal atoms.
         regular = ["shape" not in s.info for s in structures]
         error = np.abs(slope.numpy() - gradient.numpy())[regular].max()
         size = np.abs(gradient.numpy()[regular]).max() + 1.0
@@ -391,7 +400,7 @@ def _periodicity(subject: Subject) -> None:
     subject.equal(subject.rows(boxed), free, subject.clusters, "in a periodic box of vacuum")
 
 
-# name, which messages begin with -> check. In this order: the later ones build on the earlier.
+# The name, with which messages begin, and the check. Later checks presuppose the earlier ones.
 _RULES: dict[str, Callable[[Subject], None]] = {
     "configuration": _configuration,
     "padding and company": _company,
