@@ -147,7 +147,7 @@ class TestWorkThatCannotBeDone:
 
     def test_periodic_structures(self, tmp_path, refused):
         ase.io.write(tmp_path / "in.xyz", Atoms("Pt2", [[0, 0, 0], [2, 2, 0]], cell=[4] * 3, pbc=1))
-        refused(tmp_path / "in.xyz", "in.xyz'[0] is periodic; the descriptor was made with")
+        refused(tmp_path / "in.xyz", "in.xyz'[0] is periodic; the descriptor is for clusters")
 
     def test_single_atoms(self, tmp_path, refused):
         ase.io.write(tmp_path / "in.xyz", Atoms("Pt", [[0, 0, 0]]))

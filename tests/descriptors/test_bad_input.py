@@ -166,7 +166,7 @@ STRUCTURES = [
     ),
     (Atoms("Cu", cell=[1e-3] * 3, pbc=True), "[0] is periodic in a cell of volume 1e-09 Å³; its "),
     (Atoms("Cu", cell=[3] * 3, pbc=True), "[0] is periodic; the descriptor is for clusters only"),
-    (Atoms("Cu", cell=[3, 0, 0], pbc=[1, 0, 0]), "[0] is periodic; the descriptor was made with"),
+    (Atoms("Cu", cell=[3, 0, 0], pbc=[1, 0, 0]), "[0] is periodic; the descriptor is for clusters"),
 ]
 
 
