@@ -10,9 +10,10 @@ import small
 from ase import Atoms
 
 from tfgen.generation.generate import generate
-from tfgen.generation.proposals import make_proposer, training_structures
+from tfgen.generation.proposals import FingerprintSampler, make_proposer, training_structures
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings, ProposalSettings
+from tfgen.models.model import Model
 from tfgen.models.neural_potential import fit_nnp
 from tfgen.relaxation.relax import relax
 from tfgen.status import Status
@@ -134,6 +135,28 @@ class TestScreening:
         assert made.proposed == 12
         assert len(made.take(1)) == 1  # the best there is
         assert made.proposed == 12
+
+    @pytest.mark.parametrize(("rate", "bound"), [(0.5, 2.0), (0.25, 2.0), (0.5, 0.1), (0.0, 2.0)])
+    def test_later_samples_make_up_for_the_energy_lost(self, model, target, rate, bound):
+        settings = GenerationSettings(
+            proposals=ProposalSettings(shift_rate=rate, max_shift=bound)
+        )  # fmt: skip
+        made = proposer(model, Target.of(ENERGY, target + 0.1, 0.2), settings=settings)
+        made.propose(6)
+        energies = [p.predicted[ENERGY] for p in made.waiting if p.status == Status.CONVERGED]
+        spread = np.sqrt(model.covariance[0, 0])
+        shift = rate * (target + 0.1 - np.median(energies))
+        expected = np.clip(shift, -bound * spread, bound * spread)
+        assert made._sampler.energy_shift == pytest.approx(expected, rel=1e-6)
+        asked = []
+        sample = FingerprintSampler(model, made._request)
+        sample.energy_shift = expected
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Model, "condition_vectors", lambda _, wanted, __: asked.append(wanted))
+            patch.setattr(Model, "sample", lambda *_: None)
+            sample.sample(4)
+        wanted = target + 0.1 + expected * np.array([1, 0, 1, 0])
+        np.testing.assert_allclose(asked[0][:, 0], wanted)
 
     def test_without_minima_the_energy_is_that_asked_for(self, model):
         for candidate in proposer(model, Target.of(ENERGY, 1.9, 0.02), minima=False).take(3):
