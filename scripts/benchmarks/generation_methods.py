@@ -222,11 +222,11 @@ class Workshop:
 
         def run(target: float, place: int, count: int, batch: int) -> Made:
             number = self.seed + 100 * batch + place
-            drawn = networks.sample(target * size - zero, count, number)
-            found = invert(fingerprint, drawn, self.numbers, seed=number)
+            sampled = networks.sample(target * size - zero, count, number)
+            found = invert(fingerprint, sampled, self.numbers, seed=number)
             raw = [Atoms(self.numbers, positions=x) for x in found.positions]
             made = self.relaxed(raw)
-            made.energies["decoded"] = (networks.energies(drawn) + zero) / size
+            made.energies["decoded"] = (networks.energies(sampled) + zero) / size
             if not self.model.minima:
                 made.structures, made.final, made.calculations = raw, "reconstructed", float(count)
             return made

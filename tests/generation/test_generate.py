@@ -113,21 +113,21 @@ class TestRecord:
             np.testing.assert_allclose(theirs.arrays[name], ours.arrays[name], atol=1e-7)
             assert read_record(theirs, "structure").targets == (Target.of(ENERGY, [1.4, 1.8]),)
 
-    def test_loss_and_decoded_values_are_of_the_drawn_fingerprint(self, monkeypatch):
-        drawn = []
+    def test_loss_and_decoded_values_are_of_the_sampled_fingerprint(self, monkeypatch):
+        sampled = []
 
         def sample(model, conditions, seed):
-            drawn.append(original(model, conditions, seed))
-            return drawn[-1]
+            sampled.append(original(model, conditions, seed))
+            return sampled[-1]
 
         original = Model.sample
         monkeypatch.setattr(Model, "sample", sample)
         generated = run()
         model = small.model()
-        error = np.abs(model.fingerprint.create(generated) - drawn[0]) / model.scale
+        error = np.abs(model.fingerprint.create(generated) - sampled[0]) / model.scale
         losses = [atoms.info["fingerprint_loss"] for atoms in generated]
         np.testing.assert_allclose(losses, error.mean(axis=1), rtol=1e-6)
-        predicted = model.predict_properties(drawn[0])
+        predicted = model.predict_properties(sampled[0])
         np.testing.assert_allclose(stage(generated, "decoded", ENERGY), predicted[:, 0])
         np.testing.assert_allclose(stage(generated, "decoded", SIZE), predicted[:, 1])
 
@@ -139,14 +139,14 @@ class TestRequests:
         seen = []
         original = Model.sample_properties
 
-        def draw(*arguments):
+        def sample(*arguments):
             seen.append(original(*arguments))
             return seen[-1]
 
-        monkeypatch.setattr(Model, "sample_properties", draw)
+        monkeypatch.setattr(Model, "sample_properties", sample)
         return seen
 
-    def test_open_properties_are_drawn(self, asked):
+    def test_open_properties_are_sampled(self, asked):
         generated = run()
         assert (asked[0][:, 0] == 1.6).all()
         assert np.ptp(asked[0][:, 1]) > 0
