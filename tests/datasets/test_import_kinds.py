@@ -302,7 +302,7 @@ class TestDatabases:
 
     def test_schnetpack_without_units(self, tmp_path):
         path = self.write(tmp_path, {}, energy=-6.0)
-        with pytest.warns(TfgenWarning, match="the unit of 'energy' is not stated, eV was assumed"):
+        with pytest.warns(TfgenWarning, match="the unit of the energy is not stated, eV was"):
             dataset = import_files([path])
         np.testing.assert_allclose(dataset.properties["energy_per_atom"], [-2, -4, -6])
 

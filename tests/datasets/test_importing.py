@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfgen.datasets.exporting import export, losses
+from tfgen.datasets.exporting import export, in_box, losses
 from tfgen.datasets.importing import COINCIDENT, import_files
 from tfgen.datasets.importing.files import opened
 from tfgen.datasets.importing.notes import Notes
@@ -403,22 +403,88 @@ def test_import_export_import_gives_the_same_data_set(tmp_path, name):
     np.testing.assert_array_equal(once.split, again.split)
 
 
-def test_a_property_may_have_any_name_or_is_refused(tmp_path):
-    def named(name):
-        return Dataset(structures(1), {name: np.array([0.25])}, {name: "1"}, np.zeros(1))
+NAMES = [
+    *("split", "dipole", "free_energy", "magmom", "charge", "stress", "forces", "energy", "pbc"),
+    *(
+        "Lattice",
+        "Properties",
+        "virial",
+        "uid",
+        "id",
+        "age",
+        "formula",
+        "data",
+        "occupancy",
+        "info",
+    ),
+    *(
+        "positions",
+        "Pt",
+        "CO",
+        "T",
+        "F",
+        "Übergröße",
+        "a b=c",
+        'a"b',
+        "1",
+        "comment",
+        "property_gap",
+    ),
+]
 
-    for place, name in enumerate(("split", "free_energy", "dipole", "Übergröße", "a b=c", "T")):
-        path = tmp_path / f"{place}.extxyz"
-        export(named(name), path)
-        assert import_files([path], properties=[name]).properties[name].tolist() == [0.25]
-    for name in ("Lattice", "pbc", "stress", "uid"):
-        with pytest.raises(ValueError, match=f"a meaning of its own for '{name}'"):
-            export(named(name), tmp_path / "b.extxyz")
-        export(named(name), tmp_path / f"{name}.traj")
-        back = import_files([tmp_path / f"{name}.traj"], properties=[name])
-        assert back.properties[name].tolist() == [0.25]
-    with pytest.raises(ValueError, match="cannot be written as db: Bad key"):
-        export(named("pbc"), tmp_path / "b.db")
+
+@pytest.mark.parametrize("name", ["a.extxyz", "a.traj", "a.db", "a.json"])
+def test_a_property_may_have_any_name(tmp_path, name):
+    values = {key: np.array([0.25 + place]) for place, key in enumerate(NAMES)}
+    dataset = Dataset(structures(1), values, dict.fromkeys(values, "1") | {"energy": "eV"}, [0])
+    export(dataset, tmp_path / name)
+    back = import_files([tmp_path / name], properties=NAMES)
+    for key, value in values.items():
+        assert back.properties[key].tolist() == value.tolist(), key
+
+
+def test_two_properties_cannot_have_the_same_name_in_a_file(tmp_path):
+    values = dict.fromkeys(("stress", "property_stress"), np.zeros(1))
+    dataset = Dataset(structures(1), values, dict.fromkeys(values, "1"), [0])
+    with pytest.raises(ValueError, match="'stress' has to be called 'property_stress', which th"):
+        export(dataset, tmp_path / "a.extxyz")
+    export(dataset, tmp_path / "a.traj")
+
+
+class TestVacuum:
+    def one(self):
+        return Dataset(structures(1), {}, {}, [0])
+
+    def test_clusters_get_a_box(self, tmp_path):
+        export(self.one(), tmp_path / "POSCAR", vacuum=5.0)
+        atoms = ase.io.read(tmp_path / "POSCAR")
+        original = self.one().structures[0]
+        spans = np.ptp(original.positions, axis=0)
+        np.testing.assert_allclose(atoms.cell.lengths(), spans + 10.0)
+        shift = atoms.positions - original.positions
+        np.testing.assert_allclose(shift, np.broadcast_to(shift[0], shift.shape), atol=1e-9)
+        np.testing.assert_allclose(atoms.positions.min(axis=0), 5.0)
+        lost = losses(in_box(self.one(), 5.0), tmp_path / "POSCAR")
+        assert lost[0] == "which directions are periodic"
+        assert all("off by up to 9e-" in line or "e-1" in line for line in lost[1:])
+
+    def test_cells_stay_as_they_are(self):
+        slab = bulk("Pt", cubic=True)
+        slab.set_cell([[4, 0, 0], [0, 4, 0], [0, 0, 0]])
+        slab.pbc = [True, True, False]
+        box = in_box(Dataset([slab, bulk("Au", cubic=True)], {}, {}, [0, 0]), 6.0)
+        np.testing.assert_array_equal(box.structures[0].cell[:2], slab.cell[:2])
+        assert box.structures[0].cell[2, 2] == pytest.approx(np.ptp(slab.positions[:, 2]) + 12.0)
+        np.testing.assert_array_equal(box.structures[0].pbc, slab.pbc)
+        assert box.structures[1] == bulk("Au", cubic=True)
+        assert not slab.cell[2].any()
+
+    def test_without_one_it_is_said(self, tmp_path):
+        with pytest.raises(ValueError, match="vasp: .*; there are structures without a cell"):
+            export(self.one(), tmp_path / "POSCAR")
+        for vacuum in (0.0, -1.0, np.nan, np.inf):
+            with pytest.raises(ValueError, match="vacuum is .*; a finite distance above 0 Å"):
+                export(self.one(), tmp_path / "POSCAR", vacuum=vacuum)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:ase")

@@ -234,16 +234,22 @@ def info(file: str, as_json: bool) -> None:
     default="all",
     show_default=True,
 )
+@click.option(
+    "--vacuum",
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="Å",
+    help="Put clusters into boxes with this much space on all sides, for formats that need a cell.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the output.")
-def export(file: str, output: str, split: str, overwrite: bool) -> None:
+def export(file: str, output: str, split: str, vacuum: float | None, overwrite: bool) -> None:
     """Write the structures of FILE.h5 in any format that ASE writes."""
     from tfgen.datasets.exporting import export as run
-    from tfgen.datasets.exporting import losses
+    from tfgen.datasets.exporting import in_box, losses
     from tfgen.datasets.storage import Dataset
 
     loaded = Dataset.load(file)
-    count = run(loaded, output, split=split, overwrite=overwrite, progress=True)
-    lost = losses(loaded.select(split), output)
+    count = run(loaded, output, split=split, vacuum=vacuum, overwrite=overwrite, progress=True)
+    lost = losses(in_box(loaded.select(split), vacuum), output)
     if lost:
         click.echo(f"Note: {output} does not hold: {'; '.join(lost)}", err=True)
     click.echo(f"{output}: {count} structures")

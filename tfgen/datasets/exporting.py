@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,14 +13,16 @@ from ase import Atoms
 from tqdm import tqdm
 
 from tfgen._files import new_file, require_absent
+from tfgen.datasets.importing.values import PREFIX
 from tfgen.datasets.storage import Dataset
 from tfgen.structures.properties import UNITS
 
-__all__ = ["export", "losses"]
+__all__ = ["export", "in_box", "losses"]
 
 # ASE's names for the formats that keep structures and properties to the last bit.
 _EXACT = ("extxyz", "traj", "db", "json")
-# What an extxyz header has names of its own for.
+# What an extxyz header has names of its own for; properties of that name get a prefix there, which
+# an import undoes.
 _RESERVED = ("Lattice", "Properties", "pbc", "stress", "uid", "virial")
 # ASE writes the whole of a JSON data base again for each structure.
 _MOST_JSON = 500
@@ -30,19 +33,23 @@ def export(
     path: str | os.PathLike[str],
     *,
     split: str = "all",
+    vacuum: float | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> int:
     """Writes structures in the format that the file name asks for.
 
-    Properties and the name of the split go into `atoms.info` (the columns of an ASE data base),
-    energies also into a calculator's results. extxyz, traj and db keep structures and properties to
-    the last bit; others keep what the format has room for, see `losses`.
+    Properties and the name of the split go into `atoms.info` (the columns of an ASE database, or
+    the data of its rows where ASE has a column of that name), energies also into a calculator's
+    results. extxyz, traj and db keep structures and properties to the last bit; others keep what
+    the format has room for, see `losses`.
 
     Args:
         dataset: what to write.
         path: file to write; its suffix (or name, such as POSCAR) decides on the format.
         split: "train", "validation", "test" or "all".
+        vacuum: empty space on both sides of each structure along the axes without a cell vector,
+            Å, for formats that need a cell; None: structures are written as they are.
         overwrite: replace the file if it exists.
         progress: show a progress bar.
 
@@ -51,8 +58,9 @@ def export(
 
     Raises:
         FileExistsError: if the file exists and `overwrite` is false.
-        ValueError: on an unknown split or one without structures, or a format that ASE does not
-            write, or not with several structures.
+        ValueError: on an unknown split or one without structures, a format that ASE does not
+            write, or not with several structures or without a cell, or a vacuum that is not
+            positive.
     """
     from ase.io import write
     from ase.io.formats import get_compression, ioformats
@@ -76,12 +84,7 @@ def export(
         )
     if kind in ("traj", "db", "json") and get_compression(str(path))[1]:
         raise ValueError(f"{str(path)!r}: the format {kind} cannot be compressed; try .extxyz.gz")
-    reserved = sorted(set(part.properties) & set(_RESERVED))
-    if kind == "extxyz" and reserved:
-        raise ValueError(
-            f"{str(path)!r}: extxyz has a meaning of its own for {reserved[0]!r}, which is the "
-            "name of a property; try .traj"
-        )
+    part = in_box(part, vacuum)
     bar = tqdm(_with_properties(part), "writing", len(part), disable=not progress, unit="")
     with new_file(path, overwrite) as temporary, bar as structures:
         try:
@@ -97,8 +100,34 @@ def export(
             raise
         except Exception as error:  # writers raise whatever their format cannot hold
             reason = " ".join(str(error).split()) or type(error).__name__
+            if any(s.cell.rank < 3 for s in part.structures):
+                reason += "; there are structures without a cell, and no vacuum was asked for"
             raise ValueError(f"{str(path)!r}: cannot be written as {kind}: {reason}") from error
     return len(part)
+
+
+def in_box(dataset: Dataset, vacuum: float | None) -> Dataset:
+    """Puts structures into boxes, along the axes that have no cell vector.
+
+    Args:
+        dataset: the structures; left unmodified.
+        vacuum: empty space on both sides, Å; None: none.
+
+    Raises:
+        ValueError: if the vacuum is not a positive, finite number.
+    """
+    if vacuum is None:
+        return dataset
+    if not 0.0 < vacuum < np.inf:
+        raise ValueError(f"vacuum is {vacuum!r}; a finite distance above 0 Å is needed")
+    structures = []
+    for structure in dataset.structures:
+        open_axes = [axis for axis in range(3) if not structure.cell[axis].any()]
+        boxed = structure.copy()
+        if open_axes:
+            boxed.center(vacuum, axis=open_axes)
+        structures.append(boxed)
+    return dataclasses.replace(dataset, structures=structures)
 
 
 def losses(dataset: Dataset, path: str | os.PathLike[str]) -> list[str]:
@@ -107,7 +136,7 @@ def losses(dataset: Dataset, path: str | os.PathLike[str]) -> list[str]:
     Formats that are not known to keep everything are judged by reading the file again.
 
     Args:
-        dataset: what was written, such as `dataset.select(split)`.
+        dataset: what was written, such as `in_box(dataset.select(split), vacuum)`.
         path: the file.
 
     Returns:
@@ -169,7 +198,11 @@ def _write_extxyz(path: Path, structures: Iterable[Atoms]) -> None:
 
     with open_with_compression(str(path), "w") as file:
         for atoms in structures:
-            header = {"Properties": "species:S:1:pos:R:3", **atoms.info}
+            info = {PREFIX * (k in _RESERVED) + k: value for k, value in atoms.info.items()}
+            if len(info) < len(atoms.info):
+                twice = next(k for k in _RESERVED if k in atoms.info and PREFIX + k in atoms.info)
+                raise ValueError(f"{twice!r} has to be called {PREFIX + twice!r}, which there is")
+            header = {"Properties": "species:S:1:pos:R:3", **info}
             if atoms.calc is not None:
                 header["energy"] = atoms.calc.results["energy"]
             header["pbc"] = atoms.pbc
@@ -178,6 +211,23 @@ def _write_extxyz(path: Path, structures: Iterable[Atoms]) -> None:
             file.write(f"{len(atoms)}\n{key_val_dict_to_str(header)}\n")
             for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions.tolist(), strict=True):
                 file.write(f"{symbol} {x!r} {y!r} {z!r}\n")
+
+
+def _may_be_column(name: str) -> bool:
+    """Says whether an ASE database may have a column of that name."""
+    from ase.db.core import check
+    from ase.db.row import AtomsRow
+    from ase.db.sqlite import SQLite3Database
+
+    if name in SQLite3Database.columnnames or hasattr(AtomsRow, name):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # about names that are formulas, too
+            check({name: 1.0})
+    except (ValueError, UserWarning):
+        return False
+    return True
 
 
 def _write_trajectory(path: Path, structures: Iterable[Atoms]) -> None:
@@ -193,8 +243,11 @@ def _write_database(
 ) -> None:
     import ase.db
 
+    names = {"split", *filter(_may_be_column, units)}
     with ase.db.connect(path, type=kind, append=False, use_lock_file=False) as database:
         for atoms in structures:
-            database.write(atoms, key_value_pairs=atoms.info)
+            columns = {k: v for k, v in atoms.info.items() if k in names}
+            data = {k: v for k, v in atoms.info.items() if k not in names}
+            database.write(atoms, key_value_pairs=columns, data=data)
         known = {name: (name, "", unit) for name, unit in units.items() if unit != "unknown"}
         database.metadata = {"key_descriptions": known}

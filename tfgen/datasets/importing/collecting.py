@@ -19,6 +19,7 @@ from tfgen.datasets.importing.files import opened
 from tfgen.datasets.importing.notes import Notes
 from tfgen.datasets.importing.readers import Row, read
 from tfgen.datasets.importing.values import (
+    NOT_STATED,
     MissingError,
     energy_per_atom,
     looks_like_energy,
@@ -147,7 +148,7 @@ def _part(rows: Rows, there: np.ndarray) -> Rows:
 
 def _remember_unit(units: dict[str, str], name: str, unit: str | None, where: str) -> None:
     # Energies have been converted to eV.
-    if unit is None or name == "energy":
+    if not unit or name == "energy":
         return
     if units.setdefault(name, unit) != unit:
         raise ValueError(f"{where}: property {name!r} is in {unit}, but in {units[name]} before")
@@ -231,7 +232,9 @@ class _Energies:
         else:
             self._any = True
             unit = row.units.get(self._name or "energy", "eV")
-            if unit_key(unit) != "ev":
+            if unit == NOT_STATED:
+                self._notes.add("the unit of the energy is not stated, eV was assumed", where)
+            elif unit_key(unit) != "ev":
                 self._notes.add(f"the energy was converted from {unit} to eV", where)
         if not self._optional and self._lacking and (self._any or self._faulty):
             raise self._lacking

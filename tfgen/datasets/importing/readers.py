@@ -20,9 +20,12 @@ from tfgen.datasets.importing import lammps
 from tfgen.datasets.importing.comments import UNITS_KEY, parse_comment
 from tfgen.datasets.importing.files import Source, open_text, read_only
 from tfgen.datasets.importing.notes import Notes
-from tfgen.datasets.importing.values import LENGTHS, looks_like_energy, unit_key
+from tfgen.datasets.importing.values import LENGTHS, NOT_STATED, unit_key
 
 __all__ = ["Row", "read"]
+
+# Where the unit of all lengths stands among the units of a file.
+_LENGTHS_KEY = "tfgen:lengths"
 
 
 class Row(NamedTuple):
@@ -79,7 +82,8 @@ def read(source: Source, notes: Notes, *, page: int = 1000) -> Iterator[Row]:
         _require_elements(atoms, where)
         _require_full_occupancy(atoms, where)
         results = atoms.calc.results if atoms.calc is not None else {}
-        values = {**results, **found.columns, **atoms.info}
+        own = {str(name): value for name, value in atoms.info.items()}
+        values = {**results, **found.columns, **own}
         units = {**found.units, **values.pop(UNITS_KEY, {})}
         scale = _angstroms(units, where)
         bare = Atoms(
@@ -91,9 +95,9 @@ def read(source: Source, notes: Notes, *, page: int = 1000) -> Iterator[Row]:
 
 def _rows(source: Source, notes: Notes, page: int) -> Iterator[_Found]:
     if source.kind == "db":
-        yield from _read_sqlite(source, notes, page)
+        yield from _read_sqlite(source, page)
     elif source.kind == "json":
-        yield from _read_json(source, notes)
+        yield from _read_json(source)
     elif source.kind == "csv":
         yield from _read_csv(source)
     elif source.kind == "lammps-data":
@@ -125,7 +129,7 @@ def _read_file(source: Source) -> Iterator[_Found]:
             raise ValueError("an empty line, after which ASE reads no more, but there is more")
 
 
-def _read_sqlite(source: Source, notes: Notes, page: int) -> Iterator[_Found]:
+def _read_sqlite(source: Source, page: int) -> Iterator[_Found]:
     from ase.db.sqlite import SQLite3Database
 
     class ReadOnly(SQLite3Database):
@@ -133,33 +137,33 @@ def _read_sqlite(source: Source, notes: Notes, page: int) -> Iterator[_Found]:
             return sqlite3.connect(read_only(source.content), uri=True, timeout=20)
 
     with ReadOnly(str(source.content), use_lock_file=False) as database:
-        yield from _read_database(database, page, notes, repr(str(source.path)))
+        yield from _read_database(database, page)
 
 
-def _read_json(source: Source, notes: Notes) -> Iterator[_Found]:
+def _read_json(source: Source) -> Iterator[_Found]:
     import ase.db
 
     with ase.db.connect(source.content, type="json", use_lock_file=False) as database:
         page = max(1, database.count())  # ASE reads the whole file for each page
-        yield from _read_database(database, page, notes, repr(str(source.path)))
+        yield from _read_database(database, page)
 
 
-def _read_database(database: Any, page: int, notes: Notes, where: str) -> Iterator[_Found]:
+def _read_database(database: Any, page: int) -> Iterator[_Found]:
     count, units = database.count(), _units(database.metadata)
     for offset in range(0, count, page):
         rows = database.select(limit=page, offset=offset)
         for place, row in enumerate(rows, offset + 1):
             data = _data(row)
-            for name in looks_like_energy(data):
-                if name not in units:
-                    notes.add(f"the unit of {name!r} is not stated, eV was assumed", where)
             columns = {**data, **row.key_value_pairs}
-            yield _Found(row.toatoms(), columns, units, place / count)
+            # Columns of a database are in ASE's units; what stands in its data can be in any.
+            stated = {**dict.fromkeys(data, NOT_STATED), **units}
+            yield _Found(row.toatoms(), columns, stated, place / count)
 
 
 def _data(row: Any) -> dict[str, Any]:
     """Returns the numbers in the free data of a row, which SchNetPack puts its properties into."""
-    data = dict(row.data) if row.data else {}
+    # ASE's JSON turns names that are whole numbers into numbers.
+    data = {str(name): value for name, value in (row.data or {}).items()}
     for name in [name for name in data if f"_shape_{name}" in data and f"_dtype_{name}" in data]:
         # As SchNetPack wrote arrays before version 0.3.
         values = np.frombuffer(base64.b64decode(data[name]), data[f"_dtype_{name}"])
@@ -170,7 +174,7 @@ def _data(row: Any) -> dict[str, Any]:
 def _units(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Returns the units that a database states: its key descriptions, or as SchNetPack does.
 
-    The unit of length, if there is one, stands under the name "positions".
+    The unit of length, if there is one, stands under `_LENGTHS_KEY`.
     """
     described = metadata.get("key_descriptions", {})
     # name -> (short description, long description, unit), says ASE; files may say anything.
@@ -181,7 +185,7 @@ def _units(metadata: Mapping[str, Any]) -> dict[str, str]:
     }
     stated = metadata.get("_property_unit_dict", {})
     units |= stated if isinstance(stated, dict) else {}
-    units["positions"] = metadata.get("_distance_unit")
+    units[_LENGTHS_KEY] = metadata.get("_distance_unit")
     return {name: unit for name, unit in units.items() if isinstance(unit, str) and unit}
 
 
@@ -259,8 +263,7 @@ def _require_elements(atoms: Atoms, where: str) -> None:
 
 def _require_full_occupancy(atoms: Atoms, where: str) -> None:
     """Refuses crystals with disorder, of which ASE keeps the element with the largest share."""
-    sites = atoms.info.pop("occupancy", None)
-    if isinstance(sites, dict):
+    if isinstance(sites := atoms.info.get("occupancy"), dict):
         for site in sites.values():
             if isinstance(site, dict) and (len(site) > 1 or min(site.values(), default=1) < 0.999):
                 what = " and ".join(f"{share:g} {symbol}" for symbol, share in site.items())
@@ -277,7 +280,7 @@ def _require_full_occupancy(atoms: Atoms, where: str) -> None:
 
 def _angstroms(units: Mapping[str, str], where: str) -> float:
     """Returns the factor that turns the lengths of a file into Å."""
-    unit = units.get("positions")
+    unit = units.get(_LENGTHS_KEY)
     if unit is None:
         return 1.0
     if (factor := LENGTHS.get(unit_key(unit))) is None:

@@ -14,6 +14,8 @@ from tfgen.structures.properties import ENERGY_PER_ATOM
 __all__ = [
     "ENERGIES",
     "LENGTHS",
+    "NOT_STATED",
+    "PREFIX",
     "MissingError",
     "energy_per_atom",
     "looks_like_energy",
@@ -50,7 +52,12 @@ LENGTHS: dict[str, float] = {
 }
 """Unit of length in small letters -> Å."""
 
-_PREFIX = "property_"
+NOT_STATED = ""
+"""Unit of a value that could be in any, and of which the file does not say which."""
+
+PREFIX = "property_"
+"""Stands before the name of a property where a format gives the name a meaning of its own."""
+
 _LOOKS_LIKE_ENERGY = re.compile(
     r"energy|energies|^e$|^e_|_e$|^e0$|^u0?$|^etot|e_?tot$|toten|^enthalpy|^scf", re.IGNORECASE
 )
@@ -93,7 +100,7 @@ def property_value(
     if name == ENERGY_PER_ATOM:
         return energy_per_atom(values, units, None, atoms, where)
     # An export puts a property there whose name has a meaning of its own in the format.
-    found = name if values.get(name) is not None else _PREFIX + name
+    found = name if values.get(name) is not None else PREFIX + name
     value = _required(values, found if values.get(found) is not None else name, name, where)
     return value * (_electronvolts(units.get(name), atoms, where, name) if name == "energy" else 1)
 
