@@ -87,6 +87,90 @@ def test_import_with_properties_and_units(file, tmp_path):
     assert_one_line(run("import", file, "-o", output), 1, "exists")
 
 
+def tetrahedra(folder, *comments: str):
+    path = folder / "tetrahedra.extxyz"
+    frames = [
+        f"4\nProperties=species:S:1:pos:R:3 {comment}\nPt 0 0 0\nPt {2.6 + 0.3 * i} 0 0\n"
+        "Pt 1.3 2.25 0\nPt 1.3 0.75 2.1\n"
+        for i, comment in enumerate(comments)
+    ]
+    path.write_text("".join(frames))
+    return path
+
+
+def test_import_names_energies_that_stand_elsewhere(tmp_path):
+    path = tetrahedra(tmp_path, "REF_energy=-20", "REF_energy=-21")
+    output = tmp_path / "out.h5"
+    result = run("import", path, "-o", output)
+    assert result.exit_code == 0
+    note = "Note: no energy was found; --energy takes one of 'REF_energy'"
+    assert result.stderr.splitlines()[-1] == note
+    command = ("import", path, "-o", output, "--overwrite", "--energy")
+    result = run(*command, "REF_energy")
+    assert "Note" not in result.stderr
+    assert Dataset.load(output).properties["energy_per_atom"].tolist() == [-5.0, -5.25]
+    assert_one_line(run(*command, "dft"), 1, "row 1: no energy 'dft'", "there is 'REF_energy'")
+
+
+def test_import_skips_and_counts(tmp_path):
+    path = tetrahedra(tmp_path, "energy=-20 gap=1", "energy=-20")
+    path.write_text("1\nenergy=-1 gap=1\nPt 0 0 0\n" + path.read_text())
+    command = ("import", path, "-o", tmp_path / "out.h5", "--property", "gap")
+    assert_one_line(run(*command), 1, "row 1: a single atom")
+    result = run(*command, "--missing", "skip")
+    assert result.exit_code == 0
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()[:5]]
+    assert lines == [["3", "read"], ["1", "single atoms"], ["1", "without a property"],
+                     ["0", "duplicates"], ["1", "kept"]]  # fmt: skip
+
+
+def test_import_lists_what_it_drops(file, tmp_path):
+    output = tmp_path / "out.h5"
+    result = run("import", file, file, "-o", output)
+    assert result.exit_code == 0
+    assert "\nduplicates dropped (energies up to 0 eV/atom apart):\n" in result.stdout
+    assert f"  {str(file)!r}, row 1 equals {str(file)!r}, row 1\n" in result.stdout
+    assert "  and 5 more\n  --property NAME keeps those that differ in NAME" in result.stdout
+    kept = run("import", file, file, "-o", output, "--overwrite", "--duplicates", "keep")
+    assert "duplicates dropped" not in kept.stdout
+    assert len(Dataset.load(output)) == 20
+
+
+def test_import_says_what_it_did(tmp_path):
+    path = tetrahedra(tmp_path, "energy=-20")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    result = run("import", path, "-o", tmp_path / "out.h5")
+    line = f"Warning: {str(path)!r}: the byte-order mark was skipped"
+    assert line in result.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--energy", "name"], 1, "row 1: property 'name' is 'x'; a number is needed"),
+        (["--energy", ""], 1, "row 1: no energy ''"),
+        (["--format", "exyz"], 1, "format 'exyz' is unknown; near are xyz, extxyz"),
+        (["--format", "vasp"], 1, "row 1: cannot be read as vasp"),
+        (["--missing", "drop"], 2, "'drop' is not one of 'error', 'skip'"),
+        (["--duplicates", "all"], 2, "'all' is not one of 'drop', 'keep'"),
+    ],
+)
+def test_wrong_usage_of_import(tmp_path, options, code, words):
+    path = tetrahedra(tmp_path, "energy=-20 name=x")
+    output = tmp_path / "out.h5"
+    assert_one_line(run("import", path, "-o", output, *options), code, words)
+    assert not output.exists()
+
+
+def test_export_of_clusters_to_a_format_that_needs_a_cell(tmp_path):
+    run("import", tetrahedra(tmp_path, "energy=-20"), "-o", tmp_path / "out.h5")
+    command = ("export", tmp_path / "out.h5", "-o", tmp_path / "POSCAR")
+    assert_one_line(run(*command), 1, "cannot be written as vasp", "structures without a cell")
+    assert run(*command, "--vacuum", "5").exit_code == 0
+    assert ase.io.read(tmp_path / "POSCAR").cell.lengths()[0] == pytest.approx(12.6)
+    assert_one_line(run(*command, "--vacuum", "0"), 2, "0.0 is not in the range")
+
+
 def test_export_says_what_a_format_has_no_room_for(file, tmp_path):
     output = tmp_path / "out.h5"
     assert run("import", file, "-o", output, "--property", "gap", "--unit", "gap=eV").exit_code == 0

@@ -199,6 +199,41 @@ _atom_site_occupancy
 """
 
 
+class TestLargeCif:
+    def crystal(self):
+        atoms = bulk("NaCl", "rocksalt", 5.64, cubic=True) * (3, 3, 3)
+        atoms.rattle(0.1, seed=0)
+        atoms.wrap()
+        return atoms
+
+    def test_is_read_as_ase_reads_it(self, tmp_path):
+        ase.io.write(tmp_path / "a.cif", self.crystal())
+        expected = ase.io.read(tmp_path / "a.cif")
+        assert len(expected) == 216
+        (atoms,) = import_files([tmp_path / "a.cif"]).structures
+        np.testing.assert_array_equal(atoms.numbers, expected.numbers)
+        np.testing.assert_allclose(atoms.positions, expected.positions, atol=1e-10)
+        np.testing.assert_array_equal(atoms.cell.array, expected.cell.array)
+        assert atoms.pbc.all()
+
+    def test_partial_occupancy_is_seen(self, tmp_path):
+        path = tmp_path / "a.cif"
+        ase.io.write(path, self.crystal())
+        lines = path.read_text().splitlines()
+        lines[-3] = lines[-3].replace("1.0000", "0.5000")
+        refused(file(tmp_path, "\n".join(lines) + "\n", "b.cif"), r"occupied by 0.5 .l \(partial")
+
+    def test_symmetry_is_applied(self, tmp_path):
+        text = (
+            CIF.replace("5.64", "30").replace("P 1", "P -1").replace("'x, y, z'", "x,y,z\n-x,-y,-z")
+        )
+        axes = np.meshgrid([0.1, 0.2, 0.3, 0.4], np.arange(0.05, 1, 0.1), np.arange(0.1, 0.6, 0.1))
+        places = np.stack(axes, axis=-1).reshape(-1, 3)
+        sites = "".join(f"C1 C {x:.3f} {y:.3f} {z:.3f} 1\n" for x, y, z in places)
+        (atoms,) = import_files([file(tmp_path, text + sites, "a.cif")]).structures
+        assert len(atoms) == 2 * len(places) == 400
+
+
 class TestOccupancy:
     @pytest.mark.parametrize(
         ("sites", "message"),

@@ -20,6 +20,7 @@ from tfgen.cli._options import (
     overwrite_option,
     path_argument,
     seed_option,
+    shown_warnings,
 )
 
 # Structures whose sorted distances differ by less, Å, count as the same.
@@ -81,7 +82,8 @@ def reconstruct(
     from tfgen.structures.similarity import deviations
 
     require_absent(output, overwrite)
-    structures = read_structures(file)
+    with shown_warnings():
+        structures = read_structures(file)
     elements = sorted({str(e) for s in structures for e in s.symbols})
     chosen = fingerprint_from(fingerprint, elements)
     check_structures(chosen.descriptor, structures, repr(str(file)))

@@ -31,6 +31,9 @@ COORDINATION_FACTOR = 1.2
 # Pairs of atoms held at once: more would fall out of the processor's caches.
 _PAIRS = 200_000
 
+# Up to this many atoms, all pairs of a cluster are faster than a neighbour list.
+_PAIRWISE = 500
+
 ENERGY_PER_ATOM = "energy_per_atom"
 
 
@@ -108,7 +111,8 @@ def mean_coordination(
         raise ValueError(f"factor is {factor!r}; a finite number above 0 is needed")
     _refuse(structures, "mean_coordination", periodic=True)
     result = np.empty(len(structures))
-    clusters = [i for i, s in enumerate(structures) if not s.pbc.any()]
+    # Of larger ones, all pairs would take memory that grows with the square of the atoms.
+    clusters = [i for i, s in enumerate(structures) if not s.pbc.any() and len(s) <= _PAIRWISE]
     for members, positions in _by_size([structures[i] for i in clusters]):
         rows = np.array(clusters)[members]
         radii = covalent_radii[np.array([structures[r].numbers for r in rows])]

@@ -4,7 +4,9 @@ Structures of one composition are compared by their interatomic distances, sorte
 of element kinds. Equal structures have equal sorted distances, whatever their orientation,
 handedness and order of atoms; the largest difference (max norm, Å) measures how unequal two
 structures are. (Different structures with the same distances exist, but are exceptional.) All
-functions are vectorised, so that thousands of structures are compared at once.
+functions are vectorised, so that thousands of structures are compared at once. Structures of more
+than 500 atoms are compared by the distances of each atom's nearest neighbours instead, because all
+distances take memory that grows with the square of the atoms.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
+from tfgen.structures.nearest_distances import nearest_distances
 from tfgen.structures.superposition import align, displacements, require_finite, rmsd
 
 __all__ = [
@@ -34,6 +37,8 @@ __all__ = [
 HELD = 8_000_000
 # Numbers in one temporary of a calculation: more would fall out of the processor's caches.
 _CACHED = 200_000
+# Up to this many atoms, structures are compared by all distances.
+_PAIRWISE = 500
 # Columns of the screen: enough to tell nearly all structures apart, few enough for a k-d tree.
 _SCREEN = 16
 
@@ -252,6 +257,8 @@ def _with_columns(
 
 def _vectors(same: Sequence[Atoms], held: int = HELD) -> np.ndarray:
     """Describes structures of one composition and periodicity by distances: [n, columns], Å."""
+    if len(same[0]) > _PAIRWISE:
+        return np.array([nearest_distances(s) for s in same])
     order = [np.argsort(s.numbers, kind="stable") for s in same]
     positions = np.array([s.positions[o] for s, o in zip(same, order, strict=True)])
     numbers, periodic = same[0].numbers[order[0]], same[0].pbc

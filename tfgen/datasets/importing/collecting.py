@@ -231,7 +231,7 @@ class _Energies:
             self._faulty = self._faulty or error
         else:
             self._any = True
-            unit = row.units.get(self._name or "energy", "eV")
+            unit = row.units.get("energy" if self._name is None else self._name, "eV")
             if unit == NOT_STATED:
                 self._notes.add("the unit of the energy is not stated, eV was assumed", where)
             elif unit_key(unit) != "ev":

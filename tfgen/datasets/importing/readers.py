@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 
 from tfgen.datasets.importing import lammps
+from tfgen.datasets.importing.cif import read_cif
 from tfgen.datasets.importing.comments import UNITS_KEY, parse_comment
 from tfgen.datasets.importing.files import Source, open_text, read_only
 from tfgen.datasets.importing.notes import Notes
@@ -100,6 +101,8 @@ def _rows(source: Source, notes: Notes, page: int) -> Iterator[_Found]:
         yield from _read_json(source)
     elif source.kind == "csv":
         yield from _read_csv(source)
+    elif source.kind == "cif":
+        yield from _read_cif(source)
     elif source.kind == "lammps-data":
         yield from (_Found(atoms, {}, {}, 1.0) for atoms in lammps.read_data(source, notes))
     elif source.kind.startswith("lammps-dump"):
@@ -127,6 +130,14 @@ def _read_file(source: Source) -> Iterator[_Found]:
             yield _Found(atoms, {}, {}, raw.tell() / size if raw is not None else 0.0)
         if kind == "extxyz" and any(line.strip() for line in file):
             raise ValueError("an empty line, after which ASE reads no more, but there is more")
+
+
+def _read_cif(source: Source) -> Iterator[_Found]:
+    from ase.io.formats import open_with_compression
+
+    with open_with_compression(str(source.content), "rb") as file:
+        for atoms in read_cif(file):
+            yield _Found(atoms, {}, {}, 0.0)
 
 
 def _read_sqlite(source: Source, page: int) -> Iterator[_Found]:
@@ -191,8 +202,6 @@ def _units(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def _read_csv(source: Source) -> Iterator[_Found]:
     """Reads tables with a column `cif`; the other columns are values."""
-    from ase.io import read as read_image
-
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     size = source.content.stat().st_size
     with open_text(source.content) as file:
@@ -206,7 +215,9 @@ def _read_csv(source: Source) -> Iterator[_Found]:
             text = line.pop("cif")
             if not text or not text.strip():
                 raise ValueError("the column 'cif' is empty")
-            atoms = cast("Atoms", read_image(io.StringIO(text), format="cif"))
+            atoms = next(read_cif(io.BytesIO(text.encode())), None)
+            if atoms is None:
+                raise ValueError("the column 'cif' holds no structure")
             atoms.info = {k: v for k, v in atoms.info.items() if k == "occupancy"}
             columns = {name: _parsed(value) for name, value in line.items() if name}
             yield _Found(atoms, columns, {}, raw.tell() / size if raw is not None else 0.0)

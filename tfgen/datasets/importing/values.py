@@ -132,7 +132,7 @@ def energy_per_atom(
         if factor is None:
             raise ValueError(f"{where}: {ENERGY_PER_ATOM!r} is in {unit!r}; eV/atom is needed")
         return value * factor
-    key = name or "energy"
+    key = "energy" if name is None else name
     what = "energy" if name is None else f"energy {name!r}"
     if values.get(key) is None:
         like = looks_like_energy(values)
