@@ -22,10 +22,11 @@ from tfgen.generation.settings import ProposalSettings
 from tfgen.inversion import descent, search
 from tfgen.inversion import proposals as _draws
 from tfgen.models import export as saved_model
-from tfgen.models import neural_potential as nnp
+from tfgen.models import training
 from tfgen.models.cvae import CVAE
 from tfgen.models.model import Model
 from tfgen.models.neural_potential import EnergyNetwork
+from tfgen.models.settings import NNPSettings, TrainingSettings
 from tfgen.models.training import train
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
@@ -34,18 +35,14 @@ from tfgen.structures.batch import StructureBatch
 from tfgen.structures.properties import UNITS, compute
 
 PROPERTIES = ("energy_per_atom", "radius_of_gyration")
-TRAINING = {
-    "epochs": 8, "batch_size": 16, "learning_rate": 5e-3, "latent": 3, "hidden": (16,),
-    "potential": None,
-}  # fmt: skip
+SETTINGS = TrainingSettings(batch_size=16, learning_rate=5e-3, latent=3, hidden=(16,))
+TRAINING = {"epochs": 8, "settings": SETTINGS, "potential": None}
 # Constants of the search where its quality is not the point.
 QUICK = {
     "STARTS": 6, "CHILDREN": 4, "ONE": 1, "TWO": 1, "POPULATION": 4, "PROPOSALS": 2,
     "PATIENCE": 100,
     "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
 }  # fmt: skip
-# Few calculations for an NNP.
-QUICK_NNP = {"LEAST": 100, "EPOCHS": 3}
 # Few and coarse proposals.
 QUICK_PROPOSALS = ProposalSettings(
     per_candidate=2,
@@ -138,20 +135,26 @@ def train_eagerly(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(kind, "compile", functools.partialmethod(kind.compile, run_eagerly=True))
 
 
+def brief_nnp(patch: pytest.MonkeyPatch, min_calculations: int = 100, epochs: int = 3) -> None:
+    """Makes `train` learn NNPs from few calculations where no settings say otherwise."""
+    brief = functools.partial(NNPSettings, min_calculations=min_calculations, epochs=epochs)
+    patch.setattr(training, "NNPSettings", brief)
+
+
 @contextlib.contextmanager
 def quick_search() -> Iterator[None]:
-    """Makes searches and landscapes short, and spares inversions the compilation by XLA."""
+    """Makes searches and the fitting of NNPs short, and spares inversions compilation by XLA."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUICK.items():
             patch.setattr(search, name, value)
         for module, changes in (
             (_draws, {"PLACES": 4}),
             (saved_model, QUICK_EXPORTED),
-            (nnp, QUICK_NNP),
         ):
             for name, value in changes.items():
                 patch.setattr(module, name, value)
         patch.setattr(generation, "make_proposer", _make_quick_proposer)
+        brief_nnp(patch)
         leave_uncompiled(patch)
         yield
 

@@ -14,6 +14,8 @@ from tfgen.inversion.reconstruct import reconstruct as reconstruct
 from tfgen.models.cvae import CVAE as CVAE
 from tfgen.models.export import export as export
 from tfgen.models.model import Model as Model
+from tfgen.models.settings import NNPSettings as NNPSettings
+from tfgen.models.settings import TrainingSettings as TrainingSettings
 from tfgen.models.training import train as train
 from tfgen.potentials.emt import EMT as EMT
 from tfgen.relaxation.relax import RelaxationResult as RelaxationResult

@@ -1,15 +1,21 @@
-"""Settings of the CVAE compared on validation data: what is drawn, and what becomes of it.
+"""Settings of the CVAE compared on validation data: what is sampled, and what becomes of it.
 
 Each line is one training on the training split of a data set of one composition, all but one
-setting as they are by default. The columns: error of the energies that the surrogate sees in drawn
-fingerprints, meV/atom (drawn off); entries of the latent vector that carry something (active) and
-the KL divergence (nats) of the validation split; how far decoded fingerprints of the validation
-split are from the encoded ones, in the inversion's loss (decoded off); energy of the roughly
-inverted structures above that of their minima on the NNP, meV/atom (strain); then, for three
-targets (10, 50 and 90 % quantiles of the validation split), the share that ends in a minimum within
-0.006 eV/atom of the target, and how many different minima on target that are no training structures
-the whole lot ended in: what generation lives on. No structure of the test split is seen, and no
-target or seed of `benchmark_generation.py` is used.
+setting as they are by default. The columns:
+
+- sampled off: error of the energies that the surrogate predicts for sampled fingerprints, meV/atom;
+- active: entries of the latent vector that carry information, and KL: the KL divergence, nats, both
+  on the validation split;
+- decoded off: distance of decoded fingerprints of the validation split to the encoded ones, in the
+  inversion's loss;
+- strain: energy of the coarsely inverted structures above that of the minima that they relax to on
+  the neural-network potential, meV/atom;
+- on target: for each of three targets (10, 50 and 90 % quantiles of the validation split), the
+  share that relaxes to a minimum within 0.006 eV/atom of the target;
+- new: number of different minima on target that are no training structures, which is what
+  generation needs.
+
+No structure of the test split is used, and no target or seed of `benchmark_generation.py`.
 
     tfgen dataset build pt13 -o pt13.h5
     python scripts/tools/tune_cvae.py pt13.h5
@@ -19,16 +25,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
 from tfgen._tensorflow import load_quietly
+from tfgen.models.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from tfgen.fingerprints.fingerprint import Fingerprint
@@ -46,32 +51,29 @@ class Variant:
 
     Attributes:
         name: as shown.
-        arguments: of `tfgen.train`.
-        warm_up: share of the epochs over which the KL term rises.
-        scale: what stands for `Fingerprint.scale`.
-        network: "Laplace" or "unit" instead of the normal likelihood with one learned σ a feature.
+        settings: of `tfgen.train`; the defaults if None.
+        scale: maps fingerprints [n, features] to the scale of each feature, [features], instead of
+            `Fingerprint.scale`.
     """
 
     name: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-    warm_up: float | None = None
-    scale: Callable[[Fingerprint, np.ndarray], np.ndarray] | None = None
-    network: str | None = None
+    settings: TrainingSettings | None = None
+    scale: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-def by_range(_: Fingerprint, vectors: np.ndarray) -> np.ndarray:
+def by_range(vectors: np.ndarray) -> np.ndarray:
     """The range of each feature, as in the source paper."""
     spread = np.ptp(vectors, axis=0)
     return np.where(spread > 1e-6, spread, 1.0)
 
 
-def by_largest(_: Fingerprint, vectors: np.ndarray) -> np.ndarray:
+def by_largest(vectors: np.ndarray) -> np.ndarray:
     """Standard deviations, none below a thousandth of the largest."""
     spread = vectors.std(axis=0)
     return np.maximum(spread, 1e-3 * spread.max())
 
 
-def by_deviation(_: Fingerprint, vectors: np.ndarray) -> np.ndarray:
+def by_deviation(vectors: np.ndarray) -> np.ndarray:
     """Standard deviations, but for rounding."""
     spread = vectors.std(axis=0)
     return np.where(spread > 1e-6, spread, 1.0)
@@ -79,16 +81,16 @@ def by_deviation(_: Fingerprint, vectors: np.ndarray) -> np.ndarray:
 
 VARIANTS = (
     Variant("default"),
-    Variant("likelihood Laplace", network="Laplace"),
-    Variant("likelihood Normal, sigma 1", network="unit"),
-    Variant("latent 5", {"latent": 5}),
-    Variant("latent 20", {"latent": 20}),
-    Variant("KL weight 0.1", {"kl_weight": 0.1}),
-    Variant("KL weight 0.3", {"kl_weight": 0.3}),
-    Variant("KL weight 3", {"kl_weight": 3.0}),
-    Variant("KL weight 10", {"kl_weight": 10.0}),
-    Variant("no KL warm-up", warm_up=0.0),
-    Variant("KL warm-up 60 %", warm_up=0.6),
+    Variant("likelihood Laplace", TrainingSettings(likelihood_family="laplace")),
+    Variant("likelihood Normal, sigma 1", TrainingSettings(likelihood_family="unit_normal")),
+    Variant("latent 5", TrainingSettings(latent=5)),
+    Variant("latent 20", TrainingSettings(latent=20)),
+    Variant("KL weight 0.1", TrainingSettings(kl_weight=0.1)),
+    Variant("KL weight 0.3", TrainingSettings(kl_weight=0.3)),
+    Variant("KL weight 3", TrainingSettings(kl_weight=3.0)),
+    Variant("KL weight 10", TrainingSettings(kl_weight=10.0)),
+    Variant("no KL warm-up", TrainingSettings(kl_warm_up=0.0)),
+    Variant("KL warm-up 60 %", TrainingSettings(kl_warm_up=0.6)),
     Variant("scaled, floor of largest", scale=by_largest),
     Variant("scaled by deviation alone", scale=by_deviation),
     Variant("scaled by range", scale=by_range),
@@ -109,8 +111,7 @@ def main(file: Path, epochs: int, count: int, only: tuple[str, ...], seed: int) 
     load_quietly()
     from tfgen.datasets.storage import Dataset
     from tfgen.fingerprints.fingerprint import Fingerprint
-    from tfgen.models import training
-    from tfgen.models.neural_potential import NeuralPotential
+    from tfgen.models.training import train
     from tfgen.structures.properties import ENERGY_PER_ATOM
 
     dataset = Dataset.load(file)
@@ -121,64 +122,52 @@ def main(file: Path, epochs: int, count: int, only: tuple[str, ...], seed: int) 
     if any(sorted(s.numbers) != numbers.tolist() for s in dataset.structures):
         raise click.ClickException(f"{file} holds more than one composition")
     targets = np.quantile(held.properties[ENERGY_PER_ATOM], QUANTILES)
+    preset = Fingerprint.preset("default", sorted(set(dataset.structures[0].symbols)))
     potential = None
     shown = ", ".join(f"{t:.3f}" for t in targets)
     click.echo(
         f"{file.name}, {epochs} epochs, {count} fingerprints for each of {shown} eV/atom\n\n"
-        f"{'setting':<27}{'CPU s':>6}{'drawn off':>10}{'active':>7}{'KL':>6}{'decoded off':>12}"
+        f"{'setting':<27}{'CPU s':>6}{'sampled off':>12}{'active':>7}{'KL':>6}{'decoded off':>12}"
         f"{'strain':>7}{'on target':>18}{'new':>5}"
     )
     for variant in VARIANTS:
         if only and variant.name not in only:
             continue
         began = time.process_time()
-        with ExitStack() as stack:
-            if variant.warm_up is not None:
-                stack.enter_context(mock.patch.object(training, "WARM_UP", variant.warm_up))
-            if variant.scale:
-                stack.enter_context(mock.patch.object(Fingerprint, "scale", variant.scale))
-            if variant.network:
-                stack.enter_context(mock.patch.object(training, "CVAE", network(variant.network)))
-            model = training.train(
-                dataset,
-                epochs=epochs,
-                seed=seed,
-                # One NNP, that of the first, serves all.
-                potential="auto" if potential is None else None,
-                **variant.arguments,
-            )
+        model = train(
+            dataset,
+            fingerprint=with_scale(preset, variant.scale) if variant.scale else preset,
+            epochs=epochs,
+            seed=seed,
+            settings=variant.settings,
+            # One NNP, that of the first, serves all.
+            potential="auto" if potential is None else None,
+        )
         if potential is None:
-            if model.nnp is None:
+            if model.neural_potential is None:
                 raise click.ClickException(f"{file}: no NNP, as its energies are not EMT's")
-            potential = NeuralPotential(model.fingerprint.descriptor, model.nnp)
+            potential = model.neural_potential
         seconds = time.process_time() - began
-        off, strain, shares, new = drawn(model, potential, numbers, targets, count, seed)
+        off, strain, shares, new = judge_samples(model, potential, numbers, targets, count, seed)
         last = model.provenance["history"]
         click.echo(
-            f"{variant.name:<27}{seconds:6.0f}{off:10.1f}{last['val_active_units']:7.0f}"
+            f"{variant.name:<27}{seconds:6.0f}{off:12.1f}{last['val_active_units']:7.0f}"
             f"{last['val_kl']:6.1f}{model.provenance['decoder_error']:12.3f}{strain:7.0f}"
             f"{'':>3}{' '.join(f'{s:4.0%}' for s in shares)}{new:5d}"
         )
 
 
-def network(kind: str) -> Callable[..., Any]:
-    """The CVAE with another likelihood."""
-    import tensorflow as tf
-    import tensorflow_probability as tfp
+def with_scale(fingerprint: Fingerprint, scale: Callable[[np.ndarray], np.ndarray]) -> Fingerprint:
+    """Returns the fingerprint with another scale of its features."""
 
-    from tfgen.models.cvae import CVAE, SIGMA_FLOOR
+    class Scaled(type(fingerprint)):  # type: ignore[misc]
+        def scale(self, vectors: np.ndarray) -> np.ndarray:
+            return scale(vectors)
 
-    class Other(CVAE):
-        def _likelihood(self, loc: tf.Tensor) -> Any:
-            if kind == "unit":
-                return tfp.distributions.MultivariateNormalDiag(loc, tf.ones_like(loc))
-            width = tf.nn.softplus(self.raw_sigma) + SIGMA_FLOOR
-            return tfp.distributions.Independent(tfp.distributions.Laplace(loc, width), 1)
-
-    return Other
+    return Scaled(fingerprint.descriptor, fingerprint.pooling, fingerprint.per_species)
 
 
-def drawn(
+def judge_samples(
     model: Model,
     potential: Potential | None,
     numbers: np.ndarray,
@@ -186,7 +175,7 @@ def drawn(
     count: int,
     seed: int,
 ) -> tuple[float, float, list[float], int]:
-    """What becomes of drawn fingerprints: drawn off, strain, shares on target, new minima."""
+    """Returns what becomes of samples: sampled off, strain, shares on target, new minima."""
     from tfgen.generation.coarse_inversion import centred_structures, invert_coarsely
     from tfgen.generation.settings import ProposalSettings
     from tfgen.relaxation.relax import relax
@@ -213,7 +202,7 @@ def drawn(
     new = 0
     if found:
         unique = similarity.duplicates(found, same) == np.arange(len(found))
-        new = int((unique & (similarity.match(found, model.library, same) < 0)).sum())
+        new = int((unique & (similarity.match(found, model.training_structures, same) < 0)).sum())
     mean_strain = 1e3 * float(np.mean(strain)) / len(numbers)
     return 1e3 * float(np.mean(off)), mean_strain, shares, new
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 import small
 
-from tfgen.models import neural_potential as nnp
-
 
 @pytest.fixture(scope="session")
 def dataset_file(tmp_path_factory):
@@ -30,6 +28,5 @@ def quick():
 
 @pytest.fixture(autouse=True)
 def brief_nnp(monkeypatch):
-    """What is learned of the NNP in this process costs no more than a second."""
-    monkeypatch.setattr(nnp, "LEAST", 1)
-    monkeypatch.setattr(nnp, "EPOCHS", 2)
+    """NNPs that are learned in this process cost no more than a second."""
+    small.brief_nnp(monkeypatch, min_calculations=1, epochs=2)

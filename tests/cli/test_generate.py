@@ -224,13 +224,13 @@ class TestWorkThatCannotBeDone:
         (tmp_path / "model" / "config.json").write_bytes(config)
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks weights.weights.h5")
         (tmp_path / "model" / "weights.weights.h5").write_bytes(b"hello")
-        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks library.npz")
-        library = (model_folder / "library.npz").read_bytes()
-        (tmp_path / "model" / "library.npz").write_bytes(library)
+        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks training_structures.npz")
+        structures = (model_folder / "training_structures.npz").read_bytes()
+        (tmp_path / "model" / "training_structures.npz").write_bytes(structures)
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, "model' is damaged")
         older = {**json.loads(config), "schema_version": 1}
         (tmp_path / "model" / "config.json").write_text(json.dumps(older), "utf-8")
-        words = ("it has schema version 1; this version of tfgen reads 2, so train it anew",)
+        words = ("it has schema version 1; this version of tfgen reads 3, so train it again",)
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, *words)
         assert not output.exists()
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import small
 from commands import assert_quiet, failed, run, run_alone
 
+import tfgen.cli.train as train_command
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.models import training
+from tfgen.models.callbacks import ShowProgress
 from tfgen.models.model import Model
 
 
@@ -24,7 +27,7 @@ def small_preset(monkeypatch):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    monkeypatch.setattr(training.keras.Model, "fit", lambda *_, **__: pytest.fail("has begun"))
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("has begun"))
 
 
 def test_in_a_process_of_its_own(dataset_file, tmp_path):
@@ -35,7 +38,11 @@ def test_in_a_process_of_its_own(dataset_file, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("trained on 40 structures for 2 epochs; best ")
     assert lines[1].startswith("  energy_per_atom: ")
-    assert lines[2].startswith("  NNP from 3000 single calculations: energies within 0.")
+    assert re.fullmatch(
+        r"  neural-network potential from 3000 single-point calculations: energies within "
+        r"0\.\d{4} eV/atom on average",
+        lines[2],
+    )
     assert lines[3:] == ["model in model, TensorBoard logs in model.logs"]
     model = Model.load(tmp_path / "model")
     assert model.fingerprint.get_config() == Fingerprint.preset("default").get_config()
@@ -57,9 +64,10 @@ def test_options(dataset_file, tmp_path, small_preset):
         assert f" {unit}, predicted within " in result.stdout
     model = Model.load(tmp_path / "model")
     assert [c.name for c in model.conditions] == [*small.PROPERTIES]
-    record = model.provenance
-    assert (record["epochs"], record["batch_size"], record["seed"]) == (2, 20, 7)
-    assert record["learning_rate"] == 0.002
+    record, settings = model.provenance, model.settings
+    assert (record["epochs"], settings.batch_size, record["seed"]) == (2, 20, 7)
+    assert settings.learning_rate == 0.002
+    assert settings.backup_interval == 10
     config = model.cvae.get_config()
     assert (config["latent"], config["kl_weight"], config["seed"]) == (2, 0.5, 7)
     assert (tmp_path / "logs" / "validation").is_dir()
@@ -130,7 +138,9 @@ class TestWorkThatCannotBeDone:
         assert (tmp_path / "folder" / "mine.txt").exists()
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_old_model(dataset_file, tmp_path, small_preset):
+def test_ctrl_c_keeps_what_is_done_and_the_old_model(
+    dataset_file, tmp_path, small_preset, monkeypatch
+):
     """Then the same command goes on."""
 
     def interrupt(_self, epoch, *_, **__):
@@ -140,9 +150,10 @@ def test_ctrl_c_keeps_what_is_done_and_the_old_model(dataset_file, tmp_path, sma
     small.model().save(tmp_path / "model")
     command = ("train", dataset_file, "-o", tmp_path / "model", "--overwrite", "--epochs", 2)
     command += ("--potential", "none")
+    backups = dataclasses.replace(small.SETTINGS, backup_interval=1)
+    monkeypatch.setattr(train_command, "TrainingSettings", lambda **_: backups)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Progress, "on_epoch_end", interrupt)
-        patch.setattr(training, "BACKUP_EPOCHS", 1)
+        patch.setattr(ShowProgress, "on_epoch_end", interrupt)
         result = run(*command)
     assert result.exit_code == 1
     assert "Traceback" not in result.output

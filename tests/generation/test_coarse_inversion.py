@@ -12,7 +12,7 @@ from tfgen.generation.coarse_inversion import (
     move_to_energies,
 )
 from tfgen.generation.settings import ProposalSettings
-from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, seen
+from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, select_broad
 
 PT6 = np.full(6, 78)
 SETTINGS = ProposalSettings(jit_compile=False, batch_size=4)
@@ -75,7 +75,7 @@ class TestMovingToEnergies:
     def potential(self):
         """A network as it is made: smooth, and so low in slope that it shows bounds of a step."""
         descriptor = small.fingerprint().descriptor
-        nnp = EnergyNetwork(seen(descriptor).size, 1, seed=0)
+        nnp = EnergyNetwork(select_broad(descriptor).size, 1, seed=0)
         nnp.build()
         return NeuralPotential(descriptor, nnp)
 

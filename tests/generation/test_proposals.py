@@ -14,7 +14,8 @@ from tfgen.generation.proposals import FingerprintSampler, make_proposer, traini
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings, ProposalSettings
 from tfgen.models.model import Model
-from tfgen.models.neural_potential import fit_nnp
+from tfgen.models.nnp_fitting import fit_nnp
+from tfgen.models.settings import NNPSettings
 from tfgen.relaxation.relax import relax
 from tfgen.status import Status
 from tfgen.structures import similarity
@@ -36,7 +37,8 @@ def model():
         return found["energy"], found["forces"]
 
     fingerprint = small.fingerprint()
-    nnp, _ = fit_nnp(fingerprint.descriptor, small.structures(), evaluate, epochs=25)
+    settings = NNPSettings(min_calculations=100, epochs=25)
+    nnp, _ = fit_nnp(fingerprint.descriptor, small.structures(), evaluate, settings=settings)
     return dataclasses.replace(small.model(), nnp=nnp)
 
 
@@ -120,7 +122,7 @@ class TestScreening:
         assert not any(c.alike for c in found)
         known = tuple(c.structure for c in found)
         other = Atoms("Pt5", positions=found[0].structure.positions[:5])
-        taught = dataclasses.replace(model, library=(*known, other))
+        taught = dataclasses.replace(model, training_structures=(*known, other))
         assert training_structures(taught, PT6) == list(known)
         made = proposer(taught, asked)
         made.propose(8)

@@ -11,7 +11,8 @@ import tensorflow as tf
 from scipy.special import expit
 from scipy.stats import norm
 
-from tfgen.models.cvae import CVAE, SCALE_FLOOR, SIGMA_FLOOR, KLWarmUp
+from tfgen.models.callbacks import KLWarmUp
+from tfgen.models.cvae import CVAE, SCALE_FLOOR, SIGMA_FLOOR
 
 FEATURES, CONDITIONS, PROPERTIES, LATENT = 12, 3, 2, 2
 LOSSES = ("loss", "nll", "kl", "property_error", "active_units", "condition_error")

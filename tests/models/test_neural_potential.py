@@ -1,18 +1,15 @@
-"""The neural-network potential: its formula, its forces, what it learns, how it is saved."""
+"""The neural-network potential: its formula and its forces."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import small
 from ase import Atoms
 from ase.build import molecule
 
 from tfgen.descriptors.acsf import ACSF
-from tfgen.models import neural_potential as module
-from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, fit_nnp, rattled
+from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential
 from tfgen.potentials.base import Potential
-from tfgen.potentials.emt import EMT
 
 ALLOY = ACSF(["Au", "Cu"], 6.0, g2_params=[[1.0, 2.5], [1.0, 3.5]], g1=False)
 
@@ -86,7 +83,7 @@ class TestPotential:
 
 class TestNetwork:
     def test_loss(self):
-        net = filled(3, 2)
+        net = filled(3, 2, step=0.05, slope_weight=0.3)
         rng = np.random.default_rng(2)
         elements = np.eye(2, dtype=np.float32)[[[0, 1, 1], [1, 0, 0]]]
         elements[1, 2] = 0.0  # padding
@@ -98,14 +95,16 @@ class TestNetwork:
             e = [by_hand(net, x["features"][i, k, :count], elements[i, :count]) for k in (0, 1)]
             np.testing.assert_allclose(np.array(e) / count, out[i], rtol=1e-5)
             off = np.mean(e) / count - y["energy"][i]
-            slope = (e[1] - e[0]) / module.STEP - y["slope"][i]
-            expected.append((off**2 + module.SLOPE_WEIGHT * slope**2) / net.energy_scale**2)
+            slope = (e[1] - e[0]) / net.step - y["slope"][i]
+            expected.append((off**2 + net.slope_weight * slope**2) / net.energy_scale**2)
         loss = net.compute_loss(x, y, out)
         assert float(loss) == pytest.approx(float(np.mean(expected)), rel=1e-3)
 
     def test_config_makes_the_same(self):
-        net = EnergyNetwork(4, 2, hidden=(3,), seed=7)
+        net = EnergyNetwork(4, 2, hidden=(3,), step=0.03, slope_weight=0.2, seed=7)
         again = EnergyNetwork.from_config(net.get_config())
+        for name in ("features", "elements", "hidden", "step", "slope_weight", "seed"):
+            assert getattr(again, name) == getattr(net, name)
         net.build()
         again.build()
         for a, b in zip(net.weights, again.weights, strict=True):
@@ -116,75 +115,7 @@ class TestNetwork:
         with pytest.raises(ValueError, match="all must be >= 1"):
             EnergyNetwork(*arguments)
 
-
-def test_rattled_copies_differ_by_all_amounts(alloys):
-    rng = np.random.default_rng(0)
-    copies = rattled(alloys[:2], 300, rng)
-    assert len(copies) == 600
-    moved = np.array([c.positions - alloys[i // 300].positions for i, c in enumerate(copies)])
-    spread = np.sqrt((moved**2).mean(axis=(1, 2)))
-    assert 0.005 < spread.min() < 0.05
-    assert 0.15 < spread.max() < 0.4
-    assert np.abs(moved.mean()) < 0.005
-
-
-def from_emt(structures):
-    found = EMT().compute(structures)
-    return found["energy"], found["forces"]
-
-
-@pytest.fixture(scope="module")
-def learned():
-    return fit_nnp(small.fingerprint().descriptor, small.structures(), from_emt, seed=1, epochs=25)
-
-
-class TestFit:
-    def test_predicts_energies(self, learned):
-        """Of structures on the way to their minima, far better than their mean does."""
-        nnp, record = learned
-        held = rattled(small.structures(), 1, np.random.default_rng(8))
-        potential = NeuralPotential(small.fingerprint().descriptor, nnp)
-        sizes = np.array([len(s) for s in held])
-        truth = from_emt(held)[0] / sizes
-        sane = truth < 3.0
-        found = potential.compute(held)["energy"] / sizes
-        assert np.abs(found - truth)[sane].mean() < 0.35 * truth[sane].std()
-        assert record["energy_error"] < 0.35 * truth[sane].std()
-        assert record["single_points"] == 3000
-        assert record["usable"] <= 3000
-        assert 0.0 <= record["minima"] <= 1.0
-
-    def test_does_without_narrow_functions(self, monkeypatch):
-        monkeypatch.setattr(module, "LEAST", 1)
-        functions = {"g2_params": [[1.0, 2.7], [8.0, 2.7]], "g1": False}
-        narrow = ACSF(["Pt"], 7.0, **functions)
-        nnp, _ = fit_nnp(narrow, small.structures(), from_emt, epochs=1)
-        assert nnp.features == 1
-        assert NeuralPotential(narrow, nnp).descriptor.g2_params.tolist() == [[1.0, 2.7]]
-
-    def test_repeats_with_the_seed(self, learned):
-        again, record = fit_nnp(
-            small.fingerprint().descriptor, small.structures(), from_emt, seed=1, epochs=25
-        )
-        assert record == learned[1]
-        for a, b in zip(again.weights, learned[0].weights, strict=True):
-            np.testing.assert_array_equal(a, b)
-
-    def test_does_without_calculations_that_failed(self, monkeypatch):
-        monkeypatch.setattr(module, "LEAST", 1)
-
-        def evaluate(structures):
-            energy, forces = from_emt(structures)
-            energy[3] = np.nan
-            return energy, forces
-
-        _, record = fit_nnp(small.fingerprint().descriptor, small.structures(), evaluate, epochs=1)
-        assert record["single_points"] == 240
-        assert record["usable"] < 240
-        with pytest.raises(ValueError, match="only 0 of 240 calculations are usable"):
-            fit_nnp(
-                small.fingerprint().descriptor,
-                small.structures(),
-                lambda s: (np.full(len(s), np.nan), from_emt(s)[1]),
-                epochs=1,
-            )
+    @pytest.mark.parametrize(("step", "weight"), [(0.0, 0.1), (-0.1, 0.1), (0.02, -1.0)])
+    def test_a_loss_without_meaning_is_refused(self, step, weight):
+        with pytest.raises(ValueError, match="step must be > 0, slope_weight >= 0"):
+            EnergyNetwork(1, 1, step=step, slope_weight=weight)

@@ -16,9 +16,11 @@ from scipy.spatial.distance import cdist
 
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.models import neural_potential as nnp
-from tfgen.models import training
-from tfgen.models.training import _tolerance, train
+from tfgen.models.callbacks import ShowProgress
+from tfgen.models.inputs import estimate_tolerance
+from tfgen.models.settings import TrainingSettings
+from tfgen.models.training import train
+from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
 from tfgen.structures.neighbourhood import neighbourhood
 
@@ -44,8 +46,16 @@ def of_pairs(species, r_cut):
     return Fingerprint(Steep(species, r_cut, 1.0), ("mean",))
 
 
+FIELDS = {field.name for field in dataclasses.fields(TrainingSettings)}
+
+
 def trained(dataset=None, properties=small.PROPERTIES, **changes):
-    arguments = {**small.TRAINING, "epochs": 2, "seed": 5, "fingerprint": small.fingerprint()}
+    """A short training; `changes` are arguments of `train`, or fields of its settings."""
+    settings = {name: changes.pop(name) for name in FIELDS & changes.keys()}
+    arguments = {
+        "epochs": 2, "seed": 5, "fingerprint": small.fingerprint(), "potential": None,
+        "settings": dataclasses.replace(small.SETTINGS, **settings),
+    }  # fmt: skip
     return train(dataset or small.dataset(), properties, **{**arguments, **changes})
 
 
@@ -73,11 +83,11 @@ def inputs_of(model, dataset):
         ({"properties": ["hue"]}, "'hue': the data set has energy_per_atom, radius_of_gyration"),
         ({"properties": ["energy_per_atom", "hue", "gap"]}, "property 'hue', 'gap': the data"),
         ({"properties": []}, "property list is empty: the data set has energy_per_atom"),
-        ({"epochs": 0}, "epochs and batch_size are 0, 16; both must be >= 1"),
-        ({"batch_size": 0}, "epochs and batch_size are 2, 0"),
-        ({"latent": 0}, "latent"),
-        ({"dataset": with_splits(0, 50, 10)}, "the training split has 0 structures; 2 are"),
-        ({"dataset": with_splits(1, 49, 10)}, "the training split has 1 structures; 2 are"),
+        ({"epochs": 0}, "epochs is 0; at least 1 is needed"),
+        ({"potential": EMT}, "potential is <class 'tfgen.potentials.emt.EMT'>; 'auto', None, a"),
+        ({"potential": "emt"}, "potential is 'emt'; 'auto', None, a potential"),
+        ({"dataset": with_splits(0, 50, 10)}, "the training split has 0 structures; at least 2"),
+        ({"dataset": with_splits(1, 49, 10)}, "the training split has 1 structures; at least 2"),
         ({"fingerprint": Fingerprint.preset("fung2022", ["Cu"])}, "holds Pt; .* species are Cu"),
         # Descriptors of one's own check nothing themselves.
         ({"fingerprint": of_pairs(["Cu"], 4.0)}, "holds Pt; .* species are Cu"),
@@ -126,16 +136,18 @@ class TestModel:
         distances = cdist(features / scale, features / scale, "cityblock") / 5
         np.fill_diagonal(distances, np.inf)
         wanted = np.median(distances.min(axis=1))
-        assert _tolerance(features, scale, 0) == pytest.approx(wanted, rel=0.1)
-        assert _tolerance(features, scale, 0) == _tolerance(features, scale, 0)
+        assert estimate_tolerance(features, scale, 0) == pytest.approx(wanted, rel=0.1)
+        assert estimate_tolerance(features, scale, 0) == estimate_tolerance(features, scale, 0)
 
     def test_tolerance_does_not_count_copies(self):
         features = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
         scale = np.ones(5)
         copies = np.concatenate([features, features, features + np.float32(1e-7)])
-        assert _tolerance(copies, scale, 0) == pytest.approx(_tolerance(features, scale, 0))
+        assert estimate_tolerance(copies, scale, 0) == pytest.approx(
+            estimate_tolerance(features, scale, 0)
+        )
         with pytest.raises(ValueError, match="same for all training structures"):
-            _tolerance(np.ones([4, 5], np.float32), scale, 0)
+            estimate_tolerance(np.ones([4, 5], np.float32), scale, 0)
 
     def test_provenance(self):
         model = small.model()
@@ -197,7 +209,7 @@ class TestInterruption:
     def interrupt(self, monkeypatch):
         """Interrupts trainings after so many epochs; tells which they went through."""
         seen = []
-        original = training._Progress.on_epoch_end
+        original = ShowProgress.on_epoch_end
 
         def prepare(after):
             def on_epoch_end(self, epoch, logs=None):
@@ -206,19 +218,21 @@ class TestInterruption:
                 if epoch + 1 == after:
                     raise KeyboardInterrupt
 
-            monkeypatch.setattr(training._Progress, "on_epoch_end", on_epoch_end)
+            monkeypatch.setattr(ShowProgress, "on_epoch_end", on_epoch_end)
 
         prepare.seen = seen
         return prepare
 
-    def test_goes_on_from_the_last_backup(self, tmp_path, monkeypatch, interrupt):
-        monkeypatch.setattr(training, "BACKUP_EPOCHS", 2)
-        arguments = {"epochs": 6, "checkpoint": tmp_path / "model.partial"}
+    def test_goes_on_from_the_last_backup(self, tmp_path, interrupt):
+        checkpoint = tmp_path / "model.partial"
+        arguments = {"epochs": 6, "checkpoint": checkpoint, "backup_interval": 2}
         interrupt(5)
         with pytest.raises(KeyboardInterrupt):
             trained(**arguments)
         assert interrupt.seen == [0, 1, 2, 3, 4]
-        with pytest.raises(ValueError, match=r"model.partial' keeps another, interrupted training"):
+        with pytest.raises(
+            FileExistsError, match=r"model.partial' keeps another, interrupted training"
+        ):
             trained(**arguments, seed=6)
         interrupt.seen.clear()
         interrupt(None)
@@ -300,8 +314,7 @@ class TestNNP:
     @pytest.fixture(autouse=True)
     def brief(self, monkeypatch):
         small.train_eagerly(monkeypatch)
-        monkeypatch.setattr(nnp, "LEAST", 1)
-        monkeypatch.setattr(nnp, "EPOCHS", 3)
+        small.brief_nnp(monkeypatch, min_calculations=1)
 
     def test_is_learned_from_what_made_the_energies(self):
         """By name, or any potential or calculator; the set's structures are no minima."""
@@ -328,8 +341,6 @@ class TestNNP:
         assert model.minima
         imported = dataclasses.replace(small.dataset(), metadata={"kind": "imported"})
         assert trained(imported, potential="auto").nnp is None
-        with pytest.raises(ValueError, match="potential is 'emt'; 'auto', None, a potential"):
-            trained(potential="emt")
 
     def test_a_calculator_that_fails_at_times_is_endured(self):
         class Fails(ase.calculators.emt.EMT):

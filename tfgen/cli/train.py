@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,10 @@ from tfgen.cli._options import (
     potential_from,
     seed_option,
 )
+from tfgen.models.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from tfgen.models.model import Model
 
 
 @click.command(short_help="Train a model on a data set.")
@@ -29,18 +34,20 @@ from tfgen.cli._options import (
 @fingerprint_option
 @click.option("--epochs", type=click.IntRange(1), default=300, show_default=True,
               help="Passes through the training structures.")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-              help="Structures per step.")  # fmt: skip
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3,
-              show_default=True, help="Of Adam, falling to 0.")  # fmt: skip
-@click.option("--latent", type=click.IntRange(1), default=10, show_default=True,
-              help="Size of the latent vector.")  # fmt: skip
-@click.option("--kl-weight", type=click.FloatRange(0), default=1.0, show_default=True,
-              help="Weight of the KL term.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(1), default=TrainingSettings.batch_size,
+              show_default=True, help="Structures per step.")  # fmt: skip
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True),
+              default=TrainingSettings.learning_rate, show_default=True,
+              help="Of Adam in the first step; it falls to 0.")  # fmt: skip
+@click.option("--latent", type=click.IntRange(1), default=TrainingSettings.latent,
+              show_default=True, help="Length of the latent vector.")  # fmt: skip
+@click.option("--kl-weight", type=click.FloatRange(0), default=TrainingSettings.kl_weight,
+              show_default=True, help="Weight of the KL term.")  # fmt: skip
 @click.option(
     "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:CLASS",
-    help="Made the data set's energies; an NNP is learned from it, with which generation is "
-    "more often on target. auto is EMT if the data set is EMT's; MODULE:CLASS an ASE calculator.",
+    help="What computed the data set's energies. A neural-network potential is learned from it, "
+    "with which generation is more often on target. auto is EMT if the data set's energies are "
+    "EMT's; MODULE:CLASS is an ASE calculator.",
 )  # fmt: skip
 @click.option(
     "--logs", type=click.Path(path_type=Path), metavar="FOLDER",
@@ -63,15 +70,15 @@ def train(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Train a model on the fingerprints of a data set, keeping the best weights."""
+    """Train a model on the fingerprints of a data set, and keep its best weights."""
     load_quietly()
     from tfgen._files import require_folder_replaceable
     from tfgen.datasets.storage import Dataset
-    from tfgen.models.model import CONTENTS
+    from tfgen.models.artefact import CONTENTS
     from tfgen.models.training import train as run
 
     require_folder_replaceable(output, overwrite, CONTENTS)
-    labeller = potential_from(potential)
+    calculator = potential_from(potential)
     data = Dataset.load(dataset)
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
@@ -86,11 +93,13 @@ def train(
             properties,
             fingerprint=fingerprint_from(fingerprint, elements),
             epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            latent=latent,
-            kl_weight=kl_weight,
-            potential=labeller,
+            settings=TrainingSettings(
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                latent=latent,
+                kl_weight=kl_weight,
+            ),
+            potential=calculator,
             seed=seed,
             logs=logs,
             checkpoint=partial,
@@ -105,22 +114,25 @@ def train(
             else "interrupted before there was anything to keep"
         ) from None
     model.save(output, overwrite)
+    _report(model)
+    click.echo(f"model in {output}, TensorBoard logs in {logs}")
+
+
+def _report(model: Model) -> None:
     record = model.provenance
     click.echo(
-        f"trained on {record['training_structures']} structures for {epochs} epochs; best "
-        f"validation loss {record['best_val_loss']:.3f}, KL {record['history']['kl']:.1f} nats"
+        f"trained on {record['training_structures']} structures for {record['epochs']} epochs; "
+        f"best validation loss {record['best_val_loss']:.3f}, KL {record['history']['kl']:.1f} nats"
     )
-    units = {c.unit: "" if c.unit in ("1", "unknown") else f" {c.unit}" for c in model.conditions}
     for condition, error in zip(model.conditions, record["surrogate_mae"], strict=True):
+        unit = "" if condition.unit in ("1", "unknown") else f" {condition.unit}"
         click.echo(
-            f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f}"
-            f"{units[condition.unit]}, "
+            f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f}{unit}, "
             f"predicted within {error:.4f} on average"
         )
     learned = record["nnp"]
     if learned is not None:
         click.echo(
-            f"  NNP from {learned['single_points']} single calculations: energies within "
-            f"{learned['energy_error']:.4f} eV/atom on average"
+            f"  neural-network potential from {learned['single_points']} single-point "
+            f"calculations: energies within {learned['energy_error']:.4f} eV/atom on average"
         )
-    click.echo(f"model in {output}, TensorBoard logs in {logs}")

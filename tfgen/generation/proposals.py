@@ -64,7 +64,7 @@ def training_structures(model: Model, numbers: np.ndarray) -> list[Atoms]:
     numbers = np.sort(numbers)
     return [
         atoms
-        for atoms in model.library
+        for atoms in model.training_structures
         if len(atoms) == len(numbers) and (np.sort(atoms.numbers) == numbers).all()
     ]
 

@@ -10,7 +10,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-__all__ = ["CVAE", "KLWarmUp"]
+from tfgen.models.settings import LIKELIHOODS
+
+__all__ = ["CVAE"]
 
 tfd = tfp.distributions
 Distribution: TypeAlias = Any  # tfd.Distribution; TFP brings no types
@@ -35,6 +37,8 @@ class CVAE(keras.Model):
     prior p(z) = Normal(0, 1)
     likelihood p(x | z, c) = Normal(decoder(z, c), σ_f), one learned σ per feature
 
+    The likelihood can also be Laplace(decoder(z, c), σ_f) or Normal(decoder(z, c), 1).
+
     loss = -log p(x | z, c) / F + kl_weight KL(q || p) / F + surrogate_weight |s(x) - properties|²
 
     where the surrogate s predicts the properties (the first entries of c) from x alone, so that a
@@ -49,6 +53,7 @@ class CVAE(keras.Model):
         hidden: widths of the hidden layers of encoder and surrogate; reversed in the decoder.
         kl_weight: weight of the KL term (β).
         surrogate_weight: weight of the surrogate's squared error.
+        likelihood_family: "normal", "laplace", or "unit_normal" (σ = 1).
         seed: of initial weights and of the noise in training.
 
     Call arguments:
@@ -75,6 +80,7 @@ class CVAE(keras.Model):
         hidden: tuple[int, ...] = (256, 256),
         kl_weight: float = 1.0,
         surrogate_weight: float = 1.0,
+        likelihood_family: str = "normal",
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -84,9 +90,15 @@ class CVAE(keras.Model):
                 f"features, conditions, properties, latent are {features}, {conditions}, "
                 f"{properties}, {latent}; all must be >= 1 and properties <= conditions"
             )
+        if likelihood_family not in LIKELIHOODS:
+            raise ValueError(
+                f"likelihood_family is {likelihood_family!r}; one of {', '.join(LIKELIHOODS)} is "
+                "needed"
+            )
         self.features, self.conditions, self.properties = features, conditions, properties
         self.latent, self.hidden = latent, tuple(hidden)
         self.kl_weight, self.surrogate_weight, self.seed = kl_weight, surrogate_weight, seed
+        self.likelihood_family = likelihood_family
         seeds = iter(np.random.SeedSequence(seed).generate_state(8 + 3 * len(self.hidden)))
 
         def dense(width: int, name: str, activation: str | None = None) -> keras.layers.Dense:
@@ -126,7 +138,10 @@ class CVAE(keras.Model):
         # A weight and not an attribute: an attribute's value is frozen into the traced graph.
         self.kl_warmth = constant("kl_warmth", (), 1.0)
         self.raw_sigma = self.add_weight(
-            shape=(self.features,), initializer=keras.initializers.Constant(0.0), name="raw_sigma"
+            shape=(self.features,),
+            initializer=keras.initializers.Constant(0.0),
+            trainable=self.likelihood_family != "unit_normal",
+            name="raw_sigma",
         )
         self.encoder.build((None, self.features + self.conditions))
         self.decoder.build((None, self.latent + self.conditions))
@@ -137,7 +152,7 @@ class CVAE(keras.Model):
         """Returns the constructor's arguments."""
         names = (
             "features", "conditions", "properties", "latent", "kl_weight", "surrogate_weight",
-            "seed",
+            "likelihood_family", "seed",
         )  # fmt: skip
         own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own, "hidden": list(self.hidden)}
@@ -191,7 +206,7 @@ class CVAE(keras.Model):
         return scaled * scale + self.condition_mean[: self.properties]
 
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """Encodes, draws z (its mean outside training), decodes; predicts the properties."""
+        """Encodes, samples z (its mean outside training), decodes; predicts the properties."""
         x, c = inputs["fingerprint"], inputs["condition"]
         posterior = self.posterior(x, c)
         if training:
@@ -270,34 +285,20 @@ class CVAE(keras.Model):
         return tf.sqrt(tf.reduce_mean(((found - wanted) / scale) ** 2, axis=-1))
 
     def _likelihood(self, loc: tf.Tensor) -> Distribution:
+        if self.likelihood_family == "laplace":
+            return tfd.Independent(tfd.Laplace(loc, self._positive(self.raw_sigma)), 1)
+        if self.likelihood_family == "unit_normal":
+            return tfd.MultivariateNormalDiag(loc, tf.ones_like(loc))
         return self._normal(loc, self.raw_sigma)
 
     def _normal(self, loc: tf.Tensor, raw_scale: tf.Tensor) -> Distribution:
-        return tfd.MultivariateNormalDiag(loc, tf.nn.softplus(raw_scale) + SIGMA_FLOOR)
+        return tfd.MultivariateNormalDiag(loc, self._positive(raw_scale))
+
+    def _positive(self, raw_scale: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softplus(raw_scale) + SIGMA_FLOOR
 
     def _scaled(self, fingerprints: tf.Tensor) -> tf.Tensor:
         return (tf.cast(fingerprints, tf.float32) - self.feature_mean) / self.feature_scale
 
     def _scaled_condition(self, conditions: tf.Tensor) -> tf.Tensor:
         return (tf.cast(conditions, tf.float32) - self.condition_mean) / self.condition_scale
-
-
-class KLWarmUp(keras.callbacks.Callback):
-    """Raises the KL term from nothing to its full weight over the first epochs.
-
-    Without it the decoder learns to ignore z before z says anything (posterior collapse).
-
-    Args:
-        epochs: length of the rise.
-
-    References:
-        S. R. Bowman et al., arXiv:1511.06349, section 3.1.
-    """
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Sets the share for this epoch."""
-        self.model.kl_warmth.assign(min(1.0, (epoch + 1) / max(1, self.epochs)))

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,40 +12,37 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
-from ase.data import atomic_numbers
 
-from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.models.artefact import (
+    NNP_FILE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    WEIGHTS_FILE,
+    read_config,
+    read_structures,
+    read_weights,
+    write_folder,
+)
+from tfgen.models.condition import Condition, join_conditions, sample_normal_given
 from tfgen.models.cvae import CVAE
-from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, seen
+from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, select_broad
+from tfgen.models.settings import NNPSettings, TrainingSettings
+from tfgen.models.summary import describe, summarize
 from tfgen.targets import TargetValue, check_targets
 
-__all__ = ["CONTENTS", "MODEL_FILES", "SCHEMA", "SCHEMA_VERSION", "Condition", "Model"]
+__all__ = ["Condition", "Model"]
 
-SCHEMA = "tfgen-model"
-SCHEMA_VERSION = 2
-MODEL_FILES = ("config.json", "weights.weights.h5", "library.npz")
-NNP_FILE = "nnp.weights.h5"  # only where there is one
-CONTENTS = (*MODEL_FILES, NNP_FILE)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A property the model is conditioned on, as the training split has it.
-
-    Attributes:
-        name: of the property.
-        unit: "1" for a pure number, "unknown" if nobody said.
-        low, high: range of the training split.
-    """
-
-    name: str
-    unit: str
-    low: float
-    high: float
+# Arguments of the networks' constructors that a configuration gives; those of Keras' own, as the
+# name and the policy of dtypes, have no say in what is loaded.
+CVAE_ARGUMENTS = (
+    "features", "conditions", "properties", "latent", "hidden", "kl_weight", "surrogate_weight",
+    "likelihood_family", "seed",
+)  # fmt: skip
+NNP_ARGUMENTS = ("features", "elements", "hidden", "step", "slope_weight", "seed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A fingerprint, a CVAE trained on it, and what its conditions mean.
 
@@ -59,18 +53,27 @@ class Model:
         fingerprint: what the CVAE's vectors are.
         cvae: the trained network; its scaling is among its weights.
         conditions: the properties.
-        mean, covariance: [conditions] and [conditions, conditions] of the training split, by
-            which properties that a request leaves open are drawn.
+        mean, covariance: [conditions] and [conditions, conditions] of the training split: the
+            normal distribution from which properties that a request leaves open are sampled.
         formulas: compositions of the training split with their counts.
         tolerance: the loss (see `Inverter`) under which a structure counts as having the
             fingerprint asked for: the median distance between nearest neighbours of the training
             split.
-        potential: "emt" if the energies are EMT's, else None.
-        nnp: energies around the training structures; None if nothing could compute them.
+        potential: what computed the energies of the data set: "emt", MODULE:NAME of an ASE
+            calculator, or None where that is not known.
+        nnp: network of the neural-network potential (NNP), learned around the training structures;
+            None if nothing could compute their energies.
         minima: whether the training structures are minima; if not, what is generated for them is no
             minimum either, unless it is relaxed.
-        library: the training structures, so that what comes out can be told from them.
+        training_structures: of the training split, so that new structures can be told from them.
+        settings: how the CVAE was trained; None if that is not known.
+        nnp_settings: how the NNP was learned; None without one.
         provenance: of data set and training; JSON-able.
+
+    Example:
+        >>> model = tfgen.Model.load("model")
+        >>> model.summary()
+        >>> tfgen.generate(model, "Pt13", {"energy_per_atom": 0.75}, count=10)
     """
 
     fingerprint: Fingerprint
@@ -83,8 +86,21 @@ class Model:
     potential: str | None = None
     nnp: EnergyNetwork | None = None
     minima: bool = True
-    library: tuple[Atoms, ...] = ()
+    training_structures: tuple[Atoms, ...] = ()
+    settings: TrainingSettings | None = None
+    nnp_settings: NNPSettings | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints what the model is: properties, compositions, fingerprint, networks, provenance.
+
+        Args:
+            print_fn: called once with the whole text, as in Keras' `Model.summary`.
+        """
+        print_fn(summarize(self))
 
     @functools.cached_property
     def neural_potential(self) -> NeuralPotential | None:
@@ -97,7 +113,7 @@ class Model:
         return np.asarray(self.cvae.feature_scale, np.float64)
 
     def condition_vectors(self, properties: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Joins properties and composition to what the CVAE is conditioned on.
+        """Joins properties and composition to the vectors that the CVAE is conditioned on.
 
         Args:
             properties: [n, conditions].
@@ -106,18 +122,15 @@ class Model:
         Returns:
             [n, conditions + elements] float64.
         """
-        elements = np.array([atomic_numbers[symbol] for symbol in self.fingerprint.species])
-        counts = (np.asarray(numbers)[..., None] == elements).sum(axis=-2)
-        counts = np.broadcast_to(counts, [len(properties), len(elements)])
-        return np.concatenate([np.asarray(properties, np.float64), counts], axis=1)
+        return join_conditions(properties, numbers, self.fingerprint.species)
 
     def sample_properties(
         self, targets: Mapping[str, TargetValue], count: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Draws the properties of `count` requests.
+        """Samples the properties of `count` requests.
 
-        A value is taken as it is, a range uniformly; what is not asked for is drawn from the
-        normal distribution of the training split, given what is.
+        A value is taken as it is, a range is sampled uniformly; what is not asked for is sampled
+        from the normal distribution of the training split, given what is.
 
         Returns:
             [count, conditions].
@@ -133,34 +146,23 @@ class Model:
                 if target.is_value
                 else rng.uniform(target.low, target.high, count)
             )
-        given = sorted(asked)
-        rest = [i for i in range(len(names)) if i not in asked]
-        result = np.empty([count, len(names)])
-        for i in given:
-            result[:, i] = asked[i]
-        if rest:
-            cross = self.covariance[np.ix_(rest, given)]
-            # The pseudo-inverse also serves constant and collinear properties.
-            gain = cross @ np.linalg.pinv(self.covariance[np.ix_(given, given)], rcond=1e-9)
-            loc = self.mean[rest] + (result[:, given] - self.mean[given]) @ gain.T
-            remaining = self.covariance[np.ix_(rest, rest)] - gain @ cross.T
-            values, vectors = np.linalg.eigh(remaining)
-            root = vectors * np.sqrt(np.maximum(values, 0.0))
-            result[:, rest] = loc + rng.standard_normal([count, len(rest)]) @ root.T
-        return result
+        return sample_normal_given(asked, self.mean, self.covariance, count, rng)
 
     def sample(self, conditions: np.ndarray, seed: int) -> np.ndarray:
-        """Draws fingerprints for condition vectors: [n, conditions + elements] -> [n, features]."""
+        """Samples fingerprints for condition vectors: [n, conditions + elements] -> [n, features].
+
+        The latent vectors come from the prior; the fingerprints are the means of the likelihood.
+        """
         z = self.cvae.prior([len(conditions)]).sample(seed=np.array([seed, 0], np.int32))
         return self.cvae.decode(z, tf.constant(conditions, tf.float32)).numpy().astype(np.float64)
 
     def predict_properties(self, fingerprints: np.ndarray) -> np.ndarray:
-        """The surrogate's properties of fingerprints: [n, features] -> [n, conditions]."""
+        """Predicts properties by the surrogate: [n, features] -> [n, conditions]."""
         fingerprints = tf.constant(fingerprints, tf.float32)
         return self.cvae.predict_properties(fingerprints).numpy().astype(np.float64)
 
     def config(self) -> dict[str, Any]:
-        """Everything but the weights, JSON-able."""
+        """Returns everything but weights and structures, JSON-able."""
         return {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
@@ -174,23 +176,24 @@ class Model:
             "potential": self.potential,
             "nnp": None if self.nnp is None else self.nnp.get_config(),
             "minima": self.minima,
+            "settings": None if self.settings is None else self.settings.to_json(),
+            "nnp_settings": None if self.nnp_settings is None else self.nnp_settings.to_json(),
             "provenance": self.provenance,
         }
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
-        """Writes a new folder: config.json, weights (Keras' HDF5), library.npz (NumPy).
+        """Writes a new folder: config.json, weights (Keras' HDF5), training_structures.npz (NumPy).
+
+        What it writes, `load` reads: it writes nothing that `load` would refuse.
 
         Raises:
             FileExistsError: if the folder exists and `overwrite` is false, or is no model.
+            ValueError: if the parts of the model do not fit together, or `provenance` cannot be
+                JSON.
         """
-        require_folder_replaceable(folder, overwrite, CONTENTS)
-        with new_folder(folder, overwrite) as temporary:
-            text = json.dumps(self.config(), indent=1, ensure_ascii=False, allow_nan=False)
-            (temporary / MODEL_FILES[0]).write_text(text + "\n", encoding="utf-8")
-            self.cvae.save_weights(temporary / MODEL_FILES[1])
-            _save_library(temporary / MODEL_FILES[2], self.library)
-            if self.nnp is not None:
-                self.nnp.save_weights(temporary / NNP_FILE)
+        self.check()
+        structures = self.training_structures
+        write_folder(folder, self.config(), self.cvae, self.nnp, structures, overwrite)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], descriptors: Sequence[type[Any]] = ()) -> Model:
@@ -205,41 +208,15 @@ class Model:
             ValueError: if a file is damaged, or of another version.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            problem = "is a file" if folder.exists() else "does not exist"
-            raise FileNotFoundError(f"model folder {str(folder)!r} {problem}")
-        for name in MODEL_FILES:
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"model folder {str(folder)!r} lacks {name}")
         try:
-            config = json.loads((folder / MODEL_FILES[0]).read_text(encoding="utf-8"))
-            if not isinstance(config, dict) or config.get("schema") != SCHEMA:
-                raise ValueError("config.json is not a tfgen model's")
-            if config.get("schema_version") != SCHEMA_VERSION:
-                raise ValueError(
-                    f"it has schema version {config.get('schema_version')}; this version of "
-                    f"tfgen reads {SCHEMA_VERSION}, so train it anew"
-                )
-            own = ("features", "conditions", "properties", "latent", "hidden", "kl_weight",
-                   "surrogate_weight", "seed")  # fmt: skip
-            cvae = CVAE(**{name: config["cvae"][name] for name in own})
-            cvae.build()
-            cvae.load_weights(folder / MODEL_FILES[1])
-            fingerprint = Fingerprint.from_config(config["fingerprint"], descriptors)
-            if fingerprint.size != cvae.features:
-                raise ValueError(
-                    f"its network takes {cvae.features} features, its fingerprint has "
-                    f"{fingerprint.size}"
-                )
-            nnp = None
-            if config.get("nnp") is not None:
-                names = ("features", "elements", "hidden", "seed")
-                nnp = EnergyNetwork(**{name: config["nnp"][name] for name in names})
-                nnp.build()
-                nnp.load_weights(folder / NNP_FILE)
+            config = read_config(folder)
             model = cls(
-                fingerprint=fingerprint,
-                cvae=cvae,
+                fingerprint=Fingerprint.from_config(config["fingerprint"], descriptors),
+                cvae=read_weights(
+                    folder,
+                    WEIGHTS_FILE,
+                    CVAE(**{name: config["cvae"][name] for name in CVAE_ARGUMENTS}),
+                ),
                 conditions=tuple(
                     Condition(str(c["name"]), str(c["unit"]), float(c["low"]), float(c["high"]))
                     for c in config["conditions"]
@@ -249,20 +226,39 @@ class Model:
                 formulas={str(k): int(v) for k, v in dict(config["formulas"]).items()},
                 tolerance=float(config["tolerance"]),
                 potential=config["potential"],
-                nnp=nnp,
+                nnp=None
+                if config["nnp"] is None
+                else read_weights(
+                    folder,
+                    NNP_FILE,
+                    EnergyNetwork(**{name: config["nnp"][name] for name in NNP_ARGUMENTS}),
+                ),
                 minima=bool(config["minima"]),
-                library=_load_library(folder / MODEL_FILES[2]),
+                training_structures=read_structures(folder),
+                settings=_optional(TrainingSettings, config["settings"]),
+                nnp_settings=_optional(NNPSettings, config["nnp_settings"]),
                 provenance=dict(config["provenance"]),
             )
-            model._check()
+            model.check()
             return model
+        except FileNotFoundError:
+            raise
         except (KeyError, TypeError, ValueError, OSError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"model folder {str(folder)!r} is damaged: {reason}") from error
 
-    def _check(self) -> None:
-        """Raises ValueError if the parts do not fit together."""
+    def check(self) -> None:
+        """Checks that the parts fit together.
+
+        Raises:
+            ValueError: if they do not.
+        """
         count, elements = len(self.conditions), len(self.fingerprint.species)
+        if self.fingerprint.size != self.cvae.features:
+            raise ValueError(
+                f"its network takes {self.cvae.features} features, its fingerprint has "
+                f"{self.fingerprint.size}"
+            )
         if count != self.cvae.properties or count + elements != self.cvae.conditions:
             raise ValueError(
                 f"its network takes {self.cvae.properties} properties and {self.cvae.conditions} "
@@ -275,38 +271,15 @@ class Model:
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):
             raise ValueError(f"its tolerance is {self.tolerance}; it must be above 0")
         if self.nnp is not None and (
-            self.nnp.features != seen(self.fingerprint.descriptor).size
+            self.nnp.features != select_broad(self.fingerprint.descriptor).size
             or self.nnp.elements != elements
         ):
-            raise ValueError("its NNP is not of its fingerprint's descriptor; train it anew")
-        if self.potential not in (None, "emt"):
-            raise ValueError(f"its potential is {self.potential!r}; 'emt' or null is allowed")
+            raise ValueError("its NNP is not of its fingerprint's descriptor; train it again")
+        if not isinstance(self.potential, str | None):
+            raise ValueError(
+                f"its potential is {self.potential!r}; a name is needed, or None (null in JSON)"
+            )
 
 
-def _save_library(path: Path, structures: Sequence[Atoms]) -> None:
-    np.savez_compressed(
-        path,
-        sizes=np.array([len(s) for s in structures], np.int32),
-        numbers=np.concatenate([np.zeros(0, np.int16), *(s.numbers for s in structures)]).astype(
-            np.int16
-        ),
-        positions=np.concatenate([np.zeros([0, 3]), *(s.positions for s in structures)]).astype(
-            np.float32
-        ),
-    )
-
-
-def _load_library(path: Path) -> tuple[Atoms, ...]:
-    try:
-        # NumPy leaves a file open that it opened itself and that turns out to be damaged.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            sizes, numbers, positions = (file[k] for k in ("sizes", "numbers", "positions"))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path.name}: {error}") from None
-    if sizes.sum() != len(numbers) or positions.shape != (len(numbers), 3) or (sizes < 0).any():
-        raise ValueError(f"{path.name}: its arrays do not fit together")
-    ends = np.cumsum(sizes)
-    return tuple(
-        Atoms(numbers[end - size : end], positions=positions[end - size : end])
-        for size, end in zip(sizes, ends, strict=True)
-    )
+def _optional(kind: type[Any], values: Any) -> Any:
+    return None if values is None else kind.from_json(values)

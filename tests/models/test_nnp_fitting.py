@@ -1,0 +1,185 @@
+"""Learning the neural-network potential: how exact it is, and what it is learned from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import small
+from ase import Atoms
+from ase.data import covalent_radii
+
+from tfgen.descriptors.acsf import ACSF
+from tfgen.models.neural_potential import NeuralPotential
+from tfgen.models.nnp_fitting import fit_nnp, rattle
+from tfgen.models.settings import NNPSettings
+from tfgen.potentials.emt import EMT
+
+# One epoch of the fewest calculations there can be: the 60 structures and three copies of each.
+BRIEF = NNPSettings(min_calculations=1, epochs=1)
+
+
+def from_emt(structures):
+    found = EMT().compute(structures)
+    return found["energy"], found["forces"]
+
+
+class Calls:
+    """EMT, which notes what it was asked to calculate."""
+
+    def __init__(self):
+        self.structures = []
+
+    def __call__(self, structures):
+        self.structures += structures
+        return from_emt(structures)
+
+
+def fit(calculate=from_emt, descriptor=None, *, structures=None, settings=BRIEF, seed=1):
+    return fit_nnp(
+        descriptor or small.fingerprint().descriptor,
+        structures or small.structures(),
+        calculate,
+        seed=seed,
+        settings=settings,
+    )
+
+
+@pytest.fixture
+def eagerly(monkeypatch):
+    """Spares fits of a few steps the tracing."""
+    small.train_eagerly(monkeypatch)
+
+
+class TestRattle:
+    ALLOY = Atoms("CuAu", positions=[[0.0, 0.0, 0.0], [0.0, 0.0, 2.6]])
+
+    def test_copies_differ_by_all_amounts(self):
+        copies = rattle([self.ALLOY] * 2, 300, np.random.default_rng(0))
+        assert len(copies) == 600
+        moved = np.array([c.positions - self.ALLOY.positions for c in copies])
+        spread = np.sqrt((moved**2).mean(axis=(1, 2)))
+        assert 0.005 < spread.min() < 0.05
+        assert 0.15 < spread.max() < 0.4
+        assert np.abs(moved.mean()) < 0.01
+
+    def test_amplitudes_are_in_covalent_radii(self):
+        copies = rattle([self.ALLOY], 4000, np.random.default_rng(0), (0.1, 0.1))
+        moved = np.array([c.positions - self.ALLOY.positions for c in copies])
+        wanted = 0.1 * covalent_radii[self.ALLOY.numbers]
+        np.testing.assert_allclose(moved.std(axis=(0, 2)), wanted, rtol=0.05)
+        assert [str(c.symbols) for c in copies[:2]] == ["CuAu"] * 2
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return fit(settings=NNPSettings(epochs=25))
+
+
+class TestFit:
+    def test_predicts_energies(self, learned):
+        """Of structures on the way to their minima, far better than their mean does."""
+        network, record = learned
+        held = rattle(small.structures(), 1, np.random.default_rng(8))
+        potential = NeuralPotential(small.fingerprint().descriptor, network)
+        sizes = np.array([len(s) for s in held])
+        truth = from_emt(held)[0] / sizes
+        sane = truth < 3.0
+        found = potential.compute(held)["energy"] / sizes
+        assert np.abs(found - truth)[sane].mean() < 0.35 * truth[sane].std()
+        assert record.energy_error < 0.35 * truth[sane].std()
+        assert record.single_points == 3000
+        assert record.usable <= 3000
+        assert json.loads(json.dumps(record.to_json())) == dataclasses.asdict(record)
+
+    @pytest.mark.usefixtures("eagerly")
+    def test_repeats_with_the_seed_only(self):
+        first, again, other = fit(), fit(), fit(seed=2)
+        assert first[1] == again[1] != other[1]
+        for a, b, c in zip(first[0].weights, again[0].weights, other[0].weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert np.abs(a - c).max() > 0 or a.shape in ((1,), ())
+
+    @pytest.mark.usefixtures("eagerly")
+    def test_does_without_narrow_functions(self):
+        functions = {"g2_params": [[1.0, 2.7], [8.0, 2.7]], "g1": False}
+        narrow = ACSF(["Pt"], 7.0, **functions)
+        network, _ = fit(descriptor=narrow)
+        assert network.features == 1
+        assert NeuralPotential(narrow, network).descriptor.g2_params.tolist() == [[1.0, 2.7]]
+
+    @pytest.mark.usefixtures("eagerly")
+    def test_does_without_calculations_that_failed(self):
+        def fail_once(structures):
+            energy, forces = from_emt(structures)
+            energy[3] = np.nan
+            return energy, forces
+
+        settings = dataclasses.replace(BRIEF, max_excess_energy=1e6)
+        _, record = fit(fail_once, settings=settings)
+        assert record.single_points == 240
+        # A copy counts by its excess over its original, which is not known for the one that failed.
+        assert record.usable == 240 - 4
+        with pytest.raises(ValueError, match="only 0 of 240 single-point calculations are usable"):
+            fit(lambda s: (np.full(len(s), np.nan), from_emt(s)[1]))
+
+    @pytest.mark.usefixtures("eagerly")
+    def test_that_diverges_is_an_error(self):
+        with pytest.raises(ArithmeticError, match="neural-network potential diverged"):
+            fit(settings=dataclasses.replace(BRIEF, epochs=3, learning_rate=1e30))
+
+
+@pytest.mark.usefixtures("eagerly")
+class TestSettings:
+    """Each does what its name says."""
+
+    def test_numbers_of_calculations(self):
+        few = small.structures()[:10]
+        for settings, count in (
+            (NNPSettings(copies=5, min_calculations=1, epochs=1), 60),
+            (NNPSettings(copies=2, min_calculations=95, epochs=1), 100),
+            (NNPSettings(copies=4, min_calculations=1, max_calculations=25, epochs=1), 25),
+        ):
+            calls = Calls()
+            _, record = fit(calls, structures=few, settings=settings)
+            assert record.single_points == len(calls.structures) == count
+
+    def test_excess_energy(self):
+        limit = 0.05
+        calls = Calls()
+        settings = dataclasses.replace(BRIEF, max_excess_energy=limit)
+        _, record = fit(calls, settings=settings)
+        energy = from_emt(calls.structures)[0] / [len(s) for s in calls.structures]
+        excess = energy - np.concatenate([energy[:60], np.repeat(energy[:60], 3)])
+        assert record.usable == (excess < limit).sum() < 240
+
+    def test_minima(self):
+        forces = from_emt(small.structures())[1]
+        largest = np.sort([np.linalg.norm(f, axis=1).max() for f in forces])
+        limit = float(largest[19:21].mean())
+        settings = dataclasses.replace(BRIEF, minimum_fmax=limit)
+        assert fit(settings=settings)[1].minima == pytest.approx(20 / 60)
+
+    def test_network(self):
+        settings = dataclasses.replace(BRIEF, hidden=(7, 5), step=0.03, slope_weight=0.2)
+        network, _ = fit(settings=settings)
+        assert [layer.units for layer in network.stack] == [7, 5, 1]
+        assert (network.step, network.slope_weight) == (0.03, 0.2)
+
+    def test_others_change_what_comes_out(self):
+        few = small.structures()[:10]
+        plain = NNPSettings(min_calculations=1, epochs=1)
+        errors = [
+            fit(structures=few, settings=dataclasses.replace(plain, **changes))[1].energy_error
+            for changes in (
+                {},
+                {"epochs": 2},
+                {"batch_size": 10},
+                {"learning_rate": 1e-3},
+                {"held_out": 0.5},
+                {"amplitudes": (0.05, 0.06)},
+            )
+        ]
+        assert len(set(errors)) == len(errors)

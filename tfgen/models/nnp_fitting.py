@@ -1,0 +1,261 @@
+"""Learns a neural-network potential from single-point calculations on rattled structures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
+from tqdm import tqdm
+
+from tfgen.descriptors.base import Descriptor
+from tfgen.descriptors.evaluator import Evaluator
+from tfgen.models.batches import choose_steps_per_execution, make_batches
+from tfgen.models.neural_potential import EnergyNetwork, select_broad
+from tfgen.models.settings import NNPSettings
+
+__all__ = ["NNPRecord", "fit_nnp", "rattle"]
+
+# Maps structures to energies [n], eV (NaN where a calculation failed), and forces, a list of
+# [atoms, 3], eV/Å.
+SinglePoints: TypeAlias = Callable[[Sequence[Atoms]], tuple[np.ndarray, Sequence[np.ndarray]]]
+Arrays: TypeAlias = Mapping[str, np.ndarray]
+
+# Calculations without which there is nothing to learn from, whatever the settings.
+FEWEST_USABLE = 20
+
+
+@dataclass(frozen=True)
+class NNPRecord:
+    """What an NNP was learned from, and how exact it is.
+
+    Attributes:
+        single_points: number of single-point calculations.
+        minima: share of the structures, their copies apart, that are minima by the forces on them.
+        usable: number of calculations that succeeded, with an energy that is not too high.
+        energy_error: mean absolute error on those that were held out, eV/atom.
+        force_error: likewise, of the force along a random direction, eV/Å.
+    """
+
+    single_points: int
+    minima: float
+    usable: int
+    energy_error: float
+    force_error: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields, JSON-able."""
+        return asdict(self)
+
+
+def rattle(
+    structures: Sequence[Atoms],
+    copies: int,
+    rng: np.random.Generator,
+    amplitudes: tuple[float, float] = NNPSettings.amplitudes,
+) -> list[Atoms]:
+    """Returns copies of structures with all atoms displaced at random.
+
+    Args:
+        structures: what is copied.
+        copies: of each structure.
+        rng: source of randomness.
+        amplitudes: range of the standard deviation of a coordinate's displacement, in covalent
+            radii; each copy has a value of its own, uniform in the range.
+    """
+    result = []
+    for structure in structures:
+        for _ in range(copies):
+            copy = structure.copy()
+            deviation = rng.uniform(*amplitudes) * covalent_radii[copy.numbers]
+            copy.positions += deviation[:, None] * rng.standard_normal(copy.positions.shape)
+            result.append(copy)
+    return result
+
+
+def fit_nnp(
+    descriptor: Descriptor,
+    structures: Sequence[Atoms],
+    calculate: SinglePoints,
+    *,
+    seed: int = 0,
+    settings: NNPSettings | None = None,
+    progress: bool = False,
+) -> tuple[EnergyNetwork, NNPRecord]:
+    """Learns the NNP around structures from single-point calculations on rattled copies.
+
+    Args:
+        descriptor: of the atoms; `select_broad` says which part of it is used.
+        structures: clusters, minima above all; if they are more than enough, a random sample of
+            them is used.
+        calculate: maps a list of structures to energies [n], eV, NaN where a calculation failed,
+            and forces, a list of [atoms, 3], eV/Å.
+        seed: of the sample, the displacements and the network.
+        settings: how it is learned; the defaults if None.
+        progress: show a progress bar.
+
+    Returns:
+        The network and what it was learned from.
+
+    Raises:
+        ValueError: if fewer than 20 calculations are usable.
+        ArithmeticError: if the training diverges.
+    """
+    settings = settings or NNPSettings()
+    descriptor = select_broad(descriptor)
+    rng = np.random.default_rng([seed, 11])
+    most = settings.max_calculations // (1 + settings.copies)
+    keep = rng.permutation(len(structures))[: max(1, most)]
+    originals = [structures[i] for i in keep]
+    copies = max(settings.copies, -(-settings.min_calculations // len(originals)) - 1)
+    rattled = rattle(originals, copies, rng, settings.amplitudes)
+    calculated = [*originals, *rattled]
+    with tqdm(total=settings.epochs, desc="nnp", unit=" epochs", disable=not progress) as bar:
+        energy, forces = calculate(calculated)
+        rows = _find_usable(calculated, energy, len(originals), settings.max_excess_energy)
+        inputs, labels = _make_examples(
+            descriptor,
+            [calculated[i] for i in rows],
+            energy[rows],
+            [forces[i] for i in rows],
+            rng,
+            settings.step,
+        )
+        held_out = rng.random(len(rows)) < settings.held_out
+        held_out[0], held_out[-1] = True, False
+        network = EnergyNetwork(
+            descriptor.size,
+            len(descriptor.species),
+            settings.hidden,
+            step=settings.step,
+            slope_weight=settings.slope_weight,
+            seed=seed,
+            name="nnp",
+        )
+        _adapt(network, inputs, labels)
+        _fit(network, _select((inputs, labels), ~held_out), settings, bar, seed)
+        checked = tf.data.Dataset.from_tensors(_select((inputs, labels), held_out))
+        errors = network.evaluate(checked, verbose=0, return_dict=True)
+    if not np.isfinite(errors["loss"]):
+        raise ArithmeticError(
+            "the training of the neural-network potential diverged: its loss is not finite; a "
+            "lower learning rate may help"
+        )
+    largest = [np.linalg.norm(f, axis=1).max(initial=0.0) for f in forces[: len(originals)]]
+    record = NNPRecord(
+        single_points=len(calculated),
+        minima=float(np.mean(np.array(largest) <= settings.minimum_fmax)),
+        usable=len(rows),
+        energy_error=float(errors["energy_error"]),
+        force_error=float(errors["slope_error"]),
+    )
+    trained = EnergyNetwork.from_config(network.get_config())  # needs no optimiser
+    trained.build()
+    trained.set_weights(network.get_weights())
+    return trained, record
+
+
+def _find_usable(
+    structures: Sequence[Atoms], energy: np.ndarray, originals: int, max_excess: float
+) -> np.ndarray:
+    """Returns the rows whose energy is finite and not far above that of their original.
+
+    Args:
+        structures: the originals, then the copies of the first, of the second, ...
+        energy: [structures], eV; NaN where the calculation failed.
+        originals: how many the first are.
+        max_excess: eV/atom.
+    """
+    per_atom = energy / np.array([len(s) for s in structures])
+    copies = len(structures) // originals - 1
+    first = np.arange(originals)
+    original = np.concatenate([first, np.repeat(first, copies)])
+    usable = np.isfinite(energy) & (per_atom - per_atom[original] < max_excess)
+    rows = np.flatnonzero(usable)
+    if len(rows) < FEWEST_USABLE:
+        raise ValueError(
+            f"only {len(rows)} of {len(structures)} single-point calculations are usable; the "
+            f"neural-network potential needs at least {FEWEST_USABLE}"
+        )
+    return rows
+
+
+def _make_examples(
+    descriptor: Descriptor,
+    structures: Sequence[Atoms],
+    energy: np.ndarray,
+    forces: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    step: float,
+) -> tuple[Arrays, Arrays]:
+    """Returns inputs and labels of the network, float32."""
+    width = max(len(s) for s in structures)
+    features = np.zeros([len(structures), 2, width, descriptor.size], np.float32)
+    numbers = np.zeros([len(structures), width], int)
+    slope = np.empty(len(structures))
+    pairs: list[Atoms] = []
+    for i, (structure, force) in enumerate(zip(structures, forces, strict=True)):
+        direction = rng.standard_normal(force.shape)
+        direction /= np.linalg.norm(direction)
+        slope[i] = -(force * direction).sum()
+        numbers[i, : len(structure)] = structure.numbers
+        for sign in (-0.5, 0.5):
+            pairs.append(structure.copy())
+            pairs[-1].positions += sign * step * direction
+    for members, values in Evaluator(descriptor, descriptor.r_cut)(pairs):
+        features[members // 2, members % 2, : values.shape[1]] = values[:, :width]
+    known = np.array([atomic_numbers[symbol] for symbol in descriptor.species])
+    sizes = (numbers > 0).sum(axis=1)
+    elements = (numbers[..., None] == known).astype(np.float32)
+    features *= (numbers > 0)[:, None, :, None]  # padding may hold any value
+    return (
+        {"features": features, "elements": elements},
+        {"energy": (energy / sizes).astype(np.float32), "slope": slope.astype(np.float32)},
+    )
+
+
+def _adapt(network: EnergyNetwork, inputs: Arrays, labels: Arrays) -> None:
+    """Sets the scaling of the features, and the elements' shares of the energy."""
+    network.build()
+    real = inputs["elements"].any(axis=-1)
+    atoms = inputs["features"][:, 0][real].astype(np.float64)
+    spread = atoms.std(axis=0)
+    network.feature_mean.assign(atoms.mean(axis=0))
+    network.feature_scale.assign(np.maximum(spread, 1e-3 * spread.max() or 1.0))
+    shares = inputs["elements"].sum(axis=1, dtype=np.float64)
+    shares /= shares.sum(axis=1, keepdims=True)
+    baseline = np.linalg.lstsq(shares, labels["energy"], rcond=None)[0]
+    network.baseline.assign(baseline)
+    rest = (labels["energy"] - shares @ baseline).std()
+    network.energy_scale.assign(rest or 1.0)
+
+
+def _fit(
+    network: EnergyNetwork, data: tuple[Arrays, Arrays], settings: NNPSettings, bar: tqdm, seed: int
+) -> None:
+    examples, steps = make_batches(data, settings.batch_size, seed)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate, settings.epochs * steps
+    )
+    network.compile(
+        optimizer=keras.optimizers.Adam(schedule),
+        steps_per_execution=choose_steps_per_execution(steps),
+    )
+    network.fit(
+        examples,
+        steps_per_epoch=steps,
+        epochs=settings.epochs,
+        shuffle=False,  # they are already
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: bar.update())],
+        verbose=0,
+    )
+
+
+def _select(data: tuple[Arrays, Arrays], rows: np.ndarray) -> tuple[Arrays, Arrays]:
+    inputs, labels = data
+    return {k: v[rows] for k, v in inputs.items()}, {k: v[rows] for k, v in labels.items()}

@@ -1,0 +1,208 @@
+"""What can be varied in training: settings of the CVAE and of the neural-network potential."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["LIKELIHOODS", "NNPSettings", "TrainingSettings"]
+
+LIKELIHOODS = ("normal", "laplace", "unit_normal")
+
+S = TypeVar("S", bound="_Settings")
+
+
+class _Settings:
+    """What both have in common: the way to JSON and back."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields, JSON-able."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls: type[S], values: Any) -> S:
+        """Makes the settings that `to_json` has returned.
+
+        Raises:
+            ValueError: if a field is missing, unknown or has a value that is not allowed.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if not isinstance(values, dict) or values.keys() != names:
+            found = sorted(values) if isinstance(values, dict) else values
+            raise ValueError(f"{cls.__name__} has the fields {sorted(names)}, not {found}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(_Settings):
+    """How `tfgen.train` trains the CVAE.
+
+    Attributes:
+        batch_size: structures in a training step.
+        learning_rate: of Adam in the first step; it falls to 0 as a half cosine.
+        clip_norm: norm to which the gradient of a weight is clipped.
+        latent: length of the latent vector.
+        hidden: widths of the hidden layers of encoder and surrogate, reversed in the decoder.
+        likelihood_family: distribution of the scaled fingerprint given the latent vector, see
+            `CVAE`: "normal", "laplace" or "unit_normal".
+        kl_weight: weight of the KL term in the loss (β).
+        kl_warm_up: share of the epochs over which the KL term rises to its full weight, from 0 (it
+            has it at once) to 1.
+        surrogate_weight: weight of the surrogate's squared error in the loss.
+        max_validations: the validation split is evaluated at most about so many times; a single
+            evaluation takes Keras about as long as an epoch of a small data set.
+        backup_interval: epochs between two backups of a training that can be resumed.
+        tolerance_structures: the tolerance of the inversion is estimated from the nearest
+            neighbours of so many training structures.
+
+    Raises:
+        ValueError: if a value is not allowed.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    clip_norm: float = 10.0
+    latent: int = 10
+    hidden: tuple[int, ...] = (256, 256)
+    likelihood_family: str = "normal"
+    kl_weight: float = 1.0
+    kl_warm_up: float = 0.25
+    surrogate_weight: float = 1.0
+    max_validations: int = 200
+    backup_interval: int = 10
+    tolerance_structures: int = 256
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "batch_size", "latent", "max_validations", "backup_interval")
+        _check_counts(self, "tolerance_structures")
+        _check_widths(self, "hidden")
+        _check_positive(self, "learning_rate", "clip_norm")
+        _check_range(self, "kl_weight")
+        _check_range(self, "surrogate_weight")
+        _check_range(self, "kl_warm_up", 1.0)
+        _check_choice(self, "likelihood_family", LIKELIHOODS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NNPSettings(_Settings):
+    """How `tfgen.train` learns the neural-network potential (NNP).
+
+    Attributes:
+        copies: rattled copies of each training structure, at least.
+        amplitudes: smallest and largest standard deviation of the displacement of a rattled
+            coordinate, in covalent radii of the atom.
+        min_calculations: single-point calculations that the NNP is learned from, at least: small
+            data sets get more copies.
+        max_calculations: single-point calculations at most: of large data sets a sample is taken.
+        max_excess_energy: copies whose energy is this far above that of their original, eV/atom,
+            are left out: nothing relaxes through such structures.
+        hidden: widths of the hidden layers.
+        step: distance, Å, of the two points between which a slope is learned.
+        slope_weight: weight, Å², of the squared error of slopes (of the total energy, eV/Å) next
+            to that of energies (eV/atom).
+        epochs: passes through the calculations.
+        batch_size: structures in a training step.
+        learning_rate: of Adam in the first step; it falls to 0 as a half cosine.
+        held_out: share of the calculations that the errors are measured on and nothing is learned
+            from.
+        minimum_fmax: largest force, eV/Å, up to which a training structure counts as a minimum.
+        minima_share: a data set counts as one of minima if so many of its structures are.
+
+    Raises:
+        ValueError: if a value is not allowed.
+    """
+
+    copies: int = 3
+    amplitudes: tuple[float, float] = (0.015, 0.18)
+    min_calculations: int = 3000
+    max_calculations: int = 8000
+    max_excess_energy: float = 0.8
+    hidden: tuple[int, ...] = (64, 64)
+    step: float = 0.02
+    slope_weight: float = 0.1
+    epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    held_out: float = 0.1
+    minimum_fmax: float = 0.1
+    minima_share: float = 0.8
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "copies", "min_calculations", "max_calculations", "epochs")
+        _check_counts(self, "batch_size")
+        if self.min_calculations > self.max_calculations:
+            raise ValueError(
+                f"min_calculations is {self.min_calculations}; it must not be above "
+                f"max_calculations, which is {self.max_calculations}"
+            )
+        _check_widths(self, "hidden")
+        _check_positive(self, "max_excess_energy", "step", "learning_rate", "minimum_fmax")
+        _check_range(self, "slope_weight")
+        _check_range(self, "held_out", 0.9)
+        _check_range(self, "minima_share", 1.0)
+        amplitudes = self.amplitudes
+        if (
+            not isinstance(amplitudes, tuple | list)
+            or len(amplitudes) != 2
+            or not all(_is_number(a) for a in amplitudes)
+            or not 0.0 <= amplitudes[0] <= amplitudes[1]
+        ):
+            raise ValueError(
+                f"amplitudes is {amplitudes!r}; two numbers are needed, 0 <= smallest <= largest"
+            )
+        _set(self, "amplitudes", (float(amplitudes[0]), float(amplitudes[1])))
+
+
+def _check_counts(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not _is_count(value):
+            raise ValueError(f"{name} is {value!r}; a whole number >= 1 is needed")
+        _set(settings, name, int(value))
+
+
+def _check_widths(settings: object, name: str) -> None:
+    value = getattr(settings, name)
+    if not isinstance(value, tuple | list) or not all(map(_is_count, value)):
+        raise ValueError(f"{name} is {value!r}; widths of layers, whole numbers >= 1, are needed")
+    _set(settings, name, tuple(int(width) for width in value))
+
+
+def _check_positive(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not _is_number(value) or value <= 0:
+            raise ValueError(f"{name} is {value!r}; a finite number > 0 is needed")
+        _set(settings, name, float(value))
+
+
+def _check_range(settings: object, name: str, high: float = math.inf) -> None:
+    value = getattr(settings, name)
+    if not _is_number(value) or not 0.0 <= value <= high:
+        allowed = "a finite number >= 0" if high == math.inf else f"a number from 0 to {high:g}"
+        raise ValueError(f"{name} is {value!r}; {allowed} is needed")
+    _set(settings, name, float(value))
+
+
+def _check_choice(settings: object, name: str, choices: Collection[str]) -> None:
+    value = getattr(settings, name)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; one of {', '.join(choices)} is needed")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _set(settings: object, name: str, value: Any) -> None:
+    # Frozen for users. NumPy's numbers become Python's, which JSON takes, and lists tuples.
+    object.__setattr__(settings, name, value)
