@@ -10,7 +10,8 @@ from ase import Atoms
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.structures.neighbourhood import cosine_cutoff, neighbourhood
-from tfgen.testing.descriptors import _RULES, check_descriptor, check_fingerprint
+from tfgen.testing._rules import RULES
+from tfgen.testing.descriptors import check_descriptor, check_fingerprint
 
 FUNCTIONS = {
     "g2_params": [[1.0, 2.5]],
@@ -364,7 +365,7 @@ def test_a_lost_value_is_found():
 
 def test_every_rule_has_a_descriptor_that_breaks_it():
     told = {rule for _, rule, _ in BROKEN}
-    assert told == {"protocol", "shape and dtype", *_RULES} - {"reflection"}
+    assert told == {"protocol", "shape and dtype", *RULES} - {"reflection"}
 
 
 class SumOfAll(Fingerprint):

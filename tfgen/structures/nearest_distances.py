@@ -6,6 +6,8 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
 
+from tfgen.structures.neighbour_lists import images_within
+
 __all__ = ["nearest_distances"]
 
 # Neighbours farther away than this, Å, count as this far away.
@@ -27,33 +29,19 @@ def nearest_distances(structure: Atoms) -> np.ndarray:
     Args:
         structure: a cluster or a periodic structure; left unmodified.
     """
-    order = np.argsort(structure.numbers, kind="stable")
-    numbers, positions = structure.numbers[order], structure.positions[order]
-    cell = np.where(structure.pbc[:, None], structure.cell.array, 0.0)
-    inverse = np.linalg.pinv(cell)
-    scaled = positions @ inverse
-    positions = positions - np.where(structure.pbc, np.floor(scaled), 0.0) @ cell
-    margin = _REACH * np.linalg.norm(inverse, axis=0)
-    most = np.where(structure.pbc, np.ceil(margin), 0.0).astype(int)
-    shifts = np.indices((2 * most + 1).tolist()).reshape(3, -1).T - most
+    numbers, images = structure.numbers, images_within(structure, _REACH)
     elements = np.unique(numbers)
-    trees = {}
-    for element in elements:
-        own = positions[numbers == element]
-        images = (own[None] + (shifts @ cell)[:, None]).reshape(-1, 3)
-        # Scaled coordinates of atoms are from 0 to 1: farther images are beyond the reach.
-        place = images @ inverse
-        near = (place >= -margin - 1e-9) & (place <= 1.0 + margin + 1e-9)
-        trees[element] = cKDTree(images[(near | ~structure.pbc).all(axis=1)])
+    trees = {e: cKDTree(images.points[numbers[images.atom] == e]) for e in elements}
+    cell = np.where(structure.pbc[:, None], structure.cell.array, 0.0)
     first, second = np.triu_indices(3, 1)
     parts = [np.linalg.norm(np.concatenate([cell, cell[first] + cell[second]]), axis=1)]
     for one in elements:
-        own = positions[numbers == one]
+        own = images.positions[numbers == one]
         for other in elements:
             ranks = np.arange(1, _NEIGHBOURS + 1) + (one == other)  # an atom is its own nearest
             found, _ = trees[other].query(own, k=ranks, distance_upper_bound=_REACH)
             parts.append(np.sort(np.minimum(found, _REACH), axis=0).T.ravel())
         if not structure.pbc.any():
-            centred = own - positions.mean(axis=0)
+            centred = own - images.positions.mean(axis=0)
             parts.append(np.sort(np.linalg.norm(centred, axis=1)))
     return np.concatenate(parts)

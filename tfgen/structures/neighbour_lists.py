@@ -9,7 +9,14 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
 
-__all__ = ["NeighbourPairs", "cluster_lists", "neighbour_lists", "neighbour_pairs"]
+__all__ = [
+    "Images",
+    "NeighbourPairs",
+    "cluster_lists",
+    "images_within",
+    "neighbour_lists",
+    "neighbour_pairs",
+]
 
 
 class NeighbourPairs(NamedTuple):
@@ -29,24 +36,30 @@ class NeighbourPairs(NamedTuple):
     distance: np.ndarray
 
 
-def neighbour_pairs(structure: Atoms, reach: float | np.ndarray) -> NeighbourPairs:
-    """Finds all pairs of atoms (images included) that are near each other.
+class Images(NamedTuple):
+    """The atoms of a structure, brought into its cell, and all images near them.
 
-    The atoms are brought into the cell, and the images that can be within reach of it go into a
-    k-d tree: time and memory grow in proportion to the number of atoms and pairs.
-
-    Args:
-        structure: a cluster or a periodic structure; left unmodified. Only the cell vectors of
-            periodic directions count.
-        reach: Å; the largest distance of a pair, or [atoms], where a pair is within the sum of
-            the reaches of its two atoms.
-
-    Returns:
-        The pairs, each in both directions; an atom is no neighbour of itself, its images are.
+    Attributes:
+        positions: [atoms, 3], Å, of the atoms in the cell.
+        home: [atoms, 3] int, the lattice translations that have been taken off.
+        points: [images, 3], Å, the images within reach of the cell, the atoms themselves included.
+        atom: [images] int, the atom that each is an image of; ascending.
+        shift: [images, 3] int, its lattice translation relative to the atom in the cell, in units
+            of the cell vectors.
     """
-    # The reach of each atom: a pair is within the sum of two.
-    each = np.broadcast_to(reach if np.ndim(reach) else 0.5 * np.asarray(reach), [len(structure)])
-    farthest = 2.0 * float(each.max())
+
+    positions: np.ndarray
+    home: np.ndarray
+    points: np.ndarray
+    atom: np.ndarray
+    shift: np.ndarray
+
+
+def images_within(structure: Atoms, reach: float) -> Images:
+    """Finds all images that can be within `reach` (Å) of an atom in the cell.
+
+    Only the cell vectors of periodic directions count; a cluster has no images but itself.
+    """
     cell = np.where(structure.pbc[:, None], structure.cell.array, 0.0)
     inverse = np.linalg.pinv(cell)
     scaled = structure.positions @ inverse
@@ -54,24 +67,44 @@ def neighbour_pairs(structure: Atoms, reach: float | np.ndarray) -> NeighbourPai
     scaled = scaled - home
     positions = structure.positions - home @ cell
     # Two points that are r apart differ in a scaled coordinate by at most r over the cell's height.
-    margin = farthest * np.linalg.norm(inverse, axis=0) + 1e-9
+    margin = reach * np.linalg.norm(inverse, axis=0) + 1e-9
     most = np.where(structure.pbc, margin + 1.0, 0.0).astype(int)
     shifts = np.indices((2 * most + 1).tolist()).reshape(3, -1).T - most
-    images = scaled[:, None] + shifts
+    moved = scaled[:, None] + shifts
     low, high = scaled.min(axis=0) - margin, scaled.max(axis=0) + margin
-    atom, image = np.nonzero(((images >= low) & (images <= high)).all(axis=2))
-    points = positions[atom] + shifts[image] @ cell
-    found = cKDTree(positions).sparse_distance_matrix(
-        cKDTree(points), farthest * (1.0 + 1e-9), output_type="ndarray"
+    atom, place = np.nonzero(((moved >= low) & (moved <= high)).all(axis=2))
+    points = positions[atom] + shifts[place] @ cell
+    return Images(positions, home, points, atom, shifts[place])
+
+
+def neighbour_pairs(structure: Atoms, reach: float | np.ndarray) -> NeighbourPairs:
+    """Finds all pairs of atoms (images included) that are near each other.
+
+    A k-d tree holds the images that can be within reach of the cell: time and memory grow in
+    proportion to the number of atoms and pairs.
+
+    Args:
+        structure: a cluster or a periodic structure; left unmodified.
+        reach: Å; the largest distance of a pair, or [atoms], where a pair is within the sum of
+            the reaches of its two atoms.
+
+    Returns:
+        The pairs, each in both directions; an atom is no neighbour of itself, its images are.
+    """
+    each = np.broadcast_to(reach if np.ndim(reach) else 0.5 * np.asarray(reach), [len(structure)])
+    farthest = 2.0 * float(each.max())
+    images = images_within(structure, farthest)
+    found = cKDTree(images.positions).sparse_distance_matrix(
+        cKDTree(images.points), farthest * (1.0 + 1e-9), output_type="ndarray"
     )
     # By the first atom, then as the points are ordered: by the second atom, then by the image.
-    order = np.argsort(found["i"] * len(points) + found["j"])
+    order = np.argsort(found["i"] * len(images.points) + found["j"])
     i, place, distance = (found[name][order] for name in ("i", "j", "v"))
-    j, shift = atom[place], shifts[image[place]]
+    j, shift = images.atom[place], images.shift[place]
     within = distance <= each[i] + each[j]
     within &= (i != j) | shift.any(axis=1)
     i, j, shift, distance = i[within], j[within], shift[within], distance[within]
-    return NeighbourPairs(i, j, shift + home[i] - home[j], distance)
+    return NeighbourPairs(i, j, shift + images.home[i] - images.home[j], distance)
 
 
 def neighbour_lists(
