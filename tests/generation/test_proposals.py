@@ -134,6 +134,8 @@ class TestScreening:
         made = proposer(model, Target.of(ENERGY, 40.0, 0.01), settings=GenerationSettings(
             proposals=few))  # fmt: skip
         assert made.take_promising(3) == []
+        for proposal in made.waiting:
+            assert bool(proposal.status_detail) == (proposal.status == Status.NOT_VALID)
         assert made.proposed == 12
         assert len(made.take(1)) == 1  # the best there is
         assert made.proposed == 12

@@ -276,6 +276,11 @@ class ScreeningProposer:
         loss = np.where(sound, np.abs(errors).mean(axis=1), np.inf)
         alike = similarity.match(structures, self._training, settings.alike_tolerance) >= 0
         equal = similarity.match(structures, self._training, settings.equal_tolerance) >= 0
+        failure = (
+            "no valid minimum of the NNP was reached"
+            if self._request.minima
+            else "the structure at the target energy is not valid"
+        )
         rows = [{name: float(values[name][i]) for name in names} for i in range(len(structures))]
         return [
             Proposal(
@@ -284,7 +289,7 @@ class ScreeningProposer:
                 predicted=rows[i],
                 loss=float(loss[i]),
                 status=Status.CONVERGED if sound[i] else Status.NOT_VALID,
-                status_detail="" if sound[i] else "after relaxation on the NNP",
+                status_detail="" if sound[i] else failure,
                 alike=bool(alike[i]),
                 equal=bool(equal[i]),
                 miss=largest_miss(targets, rows[i]),

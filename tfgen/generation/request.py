@@ -235,8 +235,8 @@ def _check_potential(name: str, potential: Any) -> None:
 
 def _check_knows(potential: Any, formula: str, numbers: np.ndarray) -> None:
     """Raises UnsupportedFormulaError if a potential says that it cannot compute the formula."""
-    if not hasattr(potential, "check"):
-        return  # an ASE calculator only fails when it is used
+    if potential is None or isinstance(potential, BaseCalculator):
+        return  # ASE's calculators fail only when they are used
     try:
         potential.check([Atoms(numbers)])
     except ValueError as error:
