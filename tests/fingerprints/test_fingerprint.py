@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from tfgen.descriptors.acsf import ACSF
 from tfgen.descriptors.base import Descriptor
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.fingerprints.poolings import POOLINGS
+from tfgen.fingerprints.poolings import POOLINGS, Pooling, maximum, minimum
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.neighbourhood import neighbourhood
 
@@ -163,6 +163,16 @@ class TestPooling:
         acsf = ACSF(["Cu"], R_CUT)
         with pytest.raises(ValueError, match=r"pooling is .*; allowed are max, min, mean, std"):
             Fingerprint(acsf, pooling)
+
+    def test_a_new_one_is_an_entry(self, monkeypatch):
+        pooling = Pooling(pool=lambda x, mask: maximum(x, mask) - minimum(x, mask))
+        monkeypatch.setitem(POOLINGS, "range", pooling)
+        acsf = ACSF(["Cu", "Au"], R_CUT, **FUNCTIONS)
+        structures = [cluster(["Cu", "Au"], n, n) for n in (5, 3)]
+        fingerprint = Fingerprint(acsf, ("mean", "range"))
+        assert fingerprint.size == 2 * acsf.size
+        found = fingerprint.create(structures)[:, acsf.size :]
+        np.testing.assert_allclose(found, [np.ptp(acsf.create(s), axis=0) for s in structures])
 
 
 class TestInvariance:
