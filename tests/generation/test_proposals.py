@@ -37,7 +37,7 @@ def model():
         return found["energy"], found["forces"]
 
     fingerprint = small.fingerprint()
-    settings = NNPSettings(min_calculations=100, epochs=25)
+    settings = NNPSettings(epochs=25)
     nnp, _ = fit_nnp(fingerprint.descriptor, small.structures(), evaluate, settings=settings)
     return dataclasses.replace(small.model(), nnp=nnp)
 

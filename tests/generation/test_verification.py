@@ -47,7 +47,7 @@ def verify(*candidates, accepted=(), known=(), target=None, **changes):
         evaluated_by={ENERGY: "emt", SIZE: "geometry"},
         candidates=1,
     )
-    model = dataclasses.replace(small.model(), library=tuple(known))
+    model = dataclasses.replace(small.model(), training_structures=tuple(known))
     return Verifier(model, request, settings).verify(candidates, list(accepted))
 
 
