@@ -162,6 +162,16 @@ def test_wrong_usage_of_import(tmp_path, options, code, words):
     assert not output.exists()
 
 
+def test_an_input_is_never_the_output(file, tmp_path):
+    before = file.read_bytes()
+    result = run("import", file, "-o", tmp_path / "." / file.name, "--overwrite")
+    assert_one_line(result, 2, "set.xyz' is an input, too")
+    assert file.read_bytes() == before
+    assert run("import", file, "-o", tmp_path / "a.h5").exit_code == 0
+    command = ("export", tmp_path / "a.h5", "-o", tmp_path / "a.h5", "--overwrite")
+    assert_one_line(run(*command), 2, "a.h5' is an input, too")
+
+
 def test_export_of_clusters_to_a_format_that_needs_a_cell(tmp_path):
     run("import", tetrahedra(tmp_path, "energy=-20"), "-o", tmp_path / "out.h5")
     command = ("export", tmp_path / "out.h5", "-o", tmp_path / "POSCAR")

@@ -436,6 +436,7 @@ class TestEnergies:
             ("Pt4 energy=-1.5 Ha", -1.5 * units.Hartree),
             ("energy: -5.1 eV/atom", -20.4),
             ("energy=-20.5", -20.5),
+            ('{"energy": -20.5, "gap": 0.1}', -20.5),
         ],
     )  # fmt: skip
     @pytest.mark.filterwarnings("ignore:.* the energy was converted")
@@ -446,6 +447,45 @@ class TestEnergies:
             assert dataset.metadata["other_energies"] == ["Energy"]
             dataset, energy = import_files([path], energy="Energy"), -20.5
         assert dataset.properties["energy_per_atom"] == pytest.approx([energy / 4], rel=1e-12)
+
+    @pytest.mark.parametrize(
+        ("comment", "name", "energy"),
+        [
+            ("Total Energy: -20.5 eV | HOMO-LUMO gap: 0.12 eV", "Total Energy", -20.5),
+            ("Energy (Ha): -2.5", "Energy", -2.5 * units.Hartree),
+            ("-20.5", "comment", -20.5),
+            ("Pt4 -2.5 Ha", "comment", -2.5 * units.Hartree),
+            ("Pt4; E = -5.125 eV/atom; multiplicity = 3", "E", -20.5),
+            ("id=7 E_per_atom=-5.125", "E_per_atom", -20.5),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:.* the energy was converted", "ignore:.* as an energy per")
+    def test_comment_lines_with_energies_of_other_names(self, tmp_path, comment, name, energy):
+        path = file(tmp_path, frame(comment), "a.xyz")
+        assert import_files([path]).metadata["other_energies"] == [name]
+        found = import_files([path], energy=name).properties["energy_per_atom"]
+        assert found == pytest.approx([energy / 4], rel=1e-12)
+
+    def test_energies_per_atom_by_name(self, tmp_path):
+        path = table(tmp_path, crystals())
+        message = "'energy_per_atom' was taken as an energy per atom, as it is called"
+        with pytest.warns(TfgenWarning, match=message):
+            dataset = import_files([path], energy="energy_per_atom")
+        assert dataset.properties["energy_per_atom"].tolist() == [-9.0, -8.0, -7.0]
+
+    def test_units_that_the_user_states(self, tmp_path):
+        path = file(tmp_path, two("energy=-2 dft=-3", "energy=-4 dft=-5"))
+        with pytest.warns(TfgenWarning, match="the energy was converted from Hartree to eV"):
+            dataset = import_files([path], units={"energy": "Hartree"})
+        expected = np.array([-2, -4]) * units.Hartree / 4
+        np.testing.assert_allclose(dataset.properties["energy_per_atom"], expected)
+        assert dataset.units["energy_per_atom"] == "eV/atom"
+        with pytest.warns(TfgenWarning, match=r"converted from kcal/mol to eV"):
+            dataset = import_files([path], energy="dft", units={"dft": "kcal/mol"})
+        expected = np.array([-3, -5]) * units.kcal / units.mol / 4
+        np.testing.assert_allclose(dataset.properties["energy_per_atom"], expected)
+        refused(path, "row 1: 'energy' is in 'cal', which is no unit of energy known here",
+                units={"energy": "cal"})  # fmt: skip
 
     def test_conversions_are_said(self, tmp_path):
         path = file(tmp_path, frame("Coordinates from ORCA-job x E -76.0"), "a.xyz")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -171,6 +173,7 @@ def import_(
     from tfgen._files import require_absent
     from tfgen.datasets.importing import import_files
 
+    _refuse_input_as_output(files, output)
     require_absent(output, overwrite)
     with shown_warnings():
         result = import_files(
@@ -247,12 +250,18 @@ def export(file: str, output: str, split: str, vacuum: float | None, overwrite: 
     from tfgen.datasets.exporting import in_box, losses
     from tfgen.datasets.storage import Dataset
 
+    _refuse_input_as_output([file], output)
     loaded = Dataset.load(file)
     count = run(loaded, output, split=split, vacuum=vacuum, overwrite=overwrite, progress=True)
     lost = losses(in_box(loaded.select(split), vacuum), output)
     if lost:
         click.echo(f"Note: {output} does not hold: {'; '.join(lost)}", err=True)
     click.echo(f"{output}: {count} structures")
+
+
+def _refuse_input_as_output(files: Sequence[str], output: str) -> None:
+    if Path(output).resolve() in [Path(file).resolve() for file in files]:
+        raise click.BadParameter(f"{output!r} is an input, too", param_hint="--output")
 
 
 def _print_counts(counts: dict[str, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tfgen.datasets.importing.values import (
     NOT_STATED,
     MissingError,
     energy_per_atom,
+    energy_unit,
     looks_like_energy,
     property_value,
     unit_key,
@@ -72,6 +73,7 @@ def collect(
     notes: Notes,
     *,
     energy: str | None = None,
+    given: Mapping[str, str] | None = None,
     kind: str | None = None,
     skip: bool = False,
     progress: bool = False,
@@ -83,6 +85,7 @@ def collect(
         names: properties that every structure must have.
         notes: what has to be said.
         energy: name of the total energy; None: the usual one, where all structures have it.
+        given: units that the user states, which come before those of the files.
         kind: format of all files; None: guessed for each.
         skip: whether to skip structures that lack a property or are single atoms.
         progress: show a progress bar.
@@ -100,6 +103,7 @@ def collect(
     files: list[dict[str, Any]] = []
     for file, place, row in _every_row(paths, kind, files, notes, progress):
         where = f"{str(paths[file])!r}, row {place}"
+        row = row._replace(units={**row.units, **(given or {})})
         try:
             check(row.structure, where)
             size = len(row.structure)
@@ -231,9 +235,12 @@ class _Energies:
             self._faulty = self._faulty or error
         else:
             self._any = True
-            unit = row.units.get("energy" if self._name is None else self._name, "eV")
-            if unit == NOT_STATED:
-                self._notes.add("the unit of the energy is not stated, eV was assumed", where)
+            name = "energy" if self._name is None else self._name
+            unit = energy_unit(row.units, name)
+            if row.units.get(name) == NOT_STATED:
+                self._notes.add(f"the unit of the energy is not stated, {unit} was assumed", where)
+            elif unit_key(unit) == "ev/atom" and not row.units.get(name):
+                self._notes.add(f"{name!r} was taken as an energy per atom, as it is called", where)
             elif unit_key(unit) != "ev":
                 self._notes.add(f"the energy was converted from {unit} to eV", where)
         if not self._optional and self._lacking and (self._any or self._faulty):

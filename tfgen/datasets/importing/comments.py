@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from typing import Any
 
 from ase.io.extxyz import key_val_str_to_dict
 
-from tfgen.datasets.importing.values import ENERGIES, LENGTHS
+from tfgen.datasets.importing.values import ENERGIES, LENGTHS, LONE_NUMBER
 
 __all__ = ["UNITS_KEY", "parse_comment"]
 
@@ -35,11 +37,14 @@ _UNITS = {
     "ev/å",
 }
 _WORD = r"[^\W\d][^\s:=,;|]*"
-# "HOMO-LUMO gap: 0.3 eV", "energy = -54.2 eV": a name of one or, before a colon, several words.
+# "HOMO-LUMO gap: 0.3 eV", "energy = -54.2 eV", "Energy (eV): -54.2": a name of one word or, before a
+# colon, of several.
 _PAIR = re.compile(
-    rf"(?:({_WORD}(?:[ ]{_WORD})*)\s*:|({_WORD})\s*=)\s*({_NUMBER})(?=[\s,;|]|$)"
-    r"(?:\s+([^\s:=,;|]+)(?=[\s,;|]|$)(?!\s*[:=]))?"
+    rf"(?:({_WORD}(?:[ ]{_WORD})*?)(?:\s*[(\[]([^)\]]*)[)\]])?\s*:|({_WORD})\s*=)"
+    rf"\s*({_NUMBER})(?=[\s,;|]|$)(?:\s+([^\s:=,;|]+)(?=[\s,;|]|$)(?!\s*[:=]))?"
 )
+# "-54.2", "Pt4 -54.2 eV": one number with a decimal point, which could be anything.
+_LONE = re.compile(rf"(?<!\S)({_NUMBER})(?=[\s,;|]|$)(?:\s*([^\s\d:=,;|]+))?")
 
 
 def parse_comment(line: str) -> dict[str, Any]:
@@ -49,7 +54,8 @@ def parse_comment(line: str) -> dict[str, Any]:
     by a colon, a number may be followed by its unit, and those of ORCA and xtb are in Hartree.
 
     Returns:
-        name -> value; under `UNITS_KEY` the units that the line states, if any.
+        name -> value; a number without a name stands under `LONE_NUMBER`, the units that the line
+        states under `UNITS_KEY`.
     """
     if "Properties=" in line or "Lattice=" in line:
         return dict(key_val_str_to_dict(line))
@@ -60,9 +66,16 @@ def parse_comment(line: str) -> dict[str, Any]:
         info = dict(key_val_str_to_dict(line))
     except (ValueError, IndexError):  # free text, which ASE takes for names and values
         info = {}
+    if line.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError):
+            return {**info, **json.loads(line)}
     units = {}
-    for several, one, text, unit in _PAIR.findall(line):
-        name = several or one
+    pairs = [(several or one, text, before or after) for several, before, one, text, after in
+             _PAIR.findall(line)]  # fmt: skip
+    numbers = [(text, unit) for text, unit in _LONE.findall(line) if "." in text]
+    if not pairs and len(numbers) == 1:
+        pairs = [(LONE_NUMBER, *numbers[0])]
+    for name, text, unit in pairs:
         info[name] = float(re.sub("[dD]", "e", text))
         if unit.lower().removesuffix("/atom") in _UNITS:
             units[name] = unit

@@ -54,8 +54,10 @@ def import_files(
     Args:
         files: extxyz, traj, ASE db, POSCAR, CIF, LAMMPS data, tables with a column `cif`, ...
         properties: names of numbers that every structure must have.
-        units: property -> unit, for those tfgen does not know; "unknown" where left out.
-        energy: name of the total energy, in eV unless the file says otherwise; None: "energy".
+        units: property -> unit; "unknown" where neither it nor the file states one. Energies in
+            other units are converted to eV.
+        energy: name of the total energy, in eV unless `units` or the file state another unit; None:
+            "energy".
         format: ASE's name for the format of all files, or "csv"; None: guessed for each file.
         missing: "error" if every structure must have all properties and at least two atoms; "skip"
             to leave out those that do not.
@@ -86,13 +88,22 @@ def import_files(
     notes = Notes()
     asked = list(dict.fromkeys(properties))
     source = collect(
-        paths, asked, notes, energy=energy, kind=format, skip=missing == "skip", progress=progress
+        paths,
+        asked,
+        notes,
+        energy=energy,
+        given=units,
+        kind=format,
+        skip=missing == "skip",
+        progress=progress,
     )
     found = source.properties
-    stray = sorted(set(units) - set(found) - set(UNITS))
+    stray = sorted(set(units) - set(found) - set(UNITS) - {energy})
     if stray:
         raise ValueError(f"a unit is given for {stray[0]!r}, which is not among the properties")
-    units = {**UNITS, **source.units, **units}
+    # Energies have been converted.
+    energies = {name: UNITS[name] for name in ("energy", ENERGY_PER_ATOM)}
+    units = {**UNITS, **source.units, **units, **energies}
     for name, values in found.items():
         _name_outliers(name, values, source.rows, notes)
     count = len(source.structures)

@@ -14,10 +14,12 @@ from tfgen.structures.properties import ENERGY_PER_ATOM
 __all__ = [
     "ENERGIES",
     "LENGTHS",
+    "LONE_NUMBER",
     "NOT_STATED",
     "PREFIX",
     "MissingError",
     "energy_per_atom",
+    "energy_unit",
     "looks_like_energy",
     "property_value",
     "unit_key",
@@ -58,9 +60,16 @@ NOT_STATED = ""
 PREFIX = "property_"
 """Stands before the name of a property where a format gives the name a meaning of its own."""
 
+LONE_NUMBER = "comment"
+"""Name of a number that stands in a comment line without a name."""
+
 _LOOKS_LIKE_ENERGY = re.compile(
-    r"energy|energies|^e$|^e_|_e$|^e0$|^u0?$|^etot|e_?tot$|toten|^enthalpy|^scf", re.IGNORECASE
+    r"^comment$|energy|energies|^e$|^e_|_e$|^e0$|^u0?$|^etot|e_?tot$|toten|^enthalpy|^scf",
+    re.IGNORECASE,
 )
+
+
+_PER_ATOM = re.compile(r"per_?-? ?atom|/ ?(n_?)?atoms?", re.IGNORECASE)
 
 
 class MissingError(ValueError):
@@ -102,7 +111,9 @@ def property_value(
     # An export puts a property there whose name has a meaning of its own in the format.
     found = name if values.get(name) is not None else PREFIX + name
     value = _required(values, found if values.get(found) is not None else name, name, where)
-    return value * (_electronvolts(units.get(name), atoms, where, name) if name == "energy" else 1)
+    return value * (
+        _electronvolts(energy_unit(units, name), atoms, where, name) if name == "energy" else 1
+    )
 
 
 def energy_per_atom(
@@ -140,12 +151,17 @@ def energy_per_atom(
         hint = f"; there is {', '.join(map(repr, have[:8]))}" if have else ""
         raise MissingError(f"{where}: no {what}; every structure needs one{hint}")
     value = _required(values, key, ENERGY_PER_ATOM if name is None else name, where)
-    return value * _electronvolts(units.get(key), atoms, where, key) / atoms
+    return value * _electronvolts(energy_unit(units, key), atoms, where, key) / atoms
 
 
-def _electronvolts(unit: str | None, atoms: int, where: str, name: str) -> float:
+def energy_unit(units: Mapping[str, str], name: str) -> str:
+    """Returns the unit of an energy: the one stated, else eV, or eV/atom where the name says so."""
+    return units.get(name) or ("eV/atom" if _PER_ATOM.search(name) else "eV")
+
+
+def _electronvolts(unit: str, atoms: int, where: str, name: str) -> float:
     """Returns the factor that turns a value in a unit into an energy of the structure, eV."""
-    text = unit_key(unit or "eV")
+    text = unit_key(unit)
     base = text.removesuffix("/atom")
     if base not in ENERGIES:
         raise ValueError(f"{where}: {name!r} is in {unit!r}, which is no unit of energy known here")
