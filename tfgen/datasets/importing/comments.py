@@ -37,8 +37,8 @@ _UNITS = {
     "ev/å",
 }
 _WORD = r"[^\W\d][^\s:=,;|]*"
-# "HOMO-LUMO gap: 0.3 eV", "energy = -54.2 eV", "Energy (eV): -54.2": a name of one word or, before a
-# colon, of several.
+# "HOMO-LUMO gap: 0.3 eV", "energy = -54.2 eV", "Energy (eV): -54.2": a name of one word or,
+# before a colon, of several.
 _PAIR = re.compile(
     rf"(?:({_WORD}(?:[ ]{_WORD})*?)(?:\s*[(\[]([^)\]]*)[)\]])?\s*:|({_WORD})\s*=)"
     rf"\s*({_NUMBER})(?=[\s,;|]|$)(?:\s+([^\s:=,;|]+)(?=[\s,;|]|$)(?!\s*[:=]))?"
