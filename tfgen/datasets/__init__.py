@@ -1,4 +1,4 @@
-"""Data sets: recipes, random starts, building, importing, and the file they end in."""
+"""Data sets: recipes, building, importing and exporting, and the file that holds them."""
 
 from __future__ import annotations
 

@@ -61,14 +61,14 @@ def build(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Dataset:
-    """Runs a recipe and writes the data set; called again after an interruption, it goes on.
+    """Runs a recipe and writes the data set; called again after an interruption, it continues.
 
     Structures that do not converge, fall apart (bonds are distances up to `validity.BOND_FACTOR`
     times the sum of covalent radii) or equal a lower minimum are dropped and counted, all before
     the split. The structures come sorted by composition, then by energy.
 
     With an ASE calculator each structure is relaxed in a worker process that it may crash, or that
-    is killed at the recipe's time limit; the structure is counted, and the others go on.
+    is killed at the recipe's time limit; the structure is counted, and the others continue.
 
     Args:
         recipe: what to build; a recipe, the path of its file, or its name in `datasets/`.
@@ -142,9 +142,9 @@ def _relaxed(
     with contextlib.ExitStack() as stack:
         # Workers are started, or a scheduler asked, only if there is something left to do.
         runner = functools.cache(lambda: stack.enter_context(_runner(recipe, workers, scheduler)))
-        for turn in range(last + 1):
-            tasks = exploring.plan(recipe, seed, turn, known)
-            label = f"{recipe.name}, round {turn} of {last}" if last else recipe.name
+        for round_ in range(last + 1):
+            tasks = exploring.plan(recipe, seed, round_, known)
+            label = f"{recipe.name}, round {round_} of {last}" if last else recipe.name
             done = _round(folder, tasks, runner, f"relaxing {label}", progress)
             new: dict[str, list[Results]] = {formula: [] for formula in known}
             for task, parts in zip(tasks, done, strict=True):

@@ -1,4 +1,4 @@
-"""Which structures a build makes: rounds of tasks, each from the minima found before it."""
+"""Plans the structures of a build: rounds of tasks, each made of the minima found so far."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tfgen.structures.validity import connected
 __all__ = ["Minima", "nothing_known", "plan", "random_numbers"]
 
 # Structures in a task: enough to fill the relaxation's batches until the last ones have converged,
-# few enough to lose little and to share the work out.
+# few enough that little is lost with a task and that the work can be shared.
 CHUNK = 600
 # Pairs of atoms in a task's structures, so that large structures come in smaller tasks.
 PAIRS_PER_CHUNK = 2_000_000
 # Parents that a task of few structures is given, so that splicing has a choice of mates.
 LEAST_PARENTS = 16
-# Minima this close are one for the choice of parents, Å. Not the recipe's tolerance: another
-# selection from the same minima must not change what is explored.
+# Minima within this distance, Å, count as one in the choice of parents. It is not the recipe's
+# tolerance, because another selection from the same minima must not change what is explored.
 TOLERANCE = 0.05
 
 # What the seed is used for, so that no two uses share random numbers.
@@ -65,7 +65,7 @@ class Minima:
         return np.array([s.positions for s in self.structures])
 
     def add(self, results: Iterable[Results]) -> None:
-        """Adds what is new in the results of tasks."""
+        """Adds the new minima in the results of tasks."""
         converged = STATUSES.index("converged")
         for result in results:
             found = np.flatnonzero(result.status == converged)
@@ -79,23 +79,23 @@ class Minima:
 
 
 def nothing_known(recipe: Recipe) -> dict[str, Minima]:
-    """What is known before the first round: formula -> no minima."""
+    """Returns what is known before the first round: formula -> no minima."""
     return {f: Minima(numbers_from_formula(f)) for f in recipe.sample.formula}
 
 
-def plan(recipe: Recipe, seed: int, turn: int, known: Mapping[str, Minima]) -> list[Task]:
-    """The tasks of a round; they depend on nothing but the arguments.
+def plan(recipe: Recipe, seed: int, round_: int, known: Mapping[str, Minima]) -> list[Task]:
+    """Returns the tasks of a round; they depend on the arguments alone.
 
     Args:
         recipe: of the build.
         seed: of the build.
-        turn: 0: new starts; 1 to `recipe.explore.rounds`: moves from the minima known.
-        known: formula -> minima that came out of the rounds before.
+        round_: 0: initial structures; 1 to `recipe.explore.rounds`: moves from the known minima.
+        known: formula -> minima that the rounds before have found.
     """
-    if turn == 0:
+    if round_ == 0:
         sources = {f: [Source(recipe.sample.count)] for f in known}
     else:
-        sources = _moves(recipe, seed, turn, known)
+        sources = _moves(recipe, seed, round_, known)
     # Compositions that are padded to one size are relaxed together.
     groups: dict[int, list[str]] = {}
     for formula, minima in known.items():
@@ -110,7 +110,7 @@ def plan(recipe: Recipe, seed: int, turn: int, known: Mapping[str, Minima]) -> l
             ]
             tasks.append(
                 Task(
-                    round=turn,
+                    round=round_,
                     place=len(tasks),
                     parts=tuple(parts),
                     seed=seed,
@@ -124,12 +124,12 @@ def plan(recipe: Recipe, seed: int, turn: int, known: Mapping[str, Minima]) -> l
 
 
 def _moves(
-    recipe: Recipe, seed: int, turn: int, known: Mapping[str, Minima]
+    recipe: Recipe, seed: int, round_: int, known: Mapping[str, Minima]
 ) -> dict[str, list[Source]]:
-    """Where the structures of a round of moves come from: formula -> sources."""
+    """Returns where the structures of a round of moves come from: formula -> sources."""
     explore = recipe.explore
     if explore is None:
-        raise ValueError(f"turn is {turn}; the recipe does not explore")
+        raise ValueError(f"round_ is {round_}; the recipe does not explore")
     parents = {}
     for place, (formula, minima) in enumerate(known.items()):
         if len(minima):
@@ -138,7 +138,7 @@ def _moves(
                 minima.energy,
                 sorted_distances(minima.numbers, positions),
                 explore.parents,
-                random_numbers(seed, "parents", turn, place),
+                random_numbers(seed, "parents", round_, place),
                 higher=explore.higher,
             )
             parents[formula] = positions[chosen]
@@ -150,8 +150,8 @@ def _moves(
         if formula in parents:
             own = Source(explore.count - grown, parents=parents[formula])
         else:
-            # Nothing to go on from: new starts, after those that were taken.
-            first = recipe.sample.count + (turn - 1) * explore.count
+            # There are no parents: more initial structures, after those that were made.
+            first = recipe.sample.count + (round_ - 1) * explore.count
             own = Source(explore.count - grown, first=first)
         sources[formula] = [own] + [
             Source(int(share), parents=parents[f], numbers=known[f].numbers)
@@ -190,6 +190,6 @@ def _slice(source: Source, start: int, size: int) -> Source:
     if source.parents is None:
         return Source(size, source.first + start)
     count = len(source.parents)
-    # Structure k is made from parent k, in turn, and splicing needs some more.
-    turn = (start + np.arange(min(count, max(2 * size, LEAST_PARENTS)))) % count
-    return Source(size, parents=source.parents[turn], numbers=source.numbers)
+    # Structure k is made from parent k modulo their number, and splicing needs some more.
+    rows = (start + np.arange(min(count, max(2 * size, LEAST_PARENTS)))) % count
+    return Source(size, parents=source.parents[rows], numbers=source.numbers)

@@ -106,7 +106,7 @@ def select(
         **provenance(),
     }
     if rounds:
-        metadata["rounds"] = [dict(turn) for turn in rounds]
+        metadata["rounds"] = [dict(round_) for round_ in rounds]
     return Dataset(
         structures=structures,
         properties=properties,
@@ -119,7 +119,7 @@ def select(
 def _filtered(
     recipe: Recipe, formula: str, parts: Sequence[Results], counts: dict[str, int]
 ) -> _Kept:
-    """What is left of one composition, by energy; adds to `counts` what is not."""
+    """Filters one composition; returns what is left, by energy, and counts the rest in `counts`."""
 
     def took(filter_: str, count: int) -> None:
         counts[filter_] = counts.get(filter_, 0) + count
@@ -164,10 +164,10 @@ def _chosen(recipe: Recipe, seed: int, kept: Sequence[_Kept]) -> list[np.ndarray
     most = recipe.select.max_count or 0
     if recipe.select.method == "random":
         rng = random_numbers(seed, "choosing")
-        drawn = np.sort(rng.permutation(sizes.sum())[:most])
+        sampled = np.sort(rng.permutation(sizes.sum())[:most])
         ends = np.cumsum(sizes)
         return [
-            drawn[(drawn >= end - size) & (drawn < end)] - (end - size)
+            sampled[(sampled >= end - size) & (sampled < end)] - (end - size)
             for end, size in zip(ends, sizes, strict=True)
         ]
     return [
@@ -177,7 +177,7 @@ def _chosen(recipe: Recipe, seed: int, kept: Sequence[_Kept]) -> list[np.ndarray
 
 
 def _shares(sizes: np.ndarray, most: int) -> list[int]:
-    """Equal shares of `most`, but none above its size; the first ones get what is left over."""
+    """Divides `most` into equal shares, none above its size; the first ones get the remainder."""
     shares = np.zeros(len(sizes), int)
     while shares.sum() < min(most, sizes.sum()):
         open_ = np.flatnonzero(shares < sizes)

@@ -1,4 +1,4 @@
-"""Which structures to go on with, and which to keep: low ones, but distinct."""
+"""Selects the structures that a search continues with, and those that a data set keeps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ def farthest_points(
 ) -> np.ndarray:
     """Picks points one after the other, each the farthest from all those picked before.
 
-    Greedy farthest-point sampling: what is picked covers all that is there within the distance of
-    the next point, at most twice the best that any `count` points could do. Euclidean distances, of
-    equal ones the first. Time O(n count f), memory O(n) beside the features.
+    This is greedy farthest-point sampling. Every point is within the distance of the next point
+    that would be picked, which is at most twice the best that any `count` points could do.
+    Distances are Euclidean; of equal ones the first is taken. Time is O(n count f), and memory O(n)
+    in addition to the features.
 
     Args:
         features: [n, f].
@@ -27,7 +28,7 @@ def farthest_points(
         first: the point, or points, to begin with.
 
     Returns:
-        [min(count, n)] int, in the order picked, none twice; `first` at the head.
+        [min(count, n)] int, in the order of picking, each once, beginning with `first`.
 
     Raises:
         ValueError: if features is not a finite matrix, count is below 1, or `first` is empty, holds
@@ -69,21 +70,21 @@ def choose_parents(
     *,
     higher: float = 0.3,
 ) -> np.ndarray:
-    """Picks the minima that a search goes on from: low in energy but distinct, some of them higher.
+    """Picks the minima that a search continues from: low and distinct ones, and some higher ones.
 
-    Depth comes from the low ones, of which copies and near copies would waste the share: they are
-    the farthest points among the lowest few times as many. New minima come from all: the rest are
-    drawn at random from those left.
+    The low ones lead to lower minima. They are the farthest points among the three times as many
+    that are lowest, because copies and near copies would be of no use. The others lead to new
+    minima, and are sampled at random from all that are left.
 
     Args:
         energy: [n], eV, of structures of one composition.
-        features: [n, f], what tells them apart, such as `similarity.sorted_distances`.
+        features: [n, f], which distinguish them, such as `similarity.sorted_distances`.
         count: how many; all if there are no more.
         rng: the source of all randomness.
-        higher: share of those drawn from all that are left, 0 to 1.
+        higher: share of those sampled from all that are left, 0 to 1.
 
     Returns:
-        [min(count, n)] int, none twice, ascending in energy; the lowest is always among them.
+        [min(count, n)] int, each once, ascending in energy; the lowest is always among them.
 
     Raises:
         ValueError: if energy and features do not fit together or are not finite, count is below 1,
@@ -106,8 +107,8 @@ def choose_parents(
     pool = order[: _POOL * low]
     chosen = pool[farthest_points(features[pool], low)]
     rest = np.setdiff1d(order, chosen)
-    drawn = rng.choice(rest, count - len(chosen), replace=False)
-    chosen = np.concatenate([chosen, drawn])
+    sampled = rng.choice(rest, count - len(chosen), replace=False)
+    chosen = np.concatenate([chosen, sampled])
     return chosen[np.argsort(energy[chosen], kind="stable")]
 
 
