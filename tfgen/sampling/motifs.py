@@ -170,7 +170,7 @@ def _arrange_elements(
     return result
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)  # ASE takes a second and more to make them
 def _families(n_atoms: int) -> list[list[np.ndarray]]:
     """Makes motifs of about `n_atoms` atoms: of each family some [M, 3], neighbours 1 apart."""
     limit = 2 * n_atoms + 20
