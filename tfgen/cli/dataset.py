@@ -110,7 +110,8 @@ def build(
     "units",
     multiple=True,
     metavar="NAME=UNIT",
-    help="Unit of a property, to be recorded; may be repeated.",
+    help="Unit of a property, to be recorded, or of energies, which are converted to eV; "
+    "may be repeated.",
 )
 @click.option(
     "--energy",

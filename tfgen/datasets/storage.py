@@ -42,7 +42,7 @@ class Dataset:
     Attributes:
         structures: n structures; positions, numbers, cell and pbc are what a file keeps of them.
         properties: name -> [n] float64, finite.
-        units: name -> unit, for every property; "1" for a pure number, "unknown" if nobody said.
+        units: name -> unit, for every property; "1" for a pure number, "unknown" if not stated.
         split: [n] int8, place in `SPLITS`: 0 train, 1 validation, 2 test.
         metadata: JSON-able; name, description, kind ("built" or "imported"), recipe (TOML text),
             seed, versions, counts (stage -> number of structures) and created (UTC).

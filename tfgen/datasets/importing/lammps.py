@@ -30,7 +30,6 @@ def read_dump(source: Source) -> Iterator[Atoms]:
         for line in file:
             if line.startswith("ITEM: ATOMS"):
                 _require_elements(line.split()[2:])
-                break
     for atoms in iread(
         str(source.content), index=":", format=source.kind, do_not_split_by_at_sign=True
     ):

@@ -109,11 +109,11 @@ def property_value(
     if name == ENERGY_PER_ATOM:
         return energy_per_atom(values, units, None, atoms, where)
     # An export puts a property there whose name has a meaning of its own in the format.
-    found = name if values.get(name) is not None else PREFIX + name
-    value = _required(values, found if values.get(found) is not None else name, name, where)
-    return value * (
-        _electronvolts(energy_unit(units, name), atoms, where, name) if name == "energy" else 1
-    )
+    prefixed = values.get(name) is None and values.get(PREFIX + name) is not None
+    value = _required(values, PREFIX + name if prefixed else name, name, where)
+    if name == "energy":
+        value *= _electronvolts(energy_unit(units, name), atoms, where, name)
+    return value
 
 
 def energy_per_atom(
