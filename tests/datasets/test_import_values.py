@@ -293,6 +293,17 @@ class TestDuplicates:
         assert dataset.metadata["counts"] == {"read": 5, "duplicates": 0, "kept": 5}
         assert "duplicates" not in dataset.metadata
 
+    def test_the_tolerance_of_properties_is_a_share_of_their_spread(self, tmp_path):
+        # 1.8 to 3.2 in steps of 0.2; their median distance from the median is 0.4.
+        path = self.water(tmp_path, 8)
+        step = 0.2 / (1.4826 * 0.4)
+        for share, kept in ((0.0, 8), (0.99 * step, 8), (1.01 * step, 4), (100 * step, 1)):
+            dataset = import_files([path], properties=["dip"], property_tolerance=share)
+            assert len(dataset) == kept
+            assert dataset.metadata["thresholds"]["property_tolerance"] == share
+        with pytest.raises(ValueError, match="property_tolerance is nan; a finite number >= 0"):
+            import_files([path], property_tolerance=np.nan)
+
     def test_tolerance_of_zero(self, tmp_path):
         path = self.water(tmp_path)
         assert len(import_files([path, path], duplicate_tolerance=0.0, properties=["dip"])) == 5

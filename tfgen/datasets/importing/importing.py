@@ -24,8 +24,6 @@ __all__ = ["import_files", "read_structures"]
 
 # Rows that are named of what was dropped, or lies far outside the rest.
 _EXAMPLES = 5
-# Rows of equal geometry differ in a property from this share of its spread on.
-_PROPERTY_TOLERANCE = 1e-3
 
 
 def import_files(
@@ -38,6 +36,7 @@ def import_files(
     missing: Literal["error", "skip"] = "error",
     duplicates: Literal["drop", "keep"] = "drop",
     duplicate_tolerance: float = 0.05,
+    property_tolerance: float = 1e-3,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     progress: bool = False,
@@ -63,6 +62,9 @@ def import_files(
             to leave out those that do not.
         duplicates: "drop" all but one of equal structures, or "keep" them.
         duplicate_tolerance: geometries whose sorted distances differ by no more are equal, Å.
+        property_tolerance: structures of equal geometry are equal if no property that was asked for
+            differs by more than this share of its spread (a standard deviation that outliers
+            cannot move) over all structures.
         fractions: shares of the train, validation and test split.
         seed: of the split.
         progress: show a progress bar.
@@ -83,7 +85,13 @@ def import_files(
     """
     units = dict(units or {})
     paths = [require_file(path, "structure file") for path in files]
-    _require(paths, missing, duplicates, duplicate_tolerance, seed)
+    _require(paths, missing, duplicates, seed)
+    for name, value in (
+        ("duplicate_tolerance", duplicate_tolerance),
+        ("property_tolerance", property_tolerance),
+    ):
+        if not 0.0 <= value < np.inf:
+            raise ValueError(f"{name} is {value!r}; a finite number >= 0 is needed")
     assign_splits(1, fractions, np.random.default_rng(seed))  # refuses what cannot be shares
     notes = Notes()
     asked = list(dict.fromkeys(properties))
@@ -109,7 +117,9 @@ def import_files(
     count = len(source.structures)
     left, dropped = np.arange(count), None
     if duplicates == "drop":
-        left, dropped = _without_duplicates(source, asked, duplicate_tolerance, progress)
+        left, dropped = _without_duplicates(
+            source, asked, duplicate_tolerance, property_tolerance, progress
+        )
     structures = [source.structures[i] for i in left]
     found = {name: values[left] for name, values in found.items()}
     found |= compute(structures, [n for n in applicable(structures) if n not in found])
@@ -130,7 +140,11 @@ def import_files(
             "counts": {**counts, "duplicates": count - len(left), "kept": len(left)},
             **({"duplicates": dropped} if dropped else {}),
             **({"other_energies": source.other} if source.other else {}),
-            "thresholds": {"duplicate_tolerance": duplicate_tolerance, "coincident": COINCIDENT},
+            "thresholds": {
+                "duplicate_tolerance": duplicate_tolerance,
+                "property_tolerance": property_tolerance,
+                "coincident": COINCIDENT,
+            },
             **provenance(),
         },
     )
@@ -159,25 +173,23 @@ def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
     return structures
 
 
-def _require(
-    paths: list[Path], missing: str, duplicates: str, duplicate_tolerance: float, seed: int
-) -> None:
+def _require(paths: list[Path], missing: str, duplicates: str, seed: int) -> None:
     if not paths:
         raise ValueError("files is empty; at least one file is needed")
     if missing not in ("error", "skip"):
         raise ValueError(f"missing is {missing!r}; 'error' or 'skip' is needed")
     if duplicates not in ("drop", "keep"):
         raise ValueError(f"duplicates is {duplicates!r}; 'drop' or 'keep' is needed")
-    if not 0.0 <= duplicate_tolerance < np.inf:
-        raise ValueError(
-            f"duplicate_tolerance is {duplicate_tolerance!r}; a finite distance >= 0 Å is needed"
-        )
     if seed < 0:
         raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
 
 
 def _without_duplicates(
-    source: Collected, asked: Sequence[str], tolerance: float, progress: bool
+    source: Collected,
+    asked: Sequence[str],
+    tolerance: float,
+    property_tolerance: float,
+    progress: bool,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns the places of the structures that stay, and what the metadata says of the others."""
     count = len(source.structures)
@@ -187,10 +199,13 @@ def _without_duplicates(
     # Columns that differ by more than the tolerance of the geometry where a property differs by
     # more than its own.
     columns = [source.properties[name] for name in asked]
-    scales = [_PROPERTY_TOLERANCE * spread_of(values) for values in columns]
+    scales = [property_tolerance * spread_of(values) for values in columns]
     also = np.zeros([count, len(columns)])
     for column, (values, scale) in enumerate(zip(columns, scales, strict=True)):
-        also[:, column] = values * (tolerance / scale if tolerance > 0 and scale > 0 else 1.0)
+        if tolerance > 0 and scale > 0:
+            also[:, column] = values * (tolerance / scale)
+        else:  # no difference is allowed: any is larger than the tolerance of the geometry
+            also[:, column] = np.unique(values, return_inverse=True)[1] * (2.0 * tolerance or 1.0)
     first = first_equal(
         [source.structures[i] for i in order], tolerance, also=also[order], progress=progress
     )
