@@ -7,13 +7,19 @@ import json
 import re
 import shutil
 
+import ase.io
 import keras
 import numpy as np
 import pytest
 import small
+import tensorflow as tf
+from ase import Atoms
+from ase.calculators.lj import LennardJones
 from commands import assert_quiet, failed, run, run_alone
 
 import tfgen.cli.train as train_command
+from tfgen.datasets.storage import Dataset
+from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.callbacks import ShowProgress
 from tfgen.models.model import Model
@@ -176,3 +182,75 @@ def test_a_folder_that_is_not_its_own_stays(dataset_file, tmp_path, small_preset
         failed(run(*command), 1, "holds 'thesis.txt', which tfgen has not put there")
         assert (folder / "thesis.txt").read_text() == "precious"
         shutil.rmtree(folder)
+
+
+# Clusters of an element whose bonds are about as long as those of the Lennard-Jones potential with
+# ASE's defaults, 2^(1/6) Å.
+RECIPE = """
+name = "lennard-jones"
+[sample]
+formula = "F5"
+count = 16
+[relax]
+potential = "ase.calculators.lj:LennardJones"
+fmax = 0.5
+[select]
+duplicate_tolerance = 0.0
+"""
+LJ = "ase.calculators.lj:LennardJones"
+
+
+@pytest.fixture
+def preset_of_fluorine(monkeypatch):
+    acsf = ACSF(["F"], 4.0, g2_params=[[4.0, r_s] for r_s in (0.8, 1.2, 1.6, 2.0)], g1=False)
+    monkeypatch.setattr(Fingerprint, "preset", lambda *_: Fingerprint(acsf, ("mean", "std")))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("preset_of_fluorine", "quick")
+def test_the_data_of_any_calculator(tmp_path, monkeypatch):
+    """From its data set to structures and a SavedModel; the potential is no EMT."""
+    small.train_eagerly(monkeypatch)
+    (tmp_path / "lj.toml").write_text(RECIPE)
+    data, model = tmp_path / "lj.h5", tmp_path / "model"
+
+    def done(*arguments):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    done("dataset", "build", tmp_path / "lj.toml", "-o", data, "--workers", 1)
+    assert Dataset.load(data).metadata["potential"] == LJ
+    said = done("train", data, "-o", model, "--epochs", 2, "--potential", LJ)
+    assert "  neural-network potential from " in said
+    loaded = Model.load(model)
+    assert loaded.potential == LJ
+    assert loaded.nnp is not None
+    assert loaded.nnp_settings.epochs == 3
+    target = f"energy_per_atom={np.mean([loaded.conditions[0].low, loaded.conditions[0].high])}"
+    common = ("generate", model, "--formula", "F5", "--target", target, "--count", 1)
+    common += ("--relax", "none", "--candidates", 1)
+    done(*common, "-o", tmp_path / "judged.extxyz", "--potential", LJ)
+    (judged,) = ase.io.read(tmp_path / "judged.extxyz", ":")
+    calculator = LennardJones()
+    calculator.calculate(Atoms(judged.numbers, positions=judged.positions))
+    energy = calculator.results["energy"] / 5
+    assert judged.info["reconstructed"]["energy_per_atom"] == pytest.approx(energy, rel=1e-3)
+    done(*common, "-o", tmp_path / "guessed.extxyz", "--potential", "none")
+    done("export", model, "-o", tmp_path / "saved_model", "--rounds", 0)
+    signatures = tf.saved_model.load(str(tmp_path / "saved_model")).signatures
+    positions = tf.constant(judged.positions[None], tf.float32)
+    found = signatures["fingerprint"](positions=positions, numbers=tf.fill([1, 5], 9))
+    wanted = loaded.fingerprint.create(Atoms(judged.numbers, positions=judged.positions))
+    np.testing.assert_allclose(found["fingerprint"], wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_preset")
+def test_another_interrupted_training_is_kept(dataset_file, tmp_path):
+    partial = tmp_path / "model.partial"
+    partial.mkdir()
+    (partial / "task.json").write_text("{}")
+    command = ("train", dataset_file, "-o", tmp_path / "model", "--epochs", 1)
+    words = "model.partial' keeps another, interrupted training; use --overwrite to replace it"
+    failed(run(*command), 1, words)
+    assert (partial / "task.json").read_text() == "{}"

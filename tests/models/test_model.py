@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import small
 from ase.data import atomic_numbers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.artefact import MODEL_FILES
 from tfgen.models.cvae import CVAE
 from tfgen.models.model import Condition, Model
+from tfgen.models.neural_potential import EnergyNetwork
+from tfgen.models.settings import NNPSettings
 
 
 @pytest.fixture
@@ -105,6 +109,135 @@ class TestFolder:
             Model.load(tmp_path / "own")
 
 
+# What provenance can hold: whatever JSON can.
+TEXT = st.text(max_size=8)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+class TestRoundTrip:
+    @settings(max_examples=10)
+    @given(
+        provenance=st.dictionaries(TEXT, JSON, max_size=4),
+        potential=st.none() | TEXT | st.just("ase.calculators.lj:LennardJones"),
+        unit=TEXT,
+        name=TEXT,
+        formulas=st.dictionaries(TEXT, st.integers(0, 2**63), max_size=3),
+        minima=st.booleans(),
+    )
+    def test_of_whatever_provenance_can_hold(
+        self, tmp_path_factory, provenance, potential, unit, name, formulas, minima
+    ):
+        first, second = small.model().conditions
+        model = dataclasses.replace(
+            small.model(),
+            conditions=(dataclasses.replace(first, name=name, unit=unit), second),
+            provenance=provenance,
+            potential=potential,
+            formulas=formulas,
+            minima=minima,
+        )
+        folder = tmp_path_factory.mktemp("any") / "model"
+        model.save(folder)
+        again = Model.load(folder)
+        for field in ("provenance", "potential", "conditions", "formulas", "minima"):
+            assert getattr(again, field) == getattr(model, field)
+        assert config_of(again) == config_of(model)
+        assert repr(again) == repr(model)
+        again.summary(print_fn=lambda text: text.encode("utf-8"))
+
+    def test_of_settings_and_an_nnp(self, tmp_path):
+        descriptor = small.fingerprint().descriptor
+        network = EnergyNetwork(descriptor.size, 1, (5,), step=0.03, slope_weight=0.2, seed=3)
+        network.build()
+        model = dataclasses.replace(
+            small.model(),
+            nnp=network,
+            nnp_settings=NNPSettings(hidden=(5,), step=0.03, slope_weight=0.2),
+        )
+        model.save(tmp_path / "model")
+        again = Model.load(tmp_path / "model")
+        assert again.settings == small.SETTINGS
+        assert again.nnp_settings == model.nnp_settings
+        assert (again.nnp.step, again.nnp.slope_weight) == (0.03, 0.2)
+        for a, b in zip(again.nnp.weights, network.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+        (tmp_path / "model" / "nnp.weights.h5").unlink()
+        with pytest.raises(FileNotFoundError, match="lacks nnp.weights.h5"):
+            Model.load(tmp_path / "model")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"provenance": {"loss": float("nan")}}, "configuration of the model cannot be JSON"),
+            ({"provenance": {"seed": np.int64(3)}}, "configuration of the model cannot be JSON"),
+            ({"provenance": {"name": "\udce9"}}, "configuration of the model cannot be JSON"),
+            ({"tolerance": 0.0}, "tolerance is 0.0; it must be above 0"),
+            ({"potential": 3}, "potential is 3; a name is needed"),
+            ({"mean": np.array([1.0, np.nan])}, "mean or covariance is not finite"),
+        ],
+    )
+    def test_what_could_not_be_loaded_is_not_saved(self, tmp_path, changes, message):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(small.model(), **changes).save(tmp_path / "model")
+        assert not list(tmp_path.iterdir())
+
+
+class TestSummary:
+    def test_repr_is_one_line(self):
+        assert repr(small.model()) == (
+            "Model(energy_per_atom, radius_of_gyration; 40 structures of "
+            f"{', '.join(sorted(small.model().formulas, key=lambda f: -small.model().formulas[f]))}"
+            "; 12 features; latent vector of 3; no NNP)"
+        )
+
+    def test_says_what_the_model_is(self, capsys):
+        model, texts = small.model(), []
+        model.summary(print_fn=texts.append)
+        model.summary()
+        (text,) = texts
+        assert capsys.readouterr().out == text + "\n"
+        low, high = model.conditions[0].low, model.conditions[0].high
+        parameters = sum(int(np.prod(w.shape)) for w in model.cvae.weights)
+        for words in (
+            f"energy_per_atom     {low:.4f} to {high:.4f} eV/atom, predicted within ",
+            "40 structures of Pt",
+            "12 features: ACSF for Pt (r_cut 7 Å), pooled over the atoms by mean, std",
+            f"{parameters} parameters, hidden layers 16, latent vector of 3",
+            "epochs 8, best epoch ",
+            "name small, kind built, seed 0",
+            "tfgen ",
+        ):
+            assert words in text
+        assert max(map(len, text.splitlines())) < 200
+
+    def test_of_a_model_with_an_nnp_and_no_record(self):
+        network = EnergyNetwork(small.fingerprint().descriptor.size, 1)
+        network.build()
+        model = dataclasses.replace(
+            small.model(),
+            nnp=network,
+            provenance={"nnp": {
+                "single_points": 3522, "minima": 1.0, "usable": 3400, "energy_error": 0.00196,
+                "force_error": 0.0712,
+            }},
+        )  # fmt: skip
+        assert repr(model).endswith("; with an NNP)")
+        texts = []
+        model.summary(print_fn=texts.append)
+        assert (
+            "from 3522 single-point calculations, energies within 0.0020 eV/atom, forces within "
+            "0.071 eV/Å on average"
+        ) in texts[0]
+        dataclasses.replace(model, provenance={}).summary(print_fn=texts.append)
+        assert "hidden layers 64 and 64" in texts[1]
+        assert "single-point" not in texts[1]
+
+
 class TestDamage:
     def test_a_folder_that_is_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="none' does not exist"):
@@ -149,6 +282,9 @@ class TestDamage:
             ({"formulas": {"Pt6": "x"}}, "invalid literal"),
             ({"conditions": [{"name": "x"}]}, "missing"),
             ({"mean": ["a", "b"]}, "'a'"),
+            ({"settings": {}}, "TrainingSettings has the fields"),
+            ({"settings": {**small.SETTINGS.to_json(), "latent": 0}}, "latent is 0"),
+            ({"nnp_settings": [1]}, "NNPSettings has the fields"),
         ],
     )
     def test_an_entry_that_is_not_what_it_should_be(self, folder, changes, message):
@@ -228,17 +364,17 @@ def test_condition_vectors_are_properties_then_counts_of_elements():
     np.testing.assert_array_equal(shared[:, 2:], [[2, 0, 1]] * 2)
 
 
-def test_draws_of_fingerprints_repeat_with_the_seed_only():
+def test_samples_of_fingerprints_repeat_with_the_seed_only():
     model = small.model()
     conditions = model.condition_vectors(np.full([4, 2], [1.5, 2.2]), np.full(6, 78))
-    drawn = model.sample(conditions, 3)
-    assert (drawn.shape, drawn.dtype) == ((4, 12), np.float64)
-    np.testing.assert_array_equal(model.sample(conditions, 3), drawn)
-    assert np.abs(model.sample(conditions, 4) - drawn).max() > 0
-    assert (np.ptp(drawn, axis=0) > 0).all()
+    samples = model.sample(conditions, 3)
+    assert (samples.shape, samples.dtype) == ((4, 12), np.float64)
+    np.testing.assert_array_equal(model.sample(conditions, 3), samples)
+    assert np.abs(model.sample(conditions, 4) - samples).max() > 0
+    assert (np.ptp(samples, axis=0) > 0).all()
 
 
-class TestDrawingProperties:
+class TestSamplingProperties:
     MEAN = np.array([0.7, 2.0, -1.0])
     ROOT = np.array([[0.3, 0.0, 0.0], [0.2, 0.5, 0.0], [-0.1, 0.4, 0.8]])
 
@@ -248,22 +384,22 @@ class TestDrawingProperties:
             small.model(), conditions=conditions, mean=mean, covariance=covariance
         )
 
-    def draw(self, targets, count=20_000, seed=0, **model):
+    def sampled(self, targets, count=20_000, seed=0, **model):
         return self.model(**model).sample_properties(targets, count, np.random.default_rng(seed))
 
     def test_takes_values_as_they_are(self):
-        found = self.draw({"c": 3.0, "a": -1.0, "b": (0.5, 0.5)}, count=4)
+        found = self.sampled({"c": 3.0, "a": -1.0, "b": (0.5, 0.5)}, count=4)
         np.testing.assert_array_equal(found, [[-1.0, 0.5, 3.0]] * 4)
 
-    def test_draws_ranges_uniformly(self):
-        found = self.draw({"a": (0.0, 2.0), "b": 1.0, "c": (5.0, 5.5)}, count=2000)
+    def test_samples_ranges_uniformly(self):
+        found = self.sampled({"a": (0.0, 2.0), "b": 1.0, "c": (5.0, 5.5)}, count=2000)
         assert kstest(found[:, 0], "uniform", args=(0, 2)).pvalue > 0.01
         assert kstest(found[:, 2], "uniform", args=(5, 0.5)).pvalue > 0.01
         assert abs(np.corrcoef(found[:, 0], found[:, 2])[0, 1]) < 0.1
         assert len(np.unique(found[:, 0])) == 2000
 
     @pytest.mark.parametrize("given", [{"a": 1.1}, {"c": -2.0}, {"b": 2.5, "c": 0.0}])
-    def test_draws_the_rest_from_the_conditional_normal_distribution(self, given):
+    def test_samples_the_rest_from_the_conditional_normal_distribution(self, given):
         """In terms of the precision matrix Λ: mean μ_r - Λ_rr⁻¹ Λ_rg (x - μ_g), variance Λ_rr⁻¹."""
         precision = np.linalg.inv(self.ROOT @ self.ROOT.T)
         g = [i for i, name in enumerate("abc") if name in given]
@@ -271,34 +407,34 @@ class TestDrawingProperties:
         variance = np.linalg.inv(precision[np.ix_(r, r)])
         offset = np.array([given["abc"[i]] for i in g]) - self.MEAN[g]
         mean = self.MEAN[r] - variance @ precision[np.ix_(r, g)] @ offset
-        found = self.draw(given)
+        found = self.sampled(given)
         np.testing.assert_array_equal(found[:, g], np.tile(offset + self.MEAN[g], [20_000, 1]))
         np.testing.assert_allclose(found[:, r].mean(axis=0), mean, atol=0.02)
         np.testing.assert_allclose(np.atleast_2d(np.cov(found[:, r].T)), variance, atol=0.02)
 
-    def test_follows_a_range_draw_by_draw(self):
-        found = self.draw({"a": (0.0, 1.4)})
+    def test_follows_a_range_sample_by_sample(self):
+        found = self.sampled({"a": (0.0, 1.4)})
         slope = np.polyfit(found[:, 0], found[:, 1], 1)
         gain = (self.ROOT @ self.ROOT.T)[1, 0] / 0.09
         np.testing.assert_allclose(slope, [gain, 2.0 - 0.7 * gain], atol=0.05)
 
     def test_of_constant_and_collinear_properties(self):
         covariance = np.array([[0.0, 0.0, 0.0], [0.0, 0.25, 0.5], [0.0, 0.5, 1.0]])
-        found = self.draw({"a": 0.9, "b": 2.5}, count=50, covariance=covariance)
+        found = self.sampled({"a": 0.9, "b": 2.5}, count=50, covariance=covariance)
         np.testing.assert_allclose(found[:, 2], -1.0 + 2 * 0.5, atol=1e-6)
-        found = self.draw({"a": 0.9}, covariance=covariance)
+        found = self.sampled({"a": 0.9}, covariance=covariance)
         assert np.isfinite(found).all()
         np.testing.assert_allclose(found[:, 1:].mean(axis=0), self.MEAN[1:], atol=0.03)
         np.testing.assert_allclose(np.cov(found[:, 1:].T), covariance[1:, 1:], atol=0.03)
 
     def test_checks_the_targets(self):
         with pytest.raises(ValueError, match="property 'd' is unknown; the model knows a, b, c"):
-            self.draw({"d": 1.0})
+            self.sampled({"d": 1.0})
         with pytest.raises(ValueError, match="target b is .*; low is above high"):
-            self.draw({"b": (1.0, 0.5)})
+            self.sampled({"b": (1.0, 0.5)})
 
     def test_repeats_with_the_seed_only(self):
         given = {"b": (0.0, 1.0)}
-        first = self.draw(given, count=5)
-        np.testing.assert_array_equal(self.draw(given, count=5), first)
-        assert (self.draw(given, count=5, seed=1) != first).all()
+        first = self.sampled(given, count=5)
+        np.testing.assert_array_equal(self.sampled(given, count=5), first)
+        assert (self.sampled(given, count=5, seed=1) != first).all()

@@ -253,32 +253,36 @@ class Model:
         Raises:
             ValueError: if they do not.
         """
-        count, elements = len(self.conditions), len(self.fingerprint.species)
-        if self.fingerprint.size != self.cvae.features:
-            raise ValueError(
-                f"its network takes {self.cvae.features} features, its fingerprint has "
-                f"{self.fingerprint.size}"
-            )
-        if count != self.cvae.properties or count + elements != self.cvae.conditions:
-            raise ValueError(
-                f"its network takes {self.cvae.properties} properties and {self.cvae.conditions} "
-                f"conditions, but it names {count} properties and {elements} elements"
-            )
-        if self.mean.shape != (count,) or self.covariance.shape != (count, count):
-            raise ValueError("mean or covariance is of the wrong shape")
-        if not np.isfinite([*self.mean, *self.covariance.ravel()]).all():
-            raise ValueError("mean or covariance is not finite")
-        if not (np.isfinite(self.tolerance) and self.tolerance > 0):
-            raise ValueError(f"its tolerance is {self.tolerance}; it must be above 0")
-        if self.nnp is not None and (
-            self.nnp.features != select_broad(self.fingerprint.descriptor).size
-            or self.nnp.elements != elements
-        ):
-            raise ValueError("its NNP is not of its fingerprint's descriptor; train it again")
-        if not isinstance(self.potential, str | None):
-            raise ValueError(
-                f"its potential is {self.potential!r}; a name is needed, or None (null in JSON)"
-            )
+        _check(self)
+
+
+def _check(model: Model) -> None:
+    count, elements = len(model.conditions), len(model.fingerprint.species)
+    if model.fingerprint.size != model.cvae.features:
+        raise ValueError(
+            f"its network takes {model.cvae.features} features, its fingerprint has "
+            f"{model.fingerprint.size}"
+        )
+    if count != model.cvae.properties or count + elements != model.cvae.conditions:
+        raise ValueError(
+            f"its network takes {model.cvae.properties} properties and {model.cvae.conditions} "
+            f"conditions, but it names {count} properties and {elements} elements"
+        )
+    if model.mean.shape != (count,) or model.covariance.shape != (count, count):
+        raise ValueError("mean or covariance is of the wrong shape")
+    if not np.isfinite([*model.mean, *model.covariance.ravel()]).all():
+        raise ValueError("mean or covariance is not finite")
+    if not (np.isfinite(model.tolerance) and model.tolerance > 0):
+        raise ValueError(f"its tolerance is {model.tolerance}; it must be above 0")
+    if model.nnp is not None and (
+        model.nnp.features != select_broad(model.fingerprint.descriptor).size
+        or model.nnp.elements != elements
+    ):
+        raise ValueError("its NNP is not of its fingerprint's descriptor; train it again")
+    if not isinstance(model.potential, str | None):
+        raise ValueError(
+            f"its potential is {model.potential!r}; a name is needed, or None (null in JSON)"
+        )
 
 
 def _optional(kind: type[Any], values: Any) -> Any:
