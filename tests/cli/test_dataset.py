@@ -211,7 +211,7 @@ def test_an_interrupted_build_says_how_to_go_on(recipe, tmp_path, monkeypatch):
 
     monkeypatch.setattr(building, "run", interrupt)
     result = run("build", recipe, "-o", tmp_path / "x.h5")
-    assert_one_line(result, 1, "interrupted", "x.h5.partial", "the same command goes on")
+    assert_one_line(result, 1, "interrupted", "x.h5.partial", "the same command continues")
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ class TestWorkThatCannotBeDone:
 def test_ctrl_c_keeps_what_is_done_and_the_old_model(
     dataset_file, tmp_path, small_preset, monkeypatch
 ):
-    """Then the same command goes on."""
+    """Then the same command continues."""
 
     def interrupt(_self, epoch, *_, **__):
         if epoch > 0:
@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_old_model(
     assert "Traceback" not in result.output
     line = result.stderr.splitlines()[-1]
     assert line.startswith("Error: interrupted; ")
-    assert "model.partial' keeps what is done, the same command goes on" in line
+    assert "model.partial' keeps what is done, the same command continues" in line
     assert Model.load(tmp_path / "model").provenance == small.model().provenance
     result = run(*command)
     assert result.exit_code == 0, result.output

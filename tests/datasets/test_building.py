@@ -163,7 +163,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
     calls.clear()
     monkeypatch.setattr(building, "run", lambda task: calls.append(task) or work(task))
     assert_same(build(RECIPE, path, seed=1), built[0])
-    # 75 starts, then 36 structures in each round; compositions of up to 4 and up to 8 atoms apart.
+    # 75 initial structures, then 36 in each round; compositions of up to 4 and up to 8 atoms apart.
     assert len(calls) == 8 + 5 + 5 - stop_after + (1 if stop_after else 0)
     assert not folder.exists()
 
@@ -325,12 +325,12 @@ FAULTY = Relax(
 
 
 def ways_of(recipe: Recipe, seed: int) -> np.ndarray:
-    """How many of the recipe's starts `Faulty` treats in each of its ways: [6]."""
+    """How many of the initial structures `Faulty` treats in each of its ways: [6]."""
     sound = Relax(potential="ase.calculators.emt:EMT", snapshots=(0,), max_steps=1)
     recipe = dataclasses.replace(recipe, relax=sound)
     planned = exploring.plan(recipe, seed, 0, exploring.nothing_known(recipe))
-    starts = np.concatenate([tasks.run(t)[0].snapshots for t in planned])
-    return np.bincount((np.abs(starts[:, 0, 0]) * 1e6).astype(int) % 6, minlength=6)
+    initial = np.concatenate([tasks.run(t)[0].snapshots for t in planned])
+    return np.bincount((np.abs(initial[:, 0, 0]) * 1e6).astype(int) % 6, minlength=6)
 
 
 def test_a_calculator_that_fails_in_every_way(tmp_path, monkeypatch):
@@ -364,7 +364,7 @@ def test_a_calculator_that_never_works(tmp_path):
         build(recipe, tmp_path / "x.h5")
 
 
-# ---- The same data set, whoever makes it and whatever happens meanwhile.
+# ---- The same data set, whatever makes it and whatever happens meanwhile.
 
 SAME = dataclasses.replace(RECIPE, sample=Sample(("Pt5", "Pt6"), 12), relax=Relax(snapshots=(2,)))
 SAME_ASE = dataclasses.replace(build_it.RECIPE, name="same")

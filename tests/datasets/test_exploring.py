@@ -98,8 +98,8 @@ def test_rounds_of_moves_start_from_what_is_known():
 
 
 def test_plans_repeat_themselves_and_differ_by_round_and_seed():
-    def parents(seed: int, turn: int) -> np.ndarray:
-        (task,) = plan(RECIPE, seed, turn, known)
+    def parents(seed: int, round_: int) -> np.ndarray:
+        (task,) = plan(RECIPE, seed, round_, known)
         return np.concatenate([p.sources[0].parents.ravel() for p in task.parts])
 
     known = some_known(count=40)
@@ -108,7 +108,7 @@ def test_plans_repeat_themselves_and_differ_by_round_and_seed():
     assert (parents(0, 1) != parents(1, 1)).any()
 
 
-def test_compositions_without_minima_get_new_starts():
+def test_compositions_without_minima_get_more_initial_structures():
     known = some_known()
     known["AuCu4"] = Minima(known["AuCu4"].numbers)
     known["Pt6"] = Minima(known["Pt6"].numbers)
@@ -154,7 +154,7 @@ def test_cutting_keeps_every_structure_and_its_parent(shapes, size):
     assert all(a == sizes[0] for a in sizes[:-1])
     assert len(sizes) == -(-sum(n for n, _ in shapes) // size)  # no more than needed
     made = [
-        # Structure k of a source is made from its parent k, in turn.
+        # Structure k of a source is made from its parent k modulo their number.
         (f, s.first + k if s.parents is None else s.parents[k % len(s.parents)].item())
         for part in parts
         for f, s in part
@@ -184,14 +184,14 @@ def test_minima_are_distinct_connected_and_converged():
 
 
 def test_uses_and_places_share_no_random_numbers():
-    drawn = {
+    sampled = {
         random_numbers(seed, use, *place).random()
         for seed in (0, 1)
         for use in ("making", "parents", "choosing", "splitting")
         for place in ((), (0,), (1,), (0, 0), (0, 1), (1, 0))
     }
     # Python's SeedSequence takes (0,) and (0, 0) for different keys; so must we.
-    assert len(drawn) == 2 * 4 * 6
+    assert len(sampled) == 2 * 4 * 6
 
 
 def test_recipes_that_do_not_explore_have_no_rounds():

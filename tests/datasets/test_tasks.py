@@ -139,18 +139,18 @@ def minima(relax: Relax, *positions: np.ndarray) -> tasks._State:
 
 
 @pytest.mark.parametrize("relax", [Relax(), ASE])
-def test_kicks_move_structures_off_saddle_points(relax):
+def test_rattling_moves_structures_off_saddle_points(relax):
     # A flat square of Pt4 has no forces by symmetry, but is no minimum in EMT.
-    kicked, still = (minima(dataclasses.replace(relax, rattle=r), SQUARE) for r in (0.1, 0.0))
-    assert still.status.tolist() == kicked.status.tolist() == [0]
+    rattled, still = (minima(dataclasses.replace(relax, rattle=r), SQUARE) for r in (0.1, 0.0))
+    assert still.status.tolist() == rattled.status.tolist() == [0]
     assert np.abs(still.structures[0].positions[:, 2]).max() < 1e-6
-    assert kicked.energy[0] < still.energy[0] - 0.01
-    expected = energy_and_fmax(np.full(4, 78), kicked.structures[0].positions)[0]
-    assert kicked.energy[0] == pytest.approx(expected)
+    assert rattled.energy[0] < still.energy[0] - 0.01
+    expected = energy_and_fmax(np.full(4, 78), rattled.structures[0].positions)[0]
+    assert rattled.energy[0] == pytest.approx(expected)
 
 
 def test_equal_minima_share_one_fate():
-    # Both squares are the same saddle: one is kicked, and the other must not stay behind.
+    # Both squares are the same saddle: one is rattled, and the other must not stay behind.
     state = minima(Relax(), SQUARE, SQUARE[::-1] + 5.0)
     one, other = (s.positions for s in state.structures)
     np.testing.assert_array_equal(one, other)
@@ -158,7 +158,7 @@ def test_equal_minima_share_one_fate():
     assert np.abs(one[:, 2]).max() > 0.1
 
 
-def test_a_minimum_is_not_given_up_for_a_kick_that_leads_nowhere():
+def test_a_minimum_stays_if_the_rattled_structure_does_not_converge():
     relax = Relax(potential="faulty:Late", rattle=0.3, fmax=0.01)
     result = run(task(relax, 1))
     assert [STATUSES[s] for s in result.status] == ["converged"]

@@ -39,14 +39,14 @@ class Faulty(EMT):
 
 
 class Late(EMT):
-    """Fails from the second relaxation on, as after a kick."""
+    """Fails from the second relaxation on, as after rattling."""
 
     relaxations = 0
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
         if self.relaxations and np.linalg.norm(self.results["forces"], axis=1).max() > 1.0:
-            raise RuntimeError("kicked")
+            raise RuntimeError("rattled")
         if np.linalg.norm(self.results["forces"], axis=1).max() < 0.01:
             self.relaxations += 1
 

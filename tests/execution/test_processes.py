@@ -1,4 +1,4 @@
-"""Worker processes: whatever a task does to its process, the caller goes on."""
+"""Worker processes: whatever a task does to its process, the caller continues."""
 
 from __future__ import annotations
 

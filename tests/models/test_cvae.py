@@ -218,14 +218,14 @@ class TestClosedForms:
         off = self.mlp(cvae.surrogate, x) - c[:, :PROPERTIES]
         return np.sqrt((off**2).mean(axis=1)).mean()
 
-    def test_training_draws_from_the_posterior(self, cvae, data):
+    def test_training_samples_from_the_posterior(self, cvae, data):
         still = cvae(data)["fingerprint"]
         np.testing.assert_array_equal(cvae(data)["fingerprint"], still)
-        draws = np.array([cvae(data, training=True)["fingerprint"] for _ in range(25)])
-        assert np.abs(draws[0] - draws[1]).max() > 0
+        samples = np.array([cvae(data, training=True)["fingerprint"] for _ in range(25)])
+        assert np.abs(samples[0] - samples[1]).max() > 0
         # The decoder is not linear, but nearly so for the whole batch.
         spread = data["fingerprint"].std(axis=0)
-        assert np.abs((draws.mean(axis=(0, 1)) - np.mean(still, axis=0)) / spread).max() < 0.1
+        assert np.abs((samples.mean(axis=(0, 1)) - np.mean(still, axis=0)) / spread).max() < 0.1
 
 
 def test_draws_repeat_with_the_seed_only():
@@ -270,12 +270,12 @@ class TestTraining:
             assert np.abs(ours - theirs).min() > 0
 
     def test_noise_is_the_model_s_own(self, data):
-        """It does not hang on random numbers that others draw."""
-        draws = []
+        """It does not depend on random numbers that others use."""
+        samples = []
         for process_seed in (1, 2):
             keras.utils.set_random_seed(process_seed)
-            draws.append(small(data)(data, training=True)["fingerprint"])
-        np.testing.assert_array_equal(*draws)
+            samples.append(small(data)(data, training=True)["fingerprint"])
+        np.testing.assert_array_equal(*samples)
 
     def test_starts_all_layers_differently(self):
         cvae = small(hidden=(4, 4), latent=2)
@@ -307,19 +307,19 @@ class TestTraining:
         assert cvae.kl_warmth.numpy() == 1.0
 
     def test_learns_fingerprints_given_conditions(self, data):
-        """After training, drawn fingerprints follow their conditions, and the surrogate agrees."""
+        """Sampled fingerprints follow their conditions, and the surrogate agrees."""
         cvae = small(data, hidden=(32,))
         fit(cvae, data, epochs=40, callbacks=[KLWarmUp(10)])
         conditions = data["condition"][120:]
-        drawn = cvae.decode(cvae.prior([40]).sample(seed=np.array([0, 1], np.int32)), conditions)
+        sampled = cvae.decode(cvae.prior([40]).sample(seed=np.array([0, 1], np.int32)), conditions)
         spread = data["fingerprint"].std(axis=0)
-        error = np.abs(drawn - data["fingerprint"][120:]) / spread
-        assert np.median(error) < 0.3  # 0.95 for fingerprints drawn without regard
-        deviation = np.abs(cvae.predict_properties(drawn) - conditions[:, :PROPERTIES])
+        error = np.abs(sampled - data["fingerprint"][120:]) / spread
+        assert np.median(error) < 0.3  # 0.95 for fingerprints sampled without regard
+        deviation = np.abs(cvae.predict_properties(sampled) - conditions[:, :PROPERTIES])
         assert (deviation.mean(axis=0) < 0.35 * conditions[:, :PROPERTIES].std(axis=0)).all()
 
     def test_with_xla(self, data, trained):
-        """The same but for the noise of training, which XLA draws by another generator."""
+        """The same but for the noise of training, which XLA samples with another generator."""
         cvae = small(data)
         history = fit(cvae, data, jit_compile=True, callbacks=[KLWarmUp(3)])
         assert history["loss"][-1] < history["loss"][0] - 0.1
@@ -367,7 +367,7 @@ class TestFiles:
         np.testing.assert_array_equal(
             again.decode(z, data["condition"]), cvae.decode(z, data["condition"])
         )
-        # It is compiled, and training goes on where it was.
+        # It is compiled, and training continues where it was.
         inputs = {"verbose": 0, "return_dict": True}
         assert again.evaluate(data, **inputs) == pytest.approx(cvae.evaluate(data, **inputs))
         assert int(again.optimizer.iterations) == int(cvae.optimizer.iterations)

@@ -83,7 +83,7 @@ def test_two_devices_learn_what_one_learns(tmp_path):
     for one, two in zip(result["alone"], result["together"], strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
     assert result["error"][0] == pytest.approx(result["error"][1], rel=1e-3)
-    # The rest differs by the noise that each device draws.
+    # The rest differs by the noise that each device samples.
     assert result["loss"][0] == pytest.approx(result["loss"][1], rel=0.2)
     # What came of it needs no devices.
     np.testing.assert_allclose(result["sample"], result["loaded"], rtol=1e-5)

@@ -166,7 +166,7 @@ def test_generate_inverts_what_it_draws(results, label):
     assert np.isfinite(positions).all()
     error = np.abs(results[f"{label} fingerprint/fingerprint"] - results[f"{label}/fingerprint"])
     np.testing.assert_allclose(loss, (error / small.model().scale).mean(axis=1), rtol=1e-3)
-    # Random starts have losses around 1 and more; and atoms lie apart from one another.
+    # Random structures have losses around 1 and more; and atoms lie apart from one another.
     assert (loss < 0.6).all()
     assert min(pdist(x).min() for x in positions) > 1.0
 

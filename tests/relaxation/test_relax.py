@@ -297,8 +297,8 @@ class TestStatus:
 def test_minima_are_minima_of_ase(symbols, n_atoms, shape, seed):
     rng = np.random.default_rng(seed)
     numbers = np.sort(rng.choice([atomic_numbers[s] for s in symbols], n_atoms))
-    starts = [Atoms(numbers, positions=x) for x in random_structures(numbers, 6, rng, shape=shape)]
-    found = relax(starts, fmax=0.01)
+    initial = [Atoms(numbers, positions=x) for x in random_structures(numbers, 6, rng, shape=shape)]
+    found = relax(initial, fmax=0.01)
     assert found.converged.all()
     for atoms, energy in zip(found.structures, found.energy, strict=True):
         atoms.calc = AseEMT()

@@ -1,4 +1,4 @@
-"""Starts: no overlaps, the outlines promised, kinds in turn, the same for the same seed."""
+"""Initial structures: no overlaps, the outlines promised, alternating kinds, repeatable."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def build(
 ) -> None:
     """Run RECIPE, a TOML file or a name such as pt13, and write a data set.
 
-    Run again after an interruption, it goes on where it stopped.
+    After an interruption, the same command continues where it stopped.
     """
     check_executor(executor, scheduler, workers)
     load_quietly()
@@ -88,7 +88,7 @@ def build(
         done = len(list(partial_folder(output).glob("chunk-*.npz")))
         raise click.ClickException(
             f"interrupted; {done} finished chunks are kept in {str(partial_folder(output))!r}, "
-            "the same command goes on from there"
+            "the same command continues from there"
         ) from None
     _print_counts(result.metadata["counts"])
     _print_written(output, result.summary())

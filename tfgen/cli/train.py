@@ -109,7 +109,7 @@ def train(
     except KeyboardInterrupt:
         kept = (partial / "backup").exists()
         raise click.ClickException(
-            f"interrupted; {str(partial)!r} keeps what is done, the same command goes on from there"
+            f"interrupted; {str(partial)!r} keeps what is done, the same command continues there"
             if kept
             else "interrupted before there was anything to keep"
         ) from None

@@ -329,7 +329,8 @@ def _runner(recipe: Recipe, workers: int, scheduler: str | None) -> Iterator[_Ru
                 yield lambda tasks: local.completed(apart, tasks, _kind)
             except ProcessDiedError as error:
                 raise ChildProcessError(
-                    f"{error} (out of memory?); what is done is kept, the same command goes on"
+                    f"{error} (out of memory?); what is done is kept, and the same command "
+                    "continues"
                 ) from error
 
 

@@ -1,6 +1,6 @@
-"""What one task of a build does: makes structures, and relaxes them to minima.
+"""What a task of a build does: it makes structures, and relaxes them to minima.
 
-A task is a pure function of what it is told, wherever it runs. Nothing here needs TensorFlow until
+A task is a pure function of its arguments, wherever it runs. Nothing here needs TensorFlow until
 a batched potential is used, so that processes for ASE calculators start at once.
 """
 
@@ -35,10 +35,11 @@ STATUSES = (
 """What became of a structure; places in this list are the `status` of `Results`."""
 _CONVERGED, _UNCONVERGED, _NOT_FINITE, _FAILED, _CRASHED, _LATE = range(len(STATUSES))
 
-# Relaxed structures are kicked until they came back to their energy (within RETURNED, eV) so many
-# times in a row, or KICKS times: forces vanish at saddle points too, but few survive two kicks.
-RETURNED, RETURNS, KICKS = 0.002, 2, 6
-# Relaxed structures of one task that are this close, Å, share one fate, so that one is kicked.
+# Relaxed structures are rattled and relaxed again until they have returned to their energy (within
+# RETURNED, eV) RETURNS times in a row, or RATTLES times: forces vanish at saddle points too, but
+# few structures stay at one when they are rattled twice.
+RETURNED, RETURNS, RATTLES = 0.002, 2, 6
+# Of relaxed structures of one task within this distance, Å, one is rattled, and stands for all.
 SAME = 0.02
 
 
@@ -48,8 +49,8 @@ class Source:
 
     Attributes:
         size: number of structures.
-        first: for new starts, the number of the first among those of its composition.
-        parents: [p, M, 3], Å, what moves are made from; None for new starts.
+        first: for initial structures, the number of the first among those of its composition.
+        parents: [p, M, 3], Å, what moves are made from; None for initial structures.
         numbers: [M], of the parents, if their composition is another; None for moves.
     """
 
@@ -274,7 +275,7 @@ def _made(task: Task, part: Part, source: Source, rng: np.random.Generator) -> n
 def _minima(
     relaxer: _Relaxer, settings: Relax, structures: list[Atoms], rng: np.random.Generator
 ) -> tuple[_State, np.ndarray, _State]:
-    """Relaxes, then kicks and relaxes again until structures come back: off saddle points.
+    """Relaxes structures, then rattles and relaxes them again until they return: off saddle points.
 
     Returns:
         The minima; for each snapshot, to which structure it belongs; the snapshots.
@@ -286,14 +287,14 @@ def _minima(
     leader[converged] = converged[duplicates([state.structures[i] for i in converged], SAME)]
     moving = converged[leader[converged] == converged]
     returns = np.zeros(len(structures), int)
-    for _ in range(KICKS if settings.rattle else 0):
+    for _ in range(RATTLES if settings.rattle else 0):
         if len(moving) == 0:
             break
         result = relaxer(
-            [_kicked(state.structures[i], settings.rattle, rng) for i in moving],
+            [_rattle(state.structures[i], settings.rattle, rng) for i in moving],
             settings.max_steps,
         )
-        # A minimum is not given up for a kick that leads nowhere.
+        # A minimum stays if a rattled structure does not converge.
         found = result.status == _CONVERGED
         back = np.abs(result.energy - state.energy[moving]) < RETURNED
         returns[moving] = np.where(back, returns[moving] + 1, 0)
@@ -306,9 +307,9 @@ def _minima(
     return state.take(leader), owner, shots
 
 
-def _kicked(structure: Atoms, rattle: float, rng: np.random.Generator) -> Atoms:
-    kick = rattle * rng.normal(size=structure.positions.shape)
-    return Atoms(structure.numbers, positions=structure.positions + kick)
+def _rattle(structure: Atoms, rattle: float, rng: np.random.Generator) -> Atoms:
+    displacements = rattle * rng.normal(size=structure.positions.shape)
+    return Atoms(structure.numbers, positions=structure.positions + displacements)
 
 
 def _descend(
