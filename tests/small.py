@@ -13,14 +13,24 @@ import pytest
 import tensorflow as tf
 from ase import Atoms
 
+from tfgen import demo
 from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation import generate as generation
+from tfgen.generation import proposals
 from tfgen.generation.proposals import Proposer, make_proposer
 from tfgen.generation.settings import ProposalSettings
-from tfgen.inversion import descent, search
-from tfgen.inversion import proposals as _draws
+from tfgen.inversion import reconstruct as inversion
+from tfgen.inversion.descent import Goal
+from tfgen.inversion.settings import (
+    Descent,
+    GraphSearchSettings,
+    MoveSettings,
+    PopulationSettings,
+    RefinementSettings,
+    SearchSettings,
+)
 from tfgen.models import export as saved_model
 from tfgen.models import training
 from tfgen.models.cvae import CVAE
@@ -37,12 +47,26 @@ from tfgen.structures.properties import UNITS, compute
 PROPERTIES = ("energy_per_atom", "radius_of_gyration")
 SETTINGS = TrainingSettings(batch_size=16, learning_rate=5e-3, latent=3, hidden=(16,))
 TRAINING = {"epochs": 8, "settings": SETTINGS, "potential": None}
-# Constants of the search where its quality is not the point.
-QUICK = {
-    "STARTS": 6, "CHILDREN": 4, "ONE": 1, "TWO": 1, "POPULATION": 4, "PROPOSALS": 2,
-    "PATIENCE": 100,
-    "DESCENT": (40, 0.5), "WHOLE": (40, 0.1), "POLISH": (40, 0.05),
-}  # fmt: skip
+# A search without compilation by XLA, which would take longer than the search.
+UNCOMPILED = SearchSettings(jit_compile=False)
+# A search where its quality is not the point.
+QUICK = SearchSettings(
+    population=PopulationSettings(initial=6, descent=Descent(steps=40, step_length=0.5)),
+    moves=MoveSettings(children=4, single_relocations=1, pair_relocations=1, per_child=2, places=4),
+    refinement=RefinementSettings(
+        descent=Descent(steps=40, step_length=0.1), polish=Descent(steps=40, step_length=0.05)
+    ),
+    patience=100,
+    jit_compile=False,
+)
+QUICK_EXPORTED = GraphSearchSettings(
+    initial=6,
+    initial_descent=Descent(steps=40, step_length=0.5),
+    population=4,
+    children=6,
+    descent=Descent(steps=20, step_length=0.3),
+    rounds=1,
+)
 # Few and coarse proposals.
 QUICK_PROPOSALS = ProposalSettings(
     per_candidate=2,
@@ -52,7 +76,6 @@ QUICK_PROPOSALS = ProposalSettings(
     max_steps=60,
     jit_compile=False,
 )
-QUICK_EXPORTED = {"STARTS": 6, "STEPS": 40, "MOVES": 6, "MOVE_STEPS": 20, "SURVIVORS": 4}
 
 
 class PairHistogram:
@@ -143,19 +166,20 @@ def brief_nnp(patch: pytest.MonkeyPatch, min_calculations: int = 100, epochs: in
 
 @contextlib.contextmanager
 def quick_search() -> Iterator[None]:
-    """Makes searches and the fitting of NNPs short, and spares inversions compilation by XLA."""
+    """Makes searches, exported ones too, and NNPs short where the caller names no settings."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in QUICK.items():
-            patch.setattr(search, name, value)
-        for module, changes in (
-            (_draws, {"PLACES": 4}),
-            (saved_model, QUICK_EXPORTED),
+        # The command line has no options for these settings.
+        invert = functools.partial(inversion.reconstruct, settings=QUICK)
+        export = functools.partial(saved_model.export, settings=QUICK_EXPORTED)
+        for module, name, function in (
+            (inversion, "reconstruct", invert),
+            (proposals, "reconstruct", invert),
+            (saved_model, "export", export),
+            (demo, "export", export),
         ):
-            for name, value in changes.items():
-                patch.setattr(module, name, value)
+            patch.setattr(module, name, function)
         patch.setattr(generation, "make_proposer", _make_quick_proposer)
         brief_nnp(patch)
-        leave_uncompiled(patch)
         yield
 
 
@@ -165,17 +189,19 @@ def _make_quick_proposer(model: Any, request: Any, settings: Any, **options: Any
     return make_proposer(model, request, settings, **options)
 
 
-def leave_uncompiled(patch: pytest.MonkeyPatch) -> None:
-    """Spares searches the compilation by XLA, where it would take longer than they do."""
-    patch.setattr(descent, "COMPILE", False)
-    # What was compiled by then is not found now, nor what is traced now by those who want XLA.
-    patch.setattr(descent, "_descents", _uncompiled)
-
-
-@functools.lru_cache(maxsize=16)
-def _uncompiled(fingerprint: Fingerprint) -> descent._Descents:
-    """Shared by all tests that leave searches uncompiled: what one has traced serves the next."""
-    return descent._Descents(fingerprint)
+def goal(**other: Any) -> Goal:
+    """What a search for the fingerprint of a Pt5 cluster is given, or another in some respects."""
+    return Goal(
+        numbers=np.full(5, 78),
+        target=fingerprint().create([structures()[0]])[0],
+        scale=np.linspace(0.5, 2.0, 12),
+        tolerance=1e-9,
+        initial=np.zeros([0, 5, 3]),
+        fixed=np.zeros(5, bool),
+        cell=np.zeros([3, 3]),
+        pbc=np.zeros(3, bool),
+        seed=(1, 2),
+    )._replace(**other)
 
 
 @contextlib.contextmanager

@@ -34,8 +34,11 @@ def everything(structures: list[ase.Atoms]) -> str:
     fingerprint(batch)
     tfgen.testing.check_descriptor(descriptor)
     tfgen.testing.check_fingerprint(fingerprint)
-    found: tfgen.ReconstructionResult = tfgen.reconstruct(fingerprint, vectors, "Pt13", seed=0)
-    status: list[str] = found.status
+    search = tfgen.SearchSettings(patience=20, jit_compile=False)
+    found: tfgen.ReconstructionResult = tfgen.reconstruct(
+        fingerprint, vectors, "Pt13", seed=0, settings=search
+    )
+    status: list[tfgen.Status] = found.status
     relaxed: tfgen.RelaxationResult = tfgen.relax(found.structures, tfgen.EMT(), fmax=0.01)
     energies: dict[str, object] = tfgen.EMT().compute(relaxed.structures)
     dataset: tfgen.Dataset = tfgen.build("recipe.toml", "pt13.h5", seed=0, workers=2)
@@ -52,7 +55,9 @@ def everything(structures: list[ase.Atoms]) -> str:
     settings = tfgen.EvaluationSettings(hit_tolerance={"gap": 0.1}, duplicate_tolerance=0.1)
     metrics: tfgen.Metrics = tfgen.evaluate(generated, dataset, settings=settings)
     share: float | None = metrics.targets[0].relaxed.hit_rate
-    tfgen.export(model, "saved_model", overwrite=True)
+    tfgen.export(
+        model, "saved_model", settings=tfgen.GraphSearchSettings(rounds=5), overwrite=True
+    )
     if found.status[0] == tfgen.Status.CONVERGED:
         raise tfgen.TfgenWarning(f"{first}")
     return tfgen.__version__

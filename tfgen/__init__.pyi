@@ -9,8 +9,10 @@ from tfgen.fingerprints.fingerprint import Fingerprint as Fingerprint
 from tfgen.generation.generate import generate as generate
 from tfgen.generation.settings import GenerationSettings as GenerationSettings
 from tfgen.generation.settings import ProposalSettings as ProposalSettings
-from tfgen.inversion.reconstruct import ReconstructionResult as ReconstructionResult
 from tfgen.inversion.reconstruct import reconstruct as reconstruct
+from tfgen.inversion.result import ReconstructionResult as ReconstructionResult
+from tfgen.inversion.settings import GraphSearchSettings as GraphSearchSettings
+from tfgen.inversion.settings import SearchSettings as SearchSettings
 from tfgen.models.cvae import CVAE as CVAE
 from tfgen.models.export import export as export
 from tfgen.models.model import Model as Model

@@ -8,7 +8,7 @@ seeds of their own; Pt55 also has the icosahedron and other symmetric structures
 the source paper's published algorithm (`paper_inversion.py`, on tfgen's fingerprints) inverts the
 same targets.
 
-    python scripts/benchmark_inversion.py --targets 20 Pt10 Pt13
+    python scripts/benchmarks/benchmark_inversion.py --targets 20 Pt10 Pt13
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def main(
     load_quietly()
     from tfgen._tensorflow import threads
     from tfgen.fingerprints.fingerprint import Fingerprint
-    from tfgen.inversion.reconstruct import CONVERGED, reconstruct
+    from tfgen.inversion.reconstruct import reconstruct
+    from tfgen.status import Status
     from tfgen.structures.formulas import numbers_from_formula
     from tfgen.structures.similarity import deviations
 
@@ -149,7 +150,8 @@ def main(
                 seed=seed, max_rounds=max_rounds, time_limit=at_once * limit, progress=True,
             )  # fmt: skip
             deviation = deviations(result.structures, structures)
-            reached = np.mean([s.startswith((CONVERGED, "ambiguous")) for s in result.status])
+            converged = Status.CONVERGED, Status.AMBIGUOUS
+            reached = np.mean([status in converged for status in result.status])
             rest = f"{reached:8.0%} {np.median(result.loss):11.2g}"
             seconds = result.seconds / at_once
             total = seconds.sum() / max((deviation <= 0.05).sum(), 1)

@@ -31,7 +31,7 @@ def test_wrong_usage(model_folder, tmp_path):
 
 
 def test_work_that_cannot_be_done(model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(saved_model, "Inverter", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr(saved_model, "GraphSearch", lambda *_: pytest.fail("work has begun"))
     output = tmp_path / "out"
     failed(run("export", tmp_path / "none", "-o", output), 1, "none' does not exist")
     (tmp_path / "model").mkdir()

@@ -1,4 +1,4 @@
-"""The last steps onto a target, against SciPy's least squares."""
+"""Gauss-Newton steps to a target, against SciPy's least squares."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.optimize import least_squares
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.gauss_newton import _jacobian, refine
+from tfgen.inversion.settings import GaussNewtonSettings
 from tfgen.structures.similarity import deviations
 
 UNITS = np.linspace(0.5, 2.0, 12)
@@ -46,7 +47,7 @@ class TestRefine:
         target = fingerprint.create([atoms])[0]
         start = moved(atoms, 0.03)
         before = start.positions.copy()
-        found = refine(fingerprint, start, target, np.ones(len(target)))
+        found = refine(fingerprint, start, target, np.ones(len(target))).atoms
         np.testing.assert_array_equal(start.positions, before)
         np.testing.assert_array_equal(found.numbers, atoms.numbers)
         assert deviations([start], [atoms])[0] > 0.03
@@ -66,7 +67,7 @@ class TestRefine:
             return (fingerprint.create([trial])[0] - target) / UNITS
 
         wanted = 2.0 * least_squares(errors, start.positions.ravel(), xtol=1e-12, ftol=1e-12).cost
-        found = refine(fingerprint, start, target, UNITS)
+        found = refine(fingerprint, start, target, UNITS).atoms
         assert squares(fingerprint, found, target, UNITS) <= 1.02 * wanted + 1e-11
         assert squares(fingerprint, found, target, UNITS) < 0.1 * squares(
             fingerprint, start, target, UNITS
@@ -75,7 +76,7 @@ class TestRefine:
     @pytest.mark.parametrize("pooling", [("max", "min"), ("mean", "std"), ("max",)], ids=str)
     @pytest.mark.parametrize("amount", [0.01, 0.3])
     def test_is_never_worse(self, pooling, amount):
-        """With kinks, and from afar; of features that all take part."""
+        """From near and from afar, also with features that are not differentiable everywhere."""
         fingerprint = Fingerprint(small.fingerprint().descriptor, pooling)
         scale = np.ones(fingerprint.size)
         for seed in range(3):
@@ -84,7 +85,7 @@ class TestRefine:
             start = moved(atoms, amount, seed)
             before, after = (
                 squares(fingerprint, a, target, scale)
-                for a in (start, refine(fingerprint, start, target, scale))
+                for a in (start, refine(fingerprint, start, target, scale).atoms)
             )
             assert after <= before
             assert np.isfinite(after)
@@ -97,26 +98,41 @@ class TestRefine:
         start = atoms.copy()
         start.positions[[1, 4]] += 0.05
         fixed = np.array([True, False, True, True, False])
-        found = refine(fingerprint, start, target, np.ones(len(target)), fixed)
+        found = refine(fingerprint, start, target, np.ones(len(target)), fixed).atoms
         np.testing.assert_array_equal(found.positions[fixed], atoms.positions[fixed])
         np.testing.assert_allclose(found.positions, atoms.positions, atol=1e-5)
 
     def test_where_nothing_is_to_be_done(self):
-        """Nothing is left to gain; and nothing that moves changes a lone atom's fingerprint."""
+        """Of an exact structure, and of a lone atom, which no displacement changes."""
         fingerprint, atoms = alloy()
         target = fingerprint.create([atoms])[0]
-        found = refine(fingerprint, atoms, target, np.ones(len(target)))
+        found = refine(fingerprint, atoms, target, np.ones(len(target))).atoms
         np.testing.assert_array_equal(found.positions, atoms.positions)
         crystals = Fingerprint(ACSF(["Pt"], 4.0, periodic=True), ("mean",))
         lone = Atoms("Pt", cell=[3, 3, 3], pbc=True)
-        found = refine(crystals, lone, crystals.create([lone])[0] + 0.1, np.ones(1))
+        found = refine(crystals, lone, crystals.create([lone])[0] + 0.1, np.ones(1)).atoms
         np.testing.assert_array_equal(found.positions, lone.positions)
+
+    def test_counts_a_derivative_for_each_free_coordinate(self):
+        """Five atoms, all of them free or three; each iteration computes one Jacobian."""
+        fingerprint, atoms = alloy()
+        target = fingerprint.create([atoms])[0]
+        start, units = moved(atoms, 0.03), np.ones(len(target))
+        fixed = np.array([True, False, True, False, False])
+        for iterations in (0, 1, 3):
+            settings = GaussNewtonSettings(max_iterations=iterations)
+            assert refine(fingerprint, start, target, units, None, settings).derivatives == (
+                15 * iterations
+            )
+            assert refine(fingerprint, start, target, units, fixed, settings).derivatives == (
+                9 * iterations
+            )
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_of_what_is_not_finite_gives_what_it_got(self, value):
         fingerprint, atoms = alloy()
         target = np.full(fingerprint.size, value)
-        found = refine(fingerprint, atoms, target, np.ones(len(target)))
+        found = refine(fingerprint, atoms, target, np.ones(len(target))).atoms
         np.testing.assert_array_equal(found.positions, atoms.positions)
 
 

@@ -11,14 +11,14 @@ from ase import Atoms
 from tfgen.inversion import reconstruct as reconstruction
 from tfgen.inversion.reconstruct import reconstruct
 
-START = {"starts": [shapes.octahedron()]}
+START = {"initial_structures": [shapes.octahedron()]}
 
 
 class TestBadInput:
     @pytest.fixture(autouse=True)
     def no_work(self, monkeypatch):
         monkeypatch.setattr(
-            reconstruction, "_everywhere", lambda *_: pytest.fail("the search has begun")
+            reconstruction, "_search_all", lambda *_: pytest.fail("the search has begun")
         )
 
     @pytest.mark.parametrize("shape", [(12,), (2, 11), (0, 12), (1, 2, 12), ()], ids=str)
@@ -70,6 +70,7 @@ class TestBadInput:
             ({"time_limit": -1.0}, "time_limit is -1.0; a number of seconds"),
             ({"time_limit": np.nan}, "time_limit is nan; a number of seconds"),
             ({"time_limit": "1"}, "time_limit is '1'; a number of seconds"),
+            ({"settings": None}, r"settings is None; a tfgen\.SearchSettings is needed"),
             ({"executor": 4}, "executor is 4; a concurrent.futures.Executor is needed"),
             ({"scale": "abc"}, "scale must be an array of real numbers, not str"),
             ({"scale": np.full(12, 1e-300)}, "scale must be 12 finite positive numbers"),
@@ -108,22 +109,35 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"starts": None}, "starts is a NoneType; an ase.Atoms or a list"),
-            ({"starts": "Pt6"}, "starts is a str; an ase.Atoms or a list"),
-            ({"starts": [1]}, r"starts\[0\] is a int, not an ase.Atoms"),
-            ({"starts": shapes.SOLIDS}, r"starts\[1\] is Pt7; wanted is Pt6"),
-            ({"starts": [Atoms("Au6")]}, r"starts\[0\] is Au6; wanted is Pt6"),
             (
-                {"starts": [Atoms("Pt6", positions=np.full([6, 3], np.nan))]},
-                r"starts\[0\] has positions that are not finite",
+                {"initial_structures": None},
+                "initial_structures is a NoneType; an ase.Atoms or a list",
+            ),
+            ({"initial_structures": "Pt6"}, "initial_structures is a str; an ase.Atoms or a list"),
+            ({"initial_structures": [1]}, r"initial_structures\[0\] is a int, not an ase.Atoms"),
+            (
+                {"initial_structures": shapes.SOLIDS},
+                r"initial_structures\[1\] is Pt7; wanted is Pt6",
             ),
             (
-                {"starts": [Atoms("Pt6", positions=np.eye(6, 3), cell=[9] * 3, pbc=True)]},
-                r"starts\[0\] is periodic in another cell than the one given",
+                {"initial_structures": [Atoms("Au6")]},
+                r"initial_structures\[0\] is Au6; wanted is Pt6",
             ),
-            ({"fixed": [0]}, "fixed needs starts"),
-            ({"fixed": [6], **START}, r"fixed is \[6\]; places 0 to 5 are there"),
-            ({"fixed": [-1], **START}, r"fixed is \[-1\]; places 0 to 5 are there"),
+            (
+                {"initial_structures": [Atoms("Pt6", positions=np.full([6, 3], np.nan))]},
+                r"initial_structures\[0\] has positions that are not finite",
+            ),
+            (
+                {
+                    "initial_structures": [
+                        Atoms("Pt6", positions=np.eye(6, 3), cell=[9] * 3, pbc=True)
+                    ]
+                },
+                r"initial_structures\[0\] is periodic in another cell than the one given",
+            ),
+            ({"fixed": [0]}, "fixed needs initial_structures"),
+            ({"fixed": [6], **START}, r"fixed is \[6\]; places from 0 to 5 are allowed"),
+            ({"fixed": [-1], **START}, r"fixed is \[-1\]; places from 0 to 5 are allowed"),
             ({"fixed": range(6), **START}, "fixed holds all atoms; nothing is left to find"),
             ({"fixed": [True, False], **START}, r"fixed is \[True, False\]; a list of places"),
             ({"fixed": [0.5], **START}, r"fixed is \[0.5\]; a list of places"),
@@ -133,7 +147,7 @@ class TestBadInput:
         ],
         ids=lambda x: repr(x)[:30],
     )
-    def test_starts_fixed_and_cell(self, options, message):
+    def test_initial_structures_fixed_and_cell(self, options, message):
         with pytest.raises(ValueError, match=message):
             reconstruct(small.fingerprint(), np.zeros([1, 12]), "Pt6", **options)
 
@@ -143,7 +157,7 @@ class TestBadInput:
                 small.fingerprint(),
                 np.zeros([2, 12]),
                 ["Pt6", "Pt5"],
-                starts=[shapes.octahedron()],
+                initial_structures=[shapes.octahedron()],
                 fixed=[0],
             )
 
@@ -162,9 +176,11 @@ class TestBadInput:
             (
                 {
                     "cell": [4, 4, 4],
-                    "starts": [Atoms("Pt4", positions=np.eye(4, 3), cell=[5, 4, 4], pbc=True)],
+                    "initial_structures": [
+                        Atoms("Pt4", positions=np.eye(4, 3), cell=[5, 4, 4], pbc=True)
+                    ],
                 },
-                r"starts\[0\] is periodic in another cell",
+                r"initial_structures\[0\] is periodic in another cell",
             ),
         ],
         ids=lambda x: repr(x)[:30],

@@ -1,4 +1,4 @@
-"""The distance that forgives what small displacements change, against its definition."""
+"""Errors whitened by what small displacements change, against their definition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import inv, sqrtm
 
-from tfgen.inversion.screening import NOISE, Forgiving
+from tfgen.inversion.screening import WhitenedError
+from tfgen.inversion.settings import ScreeningSettings
+
+NOISE = ScreeningSettings().noise
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
@@ -24,16 +27,26 @@ def test_equals_the_definition(seed, count):
     wanted = [np.mean([abs(row @ r) for row in weights]) for r in errors]
     # Directions of next to no change are left out: each may matter by 1 - 1 / (1 + 0.1²)^½, and
     # the sum of six by six to the half as much.
-    np.testing.assert_allclose(Forgiving(changes)(errors), wanted, rtol=0.0125)
-    left = Forgiving(changes).unforgiven(errors)
+    np.testing.assert_allclose(WhitenedError(changes)(errors), wanted, rtol=0.0125)
+    left = WhitenedError(changes).whiten(errors)
     np.testing.assert_allclose(
         left, errors @ weights, atol=0.005 * np.abs(errors).sum(axis=1).max()
     )
 
 
+@pytest.mark.parametrize("noise", [0.02, 0.3])
+def test_the_noise_is_a_setting(noise):
+    """Without small changes to leave out: d = 1/F Σ |[s (C + s²)^(-1/2) r]|, C diagonal."""
+    changes, errors = np.diag([1.0, 2.0]), np.array([[1.0, 3.0]])
+    variances = np.array([1.0, 4.0]) / 2
+    wanted = np.mean(noise / np.sqrt(variances + noise**2) * [1.0, 3.0])
+    found = WhitenedError(changes, ScreeningSettings(noise=noise))(errors)
+    np.testing.assert_allclose(found, [wanted], rtol=1e-5)
+
+
 def test_what_displacements_change_counts_little():
     along, across = np.array([3.0, 4.0, 0.0]), np.array([4.0, -3.0, 0.0])
-    measure = Forgiving(np.array([along, -2.0 * along]))
+    measure = WhitenedError(np.array([along, -2.0 * along]))
     easy, hard, none = measure(np.array([along, across, np.zeros(3)]))
     assert none == 0
     assert easy < 0.02 * hard
@@ -43,4 +56,4 @@ def test_what_displacements_change_counts_little():
 @pytest.mark.filterwarnings("error")
 def test_errors_that_are_not_finite_are_infinitely_far():
     errors = np.array([[1.0, 1.0], [np.nan, 1.0], [1.0, -np.inf]])
-    assert np.isfinite(Forgiving(np.eye(2))(errors)).tolist() == [True, False, False]
+    assert np.isfinite(WhitenedError(np.eye(2))(errors)).tolist() == [True, False, False]

@@ -66,8 +66,7 @@ np.savez(outputs, **results)
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "saved_model"
-    with small.quick_search():
-        export(small.model(), folder, rounds=1)
+    export(small.model(), folder, settings=small.QUICK_EXPORTED)
     return folder
 
 

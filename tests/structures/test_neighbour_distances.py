@@ -10,7 +10,8 @@ from reference import spectrum
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
-from tfgen.inversion.search import _distinct, _Population, separation
+from tfgen.inversion.population import Population, select_distinct, separation
+from tfgen.inversion.settings import PopulationSettings
 from tfgen.structures.neighbour_distances import sorted_neighbour_distances
 
 PURE, ALLOY = np.full(5, 78), np.array([29, 29, 79, 79, 79])
@@ -76,11 +77,10 @@ def test_distinct_is_a_loop_over_the_sorted_candidates(seed, numbers, most):
     positions = kinds[rng.integers(4, size=12)] + 0.02 * rng.normal(size=[12, 5, 3])
     positions[rng.integers(12), 0, 0] = np.nan
     loss = rng.choice([0.1, 0.2, 0.3, np.nan, np.inf], size=12)
-    found = _distinct(
-        _Population(positions, loss, np.arange(12) % 2 == 0, np.zeros(12, bool)),
+    found = select_distinct(
+        Population(positions, loss, np.arange(12) % 2 == 0, np.zeros(12, bool)),
         numbers,
-        0.15,
-        most,
+        PopulationSettings(size=most, distinct_distance=0.15),
     )
     wanted: list[int] = []
     sound = [i for i in range(12) if np.isfinite(loss[i]) and np.isfinite(positions[i]).all()]
@@ -92,4 +92,4 @@ def test_distinct_is_a_loop_over_the_sorted_candidates(seed, numbers, most):
     wanted = wanted[:most]
     np.testing.assert_array_equal(found.positions, positions[wanted])
     np.testing.assert_array_equal(found.loss, loss[wanted])
-    np.testing.assert_array_equal(found.seen, np.array(wanted, int) % 2 == 0)
+    np.testing.assert_array_equal(found.promoted, np.array(wanted, int) % 2 == 0)

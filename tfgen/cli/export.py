@@ -31,11 +31,12 @@ def export(
     """Export a model as a TensorFlow SavedModel that runs without tfgen."""
     load_quietly()
     from tfgen._files import require_folder_replaceable
+    from tfgen.inversion.settings import GraphSearchSettings
     from tfgen.models.export import CONTENTS
     from tfgen.models.export import export as run
     from tfgen.models.model import Model
 
     require_folder_replaceable(output, overwrite, CONTENTS)
     loaded = Model.load(model, [imported(path) for path in descriptors])
-    run(loaded, output, rounds=rounds, overwrite=overwrite)
+    run(loaded, output, settings=GraphSearchSettings(rounds=rounds), overwrite=overwrite)
     click.echo(f"SavedModel in {output}: fingerprint, encode, decode, sample, generate")

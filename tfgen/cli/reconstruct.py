@@ -23,8 +23,8 @@ from tfgen.cli._options import (
     shown_warnings,
 )
 
-# Structures whose sorted distances differ by less, Å, count as the same.
-SAME = 0.05
+# Structures whose sorted distances all differ by at most this count as found again, Å.
+FOUND_AGAIN = 0.05
 
 
 @click.command(short_help="Invert the fingerprints of known structures.")
@@ -77,8 +77,8 @@ def reconstruct(
     from tfgen.datasets.importing import read_structures
     from tfgen.descriptors.base import check_structures
     from tfgen.generation.records import write
-    from tfgen.inversion.reconstruct import CONVERGED
     from tfgen.inversion.reconstruct import reconstruct as run
+    from tfgen.status import Status
     from tfgen.structures.similarity import deviations
 
     require_absent(output, overwrite)
@@ -96,7 +96,7 @@ def reconstruct(
     reached = found_again = 0
     seconds = np.zeros(len(structures))
     results = list(structures)
-    with _executor(executor, scheduler, workers) as pool:
+    with _open_executor(executor, scheduler, workers) as where:
         for cell in dict.fromkeys(cells.values()):
             rows = [i for i, own in cells.items() if own == cell]
             result = run(
@@ -108,28 +108,25 @@ def reconstruct(
                 pbc=True if cell is None else cell[1],
                 max_rounds=max_rounds,
                 time_limit=time_limit,
-                executor=pool,
+                executor=where,
                 progress=True,
             )
             same = None
             if cell is None:
-                same = deviations(result.structures, [structures[i] for i in rows]) <= SAME
+                originals = [structures[i] for i in rows]
+                same = deviations(result.structures, originals) <= FOUND_AGAIN
                 found_again += int(same.sum())
-            for k, i in enumerate(rows):
+            for k, (i, record) in enumerate(zip(rows, result.to_json(), strict=True)):
                 results[i] = result.structures[k]
-                results[i].info.update(
-                    fingerprint_loss=float(result.loss[k]),
-                    status=result.status[k],
-                    seed=seed,
-                    seconds=float(result.seconds[k]),
-                    rounds=int(result.rounds[k]),
-                )
+                # extxyz knows infinity, and no null.
+                loss = float(result.loss[k])
+                results[i].info.update({**record, "fingerprint_loss": loss}, seed=seed)
                 if same is not None:
                     results[i].info["same_structure"] = bool(same[k])
                 seconds[i] = result.seconds[k]
-                reached += result.status[k].startswith((CONVERGED, "ambiguous"))
+                reached += result.status[k] in (Status.CONVERGED, Status.AMBIGUOUS)
     write(results, output, overwrite)
-    again = f", {found_again} found again (every distance within {SAME} Å)"
+    again = f", {found_again} found again (every distance within {FOUND_AGAIN} Å)"
     click.echo(
         f"{len(structures)} structures: {reached} fingerprints reached"
         f"{again if None in cells.values() else ''}, {seconds.mean():.2f} s each; in {output}"
@@ -137,7 +134,7 @@ def reconstruct(
 
 
 @contextlib.contextmanager
-def _executor(
+def _open_executor(
     executor: str, scheduler: str | None, workers: int | None
 ) -> Iterator[concurrent.futures.Executor | None]:
     from tfgen.execution.processes import dask_executor

@@ -15,7 +15,8 @@ from ase import Atoms
 from tfgen._tensorflow import compiled_for
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation.settings import ProposalSettings
-from tfgen.inversion.graph_search import Inverter, Pool, Problem
+from tfgen.inversion.graph_population import Candidates
+from tfgen.inversion.graph_search import GraphSearch, Problem
 from tfgen.models.neural_potential import NeuralPotential
 from tfgen.sampling.initial import random_structures
 from tfgen.structures.batch import StructureBatch
@@ -123,17 +124,17 @@ def _finite_or(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _descent(
     fingerprint: Fingerprint, settings: ProposalSettings
-) -> Callable[[tf.Tensor, Problem], Pool]:
+) -> Callable[[tf.Tensor, Problem], Candidates]:
     """Short descents from [targets, initial structures, atoms, 3], Å; compiled."""
     steps, rate = settings.descent_steps, settings.step_length
     compile_it = settings.jit_compile
 
-    def make() -> Callable[[tf.Tensor, Problem], Pool]:
-        inverter = Inverter(fingerprint)
+    def make() -> Callable[[tf.Tensor, Problem], Candidates]:
+        graph_search = GraphSearch(fingerprint)
 
         @tf.function(jit_compile=compile_it, autograph=False)
-        def descend(positions: tf.Tensor, problem: Problem) -> Pool:
-            return inverter.descend(positions, problem, steps, rate)
+        def descend(positions: tf.Tensor, problem: Problem) -> Candidates:
+            return graph_search.descend(positions, problem, steps, rate)
 
         return descend
 

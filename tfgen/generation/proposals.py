@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
 from tfgen.generation.coarse_inversion import (
     centred_structures,
     invert_coarsely,
@@ -23,7 +24,8 @@ from tfgen.generation.coarse_inversion import (
 from tfgen.generation.ranking import Proposal, Ranking, rank
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings, ProposalSettings
-from tfgen.inversion.reconstruct import reconstruct, status_of
+from tfgen.inversion.reconstruct import reconstruct
+from tfgen.inversion.result import status_of
 from tfgen.models.model import Model
 from tfgen.models.neural_potential import NeuralPotential
 from tfgen.relaxation.relax import relax
@@ -272,8 +274,8 @@ class ScreeningProposer:
             predicted[~sound] = np.nan
             for i, name in enumerate(names):
                 values.setdefault(name, predicted[:, i])
-        errors = (fingerprints - samples.fingerprints) / model.scale
-        loss = np.where(sound, np.abs(errors).mean(axis=1), np.inf)
+        errors = scaled_errors(fingerprints, samples.fingerprints, model.scale)
+        loss = np.where(sound, fingerprint_loss(errors), np.inf)
         alike = similarity.match(structures, self._training, settings.alike_tolerance) >= 0
         equal = similarity.match(structures, self._training, settings.equal_tolerance) >= 0
         failure = (

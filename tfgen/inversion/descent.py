@@ -1,7 +1,7 @@
 """Losses of many structures against one target fingerprint, and descents along their gradient.
 
-Compiled once for each fingerprint and number of atoms; in pieces that stay in a core's cache, in
-as many threads as are given.
+What is compiled is compiled once for each fingerprint and number of atoms. Structures are computed
+in pieces that fit into a core's cache, in as many threads as the executor has.
 """
 
 from __future__ import annotations
@@ -15,43 +15,42 @@ import numpy as np
 import tensorflow as tf
 from ase import Atoms
 
+from tfgen._tensorflow import compiled_for
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.inversion.graph_search import Inverter, Lattice, Moments, Problem
+from tfgen.fingerprints.loss import fingerprint_loss
+from tfgen.inversion.graph_search import GraphSearch, Lattice, Moments, Problem
+from tfgen.inversion.settings import Descent, SearchSettings
 from tfgen.structures.batch import StructureBatch
 
-__all__ = ["Goal", "Loss"]
+__all__ = ["Goal", "Objective"]
 
-# Sizes of pieces that stay in a core's cache: triples (pairs) of atoms of all its structures, and
+# Sizes of pieces that fit into a core's cache: triples (or pairs) of atoms of all structures, and
 # structures.
-TRIPLES_IN_CACHE, PAIRS_IN_CACHE, MOST_IN_PIECE = 16_000, 6_000, 8
-# Pieces whose losses are computed by one call, which costs more than the losses of one piece.
-PIECES_A_LOOK = 15
-# Whether XLA compiles the descents of clusters, which takes seconds for each number of atoms.
-COMPILE = True
-# Steps between two looks for neighbours across cell borders, and what they may move meanwhile, Å.
-STEPS_BETWEEN_LISTS, SKIN = 10, 1.0
+TRIPLES_IN_CACHE, PAIRS_IN_CACHE, MAX_IN_PIECE = 16_000, 6_000, 8
+# Pieces whose losses one call computes; calling costs more than the losses of one piece.
+PIECES_PER_CALL = 15
 
 
 class Goal(NamedTuple):
-    """What is sought.
+    """What a search is to find.
 
     Attributes:
         numbers: [atoms], sorted atomic numbers.
         target: [features], the fingerprint.
         scale: [features], the unit of each feature's error.
-        tolerance: loss under which the goal is reached.
-        starts: [starts, atoms, 3], Å, structures to begin with; may be empty.
-        fixed: [atoms] bool, atoms that stay where the first start has them.
+        tolerance: loss up to which the goal is reached.
+        initial: [n, atoms, 3], Å, structures to begin with; may be empty.
+        fixed: [atoms] bool, atoms that stay where the first initial structure has them.
         cell: [3, 3], Å, row vectors.
         pbc: [3] bool.
-        seed: of all random draws.
+        seed: of everything that is sampled.
     """
 
     numbers: np.ndarray
     target: np.ndarray
     scale: np.ndarray
     tolerance: float
-    starts: np.ndarray
+    initial: np.ndarray
     fixed: np.ndarray
     cell: np.ndarray
     pbc: np.ndarray
@@ -59,34 +58,51 @@ class Goal(NamedTuple):
 
     @property
     def periodic(self) -> bool:
-        """Whether it is periodic in any direction."""
+        """Whether the structure is periodic in any direction."""
         return bool(self.pbc.any())
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the positions: atoms, 3."""
+        """Shape of the positions: (atoms, 3)."""
         return len(self.numbers), 3
 
+    def atoms(self, positions: np.ndarray) -> Atoms:
+        """Returns the structure with these positions [atoms, 3], Å."""
+        return Atoms(self.numbers, positions=positions, cell=self.cell, pbc=self.pbc)
 
-class Loss:
-    """Losses of many structures against one goal, and descents along their gradient.
+
+class Objective:
+    """Computes losses of structures against one goal, and descends along their gradient.
 
     Args:
-        fingerprint: of the structures, or a part of it.
+        fingerprint: the goal's fingerprint, or a part of it.
         goal: what is sought.
-        columns: the places of its features in the goal's target.
-        pool: threads that compute.
+        columns: places of the fingerprint's features in the goal's target.
+        executor: threads that compute.
+        settings: of the search; `jit_compile`, `list_steps` and `list_skin` matter here.
 
     Attributes:
-        features: how many of the goal's it sees.
+        features: number of features that it sees.
         steps: gradients computed so far.
     """
 
     def __init__(
-        self, fingerprint: Fingerprint, goal: Goal, columns: slice | np.ndarray, pool: Executor
+        self,
+        fingerprint: Fingerprint,
+        goal: Goal,
+        columns: slice | np.ndarray,
+        executor: Executor,
+        settings: SearchSettings,
     ) -> None:
         self.steps, self.features = 0, fingerprint.size
-        self._goal, self._pool, self._descents = goal, pool, _descents(fingerprint)
+        self._goal, self._executor, self._settings = goal, executor, settings
+        self._triples = fingerprint.triples
+        self._reach = fingerprint.descriptor.r_cut + settings.list_skin
+        self._compiled = compiled_for(
+            fingerprint,
+            ("descents", settings.jit_compile),
+            lambda: _Compiled(fingerprint, settings.jit_compile),
+        )
         self._problem = Problem(
             tf.constant(goal.numbers[None], tf.int32),
             tf.constant(goal.target[columns][None], tf.float32),
@@ -94,60 +110,97 @@ class Loss:
         )
         self._free = tf.constant(~goal.fixed[:, None], tf.float32)
 
-    def of(self, positions: np.ndarray) -> np.ndarray:
-        """Losses [n] of structures [n, atoms, 3], Å; infinite where one is not whole."""
-        # A handful is not worth the compilation of a look.
-        if self._goal.periodic or len(positions) <= self._piece():
-            return self.descend(positions, 0, 0.0)[1]
-        return self.errors(positions, _mean)
+    def losses(self, positions: np.ndarray) -> np.ndarray:
+        """Returns losses [n] of structures [n, atoms, 3], Å; infinite where one is not finite."""
+        # The function for many pieces is worth its compilation for more than one piece only.
+        if self._goal.periodic or len(positions) <= self._piece_size():
+            return self._descend(positions, 0, 0.0)[1]
+        return self.errors(positions, fingerprint_loss)
 
     def errors(
         self, positions: np.ndarray, measure: Callable[[np.ndarray], np.ndarray] = lambda e: e
     ) -> np.ndarray:
-        """What is made of the errors [n, features], in units of the scale, of clusters.
+        """Returns errors of clusters, or what a function makes of them.
 
         Args:
             positions: [n, atoms, 3], Å.
-            measure: of some rows at a time, so that those of many structures are never held at
-                once. The errors of a structure that is not whole are not finite.
+            measure: a function of errors [rows, features], in units of the scale, that is applied
+                to some structures at a time: the errors of thousands are never held at once. The
+                errors of a structure whose positions are not finite are NaN.
+
+        Returns:
+            [n, features], or the results of `measure` joined along the first axis.
         """
-        piece = self._piece()
+        piece = self._piece_size()
 
-        def look(positions: np.ndarray) -> tuple:
+        def compute(positions: np.ndarray) -> tuple:
             pieces = positions.reshape(-1, piece, *positions.shape[1:])
-            found = self._descents.errors(self._problem, pieces)
+            found = self._compiled.errors(tf.constant(pieces, tf.float32), self._problem).numpy()
             found = found.reshape(-1, found.shape[-1])
-            # An atom that is nowhere (NaN) is nobody's neighbour: its errors alone would not show.
-            whole = np.isfinite(positions).all(axis=(1, 2))[:, None]
-            return (measure(np.where(whole, found, np.nan)),)
+            # An atom at NaN has no neighbours, so that the errors alone would not show it.
+            finite = np.isfinite(positions).all(axis=(1, 2))[:, None]
+            return (measure(np.where(finite, found, np.nan)),)
 
-        return self._in_pieces(look, positions, PIECES_A_LOOK * piece)[0]
+        return self._map_pieces(compute, positions, PIECES_PER_CALL * piece)[0]
 
-    def descend(self, positions: np.ndarray, steps: int, rate: float) -> tuple:
+    def descend(self, positions: np.ndarray, descent: Descent) -> tuple[np.ndarray, np.ndarray]:
         """Follows the gradient by Adam.
 
         Args:
             positions: [n, atoms, 3], Å.
-            steps: their number.
-            rate: first step length, Å; falls to 0 as a parabola.
+            descent: number and length of the steps.
 
         Returns:
-            Positions [n, atoms, 3] and losses [n], infinite where a structure is not whole.
+            Positions [n, atoms, 3] and losses [n], infinite where a structure is not finite.
         """
+        return self._descend(positions, descent.steps, descent.step_length)
+
+    def _descend(
+        self, positions: np.ndarray, steps: int, step_length: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.steps += steps * len(positions)
-        run = functools.partial(
-            self._descents.descend, self._goal, self._problem, self._free, steps, rate
-        )
-        return self._in_pieces(run, positions, self._piece())
+        follow = self._follow_periodic if self._goal.periodic else self._follow
+        run = functools.partial(follow, steps, step_length)
+        found, losses = self._map_pieces(run, positions, self._piece_size())
+        return found, losses
 
-    def _piece(self) -> int:
+    def _follow(
+        self, steps: int, step_length: float, positions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        x = tf.constant(positions, tf.float32)
+        schedule = tf.constant([0.0, steps, steps, step_length])
+        x, _, loss = self._compiled.follow(x, self._problem, Moments.zeros(x), schedule, self._free)
+        return x.numpy().astype(np.float64), loss.numpy()
+
+    def _follow_periodic(
+        self, steps: int, step_length: float, positions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        x = tf.constant(positions, tf.float32)
+        moments = Moments.zeros(x)
+        each = self._settings.list_steps
+        # The last part has no steps: it sees the neighbours of where the descent ends.
+        for start in [*range(0, steps, each), steps]:
+            stop = min(start + each, steps)
+            schedule = tf.constant([start, stop, steps, step_length], tf.float32)
+            x, moments, loss = self._compiled.follow_periodic(
+                x, self._problem, moments, schedule, self._free, self._lattice(x.numpy())
+            )
+        return x.numpy().astype(np.float64), loss.numpy()
+
+    def _lattice(self, positions: np.ndarray) -> Lattice:
+        finite = np.nan_to_num(positions, posinf=0.0, neginf=0.0)
+        structures = [self._goal.atoms(x) for x in finite]
+        batch = StructureBatch.from_ase(structures, r_cut=self._reach, dtype="float32")
+        return Lattice(batch.cell, batch.pbc, batch.neighbours)
+
+    def _piece_size(self) -> int:
         atoms = len(self._goal.numbers)
-        work = atoms**3 // 2 if self._descents.triples else atoms**2
-        limit = TRIPLES_IN_CACHE if self._descents.triples else PAIRS_IN_CACHE
-        return int(np.clip(limit // max(work, 1), 1, MOST_IN_PIECE))
+        work = atoms**3 // 2 if self._triples else atoms**2
+        limit = TRIPLES_IN_CACHE if self._triples else PAIRS_IN_CACHE
+        return int(np.clip(limit // max(work, 1), 1, MAX_IN_PIECE))
 
-    def _in_pieces(self, run: Callable, positions: np.ndarray, size: int) -> tuple:
-        def one(start: int) -> tuple:
+    def _map_pieces(self, run: Callable, positions: np.ndarray, size: int) -> tuple:
+        def run_piece(start: int) -> tuple:
             part = positions[start : start + size]
             # One shape only is compiled: repeats of the last structure fill up the last piece.
             full = np.pad(part, ((0, size - len(part)), (0, 0), (0, 0)), mode="edge")
@@ -155,71 +208,26 @@ class Loss:
 
         if len(positions) == 0:
             return positions, np.zeros(0)
-        parts = list(self._pool.map(one, range(0, len(positions), size)))
+        parts = list(self._executor.map(run_piece, range(0, len(positions), size)))
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def _mean(errors: np.ndarray) -> np.ndarray:
-    loss = np.abs(errors).mean(axis=1)
-    return np.where(np.isfinite(loss), loss, np.inf)
+class _Compiled:
+    """The compiled functions of a fingerprint, shared by all fingerprints equal to it.
 
+    Attributes:
+        follow: `GraphSearch.follow`, of clusters.
+        follow_periodic: the same, of periodic structures. The lengths of their neighbour lists
+            change all the time, and XLA would compile each anew.
+        errors: errors [pieces, n, features] of clusters [pieces, n, atoms, 3].
+    """
 
-class _Descents:
-    """The compiled functions of a fingerprint."""
+    def __init__(self, fingerprint: Fingerprint, jit_compile: bool) -> None:
+        graph = GraphSearch(fingerprint)
 
-    def __init__(self, fingerprint: Fingerprint) -> None:
-        self._inverter = Inverter(fingerprint)
-        self._reach = fingerprint.descriptor.r_cut + SKIN
-        self.triples = fingerprint.triples
-        follow = self._inverter.follow
-        self._follow = tf.function(follow, jit_compile=COMPILE, autograph=False)
-        self._errors = tf.function(self._piecewise, jit_compile=COMPILE, autograph=False)
-        # Lengths of neighbour lists change all the time: XLA would compile without end.
-        self._follow_periodic = tf.function(follow, reduce_retracing=True, autograph=False)
+        def errors(pieces: tf.Tensor, problem: Problem) -> tf.Tensor:
+            return tf.map_fn(lambda positions: graph.errors(positions, problem), pieces)
 
-    def descend(
-        self,
-        goal: Goal,
-        problem: Problem,
-        free: tf.Tensor,
-        steps: int,
-        rate: float,
-        positions: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        x = tf.constant(positions, tf.float32)
-        moments = Moments.at_start(x)
-        if not goal.periodic:
-            schedule = tf.constant([0.0, steps, steps, rate])
-            x, _, loss = self._follow(x, problem, moments, schedule, free)
-            return x.numpy().astype(np.float64), loss.numpy()
-        # The last part has no steps: it sees the neighbours of where the descent ends.
-        for start in [*range(0, steps, STEPS_BETWEEN_LISTS), steps]:
-            stop = min(start + STEPS_BETWEEN_LISTS, steps)
-            schedule = tf.constant([start, stop, steps, rate], tf.float32)
-            lattice = self._lattice(goal, x.numpy())
-            x, moments, loss = self._follow_periodic(x, problem, moments, schedule, free, lattice)
-        return x.numpy().astype(np.float64), loss.numpy()
-
-    def errors(self, problem: Problem, pieces: np.ndarray) -> np.ndarray:
-        """Errors [pieces, n, features] of clusters [pieces, n, atoms, 3]."""
-        return self._errors(tf.constant(pieces, tf.float32), problem).numpy()
-
-    def _piecewise(self, pieces: tf.Tensor, problem: Problem) -> tf.Tensor:
-        def of_piece(positions: tf.Tensor) -> tf.Tensor:
-            return self._inverter.errors(positions, problem)
-
-        return tf.map_fn(of_piece, pieces)
-
-    def _lattice(self, goal: Goal, positions: np.ndarray) -> Lattice:
-        finite = np.nan_to_num(positions, posinf=0.0, neginf=0.0)
-        structures = [
-            Atoms(goal.numbers, positions=x, cell=goal.cell, pbc=goal.pbc) for x in finite
-        ]
-        batch = StructureBatch.from_ase(structures, r_cut=self._reach, dtype="float32")
-        return Lattice(batch.cell, batch.pbc, batch.neighbours)
-
-
-@functools.lru_cache(maxsize=8)
-def _descents(fingerprint: Fingerprint) -> _Descents:
-    """Compiled once per fingerprint (and by TensorFlow, per shape)."""
-    return _Descents(fingerprint)
+        self.follow = tf.function(graph.follow, jit_compile=jit_compile, autograph=False)
+        self.errors = tf.function(errors, jit_compile=jit_compile, autograph=False)
+        self.follow_periodic = tf.function(graph.follow, reduce_retracing=True, autograph=False)

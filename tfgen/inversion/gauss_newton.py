@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import functools
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
 
+from tfgen._tensorflow import compiled_for
 from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
+from tfgen.inversion.settings import GaussNewtonSettings
 from tfgen.structures.batch import StructureBatch
 
-__all__ = ["errors", "refine"]
+__all__ = ["Refined", "compute_errors", "refine"]
 
-ITERATIONS, TRIALS = 20, 6
-# First damping, as a share of the mean diagonal; longest step of an atom's coordinate, Å.
-DAMPING, LONGEST = 1e-3, 0.15
-# Factor by which an iteration has to lower the error, or the rest would be in vain.
-GAIN = 0.97
-# Mean error (in units of `scale`) below which nothing is left to gain.
-EXACT = 1e-7
-# Derivatives computed at once.
+# Directional derivatives computed at once.
 PIECE = 8
-# TensorFlow keeps what forward mode traces in tables that bear one thread at a time.
+# TensorFlow keeps what forward mode traces in tables that only one thread at a time may use.
 _TRACING = threading.Lock()
+
+
+class Refined(NamedTuple):
+    """A structure that was refined.
+
+    Attributes:
+        atoms: a copy with new positions.
+        derivatives: directional derivatives of the fingerprint that were computed: one for each
+            free coordinate and Jacobian. In forward mode each costs about as much as a gradient.
+    """
+
+    atoms: Atoms
+    derivatives: int
 
 
 def refine(
@@ -33,12 +42,14 @@ def refine(
     target: np.ndarray,
     scale: np.ndarray,
     fixed: np.ndarray | None = None,
-) -> Atoms:
-    """Moves atoms until the fingerprint fits exactly, or does not get there fast.
+    settings: GaussNewtonSettings = GaussNewtonSettings(),
+) -> Refined:
+    """Moves atoms until the fingerprint fits exactly, or no longer converges fast.
 
-    Solves F(x) = target by damped least squares in float64 (Levenberg 1944, Marquardt 1963,
+    Solves F(x) = target by damped least squares in float64 (Levenberg 1944; Marquardt 1963,
     DOI 10.1137/0111030), which converges quadratically where an exact solution is near. Features
-    that are largest or smallest values over atoms have kinks; the others are enough to lead.
+    that are maxima or minima over atoms are not differentiable everywhere; they are left out if
+    the others are at least as many as the coordinates.
 
     Args:
         fingerprint: of the structure.
@@ -46,52 +57,54 @@ def refine(
         target: [features].
         scale: [features], units of the errors.
         fixed: [atoms] bool, atoms that stay.
+        settings: of the iteration.
 
     Returns:
-        A copy with new positions; never a worse fit of the features that are used.
+        The structure, which never fits worse in the features that are used, and the cost.
     """
     atoms = atoms.copy()
     free = np.ones(len(atoms), bool) if fixed is None else ~fixed
     rows = fingerprint.differentiable
     if rows.sum() < 3 * len(atoms):
         rows = np.ones(fingerprint.size, bool)
-    damping = DAMPING
-    error = errors(fingerprint, atoms, target, scale)[rows]
-    for _ in range(ITERATIONS):
-        if not np.isfinite(error).all() or np.abs(error).mean() < EXACT:
+    damping, derivatives = settings.damping, 0
+    error = compute_errors(fingerprint, atoms, target, scale)[rows]
+    for _ in range(settings.max_iterations):
+        if not settings.exact_loss <= fingerprint_loss(error) < np.inf:
             break
-        slope = _jacobian(fingerprint, atoms, free)[rows] / scale[rows, None]
-        if not np.isfinite(slope).all() or not slope.any():
+        jacobian = _jacobian(fingerprint, atoms, free)[rows] / scale[rows, None]
+        derivatives += jacobian.shape[1]
+        if not np.isfinite(jacobian).all() or not jacobian.any():
             break
-        normal, downhill = slope.T @ slope, -slope.T @ error
-        # The same for all directions: where there are hardly more features than coordinates, many
-        # directions hardly matter, and must not run away.
+        normal, downhill = jacobian.T @ jacobian, -jacobian.T @ error
+        # The same damping for all directions: where there are hardly more features than
+        # coordinates, many directions hardly change the fingerprint, and must not diverge.
         unit = np.eye(len(normal)) * np.trace(normal) / len(normal)
-        for _ in range(TRIALS):
+        for _ in range(settings.max_trials):
             step = np.linalg.solve(normal + damping * unit, downhill)
-            step *= min(1.0, LONGEST / max(np.abs(step).max(), 1e-300))
-            moved = atoms.copy()
-            moved.positions[free] += step.reshape(-1, 3)
-            new = errors(fingerprint, moved, target, scale)[rows]
-            gain = np.linalg.norm(new) / np.linalg.norm(error)
-            if gain < 1.0:
-                atoms, error, damping = moved, new, max(0.2 * damping, 1e-12)
+            step *= min(1.0, settings.max_step / max(np.abs(step).max(), 1e-300))
+            trial = atoms.copy()
+            trial.positions[free] += step.reshape(-1, 3)
+            new = compute_errors(fingerprint, trial, target, scale)[rows]
+            decrease = np.linalg.norm(new) / np.linalg.norm(error)
+            if decrease < 1.0:
+                atoms, error, damping = trial, new, max(0.2 * damping, 1e-12)
                 break
             damping *= 5.0
-        if not gain < GAIN:
+        if not decrease < settings.sufficient_decrease:
             break
-    return atoms
+    return Refined(atoms, derivatives)
 
 
-def errors(
+def compute_errors(
     fingerprint: Fingerprint, atoms: Atoms, target: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
-    """Differences [features] of a structure's fingerprint to a target, in `scale`, in float64."""
-    return (fingerprint.create(atoms)[0] - target) / scale
+    """Computes the errors [features] of a structure's fingerprint in float64, in `scale`."""
+    return scaled_errors(fingerprint.create(atoms)[0], target, scale)
 
 
 def _jacobian(fingerprint: Fingerprint, atoms: Atoms, free: np.ndarray) -> np.ndarray:
-    """Derivatives [features, 3 free atoms] of the fingerprint.
+    """Computes the derivatives [features, 3 free atoms] of the fingerprint.
 
     In float32, which is exact enough for a direction; errors are in float64.
     """
@@ -100,17 +113,20 @@ def _jacobian(fingerprint: Fingerprint, atoms: Atoms, free: np.ndarray) -> np.nd
     tangents[np.arange(len(columns)), columns] = 1.0
     reach = fingerprint.descriptor.r_cut
     batch = StructureBatch.from_ase([atoms] * PIECE, r_cut=reach, dtype="float32")
-    forward = _forward(fingerprint, len(atoms))
+    # One graph for each number of atoms: with one for several, the order of sums, and so the last
+    # digits, would depend on what was computed before.
+    forward = compiled_for(
+        fingerprint, ("Jacobian", len(atoms)), lambda: _forward_mode(fingerprint)
+    )
     pieces = tangents.reshape(-1, PIECE, len(atoms), 3)
-    with _TRACING:  # once for each shape; then it is at hand
+    with _TRACING:  # once for each shape; later calls find it
         forward.get_concrete_function(batch, tf.constant(pieces[0], tf.float32))
     slopes = [forward(batch, tf.constant(piece, tf.float32)).numpy() for piece in pieces]
     return np.concatenate(slopes)[: len(columns)].T.astype(np.float64)
 
 
-@functools.lru_cache(maxsize=32)
-def _forward(fingerprint: Fingerprint, _atoms: int) -> tf.types.experimental.PolymorphicFunction:
-    """One graph for each number of atoms: what was computed before must not change the sums."""
+def _forward_mode(fingerprint: Fingerprint) -> tf.types.experimental.PolymorphicFunction:
+    """Wraps directional derivatives of the fingerprints of a batch."""
 
     def derivative(batch: StructureBatch, tangents: tf.Tensor) -> tf.Tensor:
         with tf.autodiff.ForwardAccumulator(batch.positions, tangents) as accumulator:

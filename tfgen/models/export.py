@@ -9,18 +9,9 @@ import keras
 import tensorflow as tf
 
 from tfgen._files import new_folder, require_folder_replaceable
-from tfgen.inversion.graph_search import (
-    MOVE_RATE,
-    MOVE_STEPS,
-    MOVES,
-    RATE,
-    STARTS,
-    STEPS,
-    SURVIVORS,
-    Inverter,
-    Pool,
-    Problem,
-)
+from tfgen.inversion.graph_population import Candidates
+from tfgen.inversion.graph_search import GraphSearch, Problem
+from tfgen.inversion.settings import GraphSearchSettings
 from tfgen.models.model import Model
 from tfgen.structures.batch import StructureBatch
 
@@ -30,7 +21,11 @@ CONTENTS = ("assets", "assets.extra", "variables", "saved_model.pb", "fingerprin
 
 
 def export(
-    model: Model, folder: str | os.PathLike[str], *, rounds: int = 3, overwrite: bool = False
+    model: Model,
+    folder: str | os.PathLike[str],
+    *,
+    settings: GraphSearchSettings = GraphSearchSettings(),
+    overwrite: bool = False,
 ) -> None:
     """Writes a model as a SavedModel; load it with `tf.saved_model.load(folder)`.
 
@@ -48,15 +43,18 @@ def export(
     Args:
         model: the model.
         folder: where to write.
-        rounds: rounds of the inversion's search inside `generate`.
+        settings: of the search inside `generate`.
         overwrite: replace an older SavedModel.
 
     Raises:
         FileExistsError: if the folder exists and `overwrite` is false, or is no SavedModel.
+        ValueError: if `settings` is no `GraphSearchSettings`.
     """
+    if not isinstance(settings, GraphSearchSettings):
+        raise ValueError(f"settings is {settings!r}; a tfgen.GraphSearchSettings is needed")
     require_folder_replaceable(folder, overwrite, CONTENTS)
     cvae, fingerprint = model.cvae, model.fingerprint
-    inverter = Inverter(fingerprint)
+    graph_search = GraphSearch(fingerprint, settings)
 
     def float_(*shape: int | None) -> tf.TensorSpec:
         return tf.TensorSpec(shape, tf.float32)
@@ -85,29 +83,18 @@ def export(
     def sample(condition: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         return decode(cvae.prior([tf.shape(condition)[0]]).sample(seed=seed), condition)
 
-    @tf.function(jit_compile=True, autograph=False)
-    def invert(targets: tf.Tensor, numbers: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor) -> Pool:
-        problem = Problem(numbers, targets, scale)
-        seeds = tf.random.split(seed, rounds + 1)
-        pool = inverter.first(
-            problem, seeds[0], candidates=STARTS, survivors=SURVIVORS, steps=STEPS, rate=RATE
-        )
-        if rounds == 0:
-            return pool
-
-        def body(i: tf.Tensor, pool: Pool) -> tuple[tf.Tensor, Pool]:
-            return i + 1, inverter.improve(
-                pool, problem, seeds[i + 1], candidates=MOVES, steps=MOVE_STEPS, rate=MOVE_RATE
-            )
-
-        return tf.while_loop(lambda i, _: i < rounds, body, (tf.constant(0), pool))[1]
+    @tf.function(jit_compile=settings.jit_compile, autograph=False)
+    def invert(
+        targets: tf.Tensor, numbers: tf.Tensor, scale: tf.Tensor, seed: tf.Tensor
+    ) -> Candidates:
+        return graph_search.search(Problem(numbers, targets, scale), seed)
 
     def generate(condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         seeds = tf.random.split(seed, 2)
-        drawn = sample(condition, seeds[0])
+        sampled = sample(condition, seeds[0])
         scale = tf.convert_to_tensor(cvae.feature_scale)
-        pool = invert(drawn["fingerprint"], numbers, scale, seeds[1])
-        return {**drawn, "positions": pool.positions[:, 0], "loss": pool.loss[:, 0]}
+        found = invert(sampled["fingerprint"], numbers, scale, seeds[1])
+        return {**sampled, "positions": found.positions[:, 0], "loss": found.loss[:, 0]}
 
     archive = keras.export.ExportArchive()
     archive.track(cvae)

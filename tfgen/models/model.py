@@ -56,7 +56,7 @@ class Model:
         mean, covariance: [conditions] and [conditions, conditions] of the training split: the
             normal distribution from which properties that a request leaves open are sampled.
         formulas: compositions of the training split with their counts.
-        tolerance: the loss (see `Inverter`) under which a structure counts as having the
+        tolerance: the loss (`tfgen.fingerprints.loss`) under which a structure counts as having the
             fingerprint asked for: the median distance between nearest neighbours of the training
             split.
         potential: what computed the energies of the data set: "emt", MODULE:NAME of an ASE

@@ -26,6 +26,7 @@ __all__ = [
     "OVERLAP_FACTOR",
     "ValidityThresholds",
     "connected",
+    "overlapping",
     "thresholds_from",
     "valid",
 ]
@@ -123,6 +124,26 @@ def connected(structures: Sequence[Atoms], bond_factor: float = BOND_FACTOR) -> 
     result = np.zeros(len(structures), bool)
     for edges in _edges(structures, bond_factor):
         result[edges.members] = _in_one_piece(edges)
+    return result
+
+
+def overlapping(structures: Sequence[Atoms], overlap_factor: float = OVERLAP_FACTOR) -> np.ndarray:
+    """Says which structures have atoms on top of each other, periodic images among them.
+
+    Args:
+        structures: any mix of sizes and compositions; left unmodified.
+        overlap_factor: atoms closer than this times the sum of their covalent radii overlap.
+
+    Returns:
+        [n] bool. False for a structure without atoms or with positions that are not finite.
+
+    Raises:
+        ValueError: if the factor is negative.
+    """
+    _check(overlap_factor, max(BOND_FACTOR, 2.0 * overlap_factor))
+    result = np.zeros(len(structures), bool)
+    for edges in _edges(structures, overlap_factor):
+        result[edges.members[edges.owner[edges.relative < overlap_factor]]] = True
     return result
 
 
