@@ -8,6 +8,7 @@ import numpy as np
 
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.fingerprints.loss import fingerprint_loss
 from tfgen.models.condition import join_conditions
 
 __all__ = ["estimate_tolerance", "make_inputs", "tabulate"]
@@ -64,7 +65,7 @@ def estimate_tolerance(
     rng = np.random.default_rng(seed)
     nearest = []
     for i in rng.permutation(len(scaled))[:structures]:
-        distance = np.abs(scaled - scaled[i]).mean(axis=1)
+        distance = fingerprint_loss(scaled - scaled[i])
         others = distance[distance > ROUNDING]
         if others.size:
             nearest.append(others.min())

@@ -16,6 +16,7 @@ from ase.data import chemical_symbols
 
 from tfgen.datasets.storage import Dataset, provenance
 from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
 from tfgen.models.artefact import encode_config
 from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
@@ -246,14 +247,15 @@ def _measure(cvae: CVAE, inputs: Mapping[str, np.ndarray], fit: Fit) -> dict[str
     encoded, in the inversion's loss; that of the surrogate the mean absolute one of each property.
     """
     decoded = cvae.predict(inputs, verbose=0)["fingerprint"]
-    distances = np.abs(decoded - inputs["fingerprint"]) / np.asarray(cvae.feature_scale)
+    scale = np.asarray(cvae.feature_scale)
+    losses = fingerprint_loss(scaled_errors(decoded, inputs["fingerprint"], scale))
     predicted = np.asarray(cvae.predict_properties(inputs["fingerprint"]))
     errors = np.abs(predicted - inputs["condition"][:, : cvae.properties])
     return {
         "best_epoch": fit.best_epoch,
         "best_val_loss": fit.best_val_loss,
         "history": fit.history,
-        "decoder_error": float(np.median(distances.mean(axis=1))),
+        "decoder_error": float(np.median(losses)),
         "surrogate_mae": errors.mean(axis=0).tolist(),
     }
 
