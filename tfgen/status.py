@@ -17,7 +17,7 @@ class Status(str, enum.Enum):
 
     CONVERGED = "converged"
     NOT_CONVERGED = "not converged"
-    """The budget of the search was used up with the loss above the tolerance."""
+    """The budget of rounds or steps was used up before the loss or the forces were small enough."""
     AMBIGUOUS = "ambiguous"
     """Several different structures have the fingerprint."""
     UNREACHABLE = "unreachable"
@@ -29,6 +29,10 @@ class Status(str, enum.Enum):
     RELAXATION_NOT_CONVERGED = "relaxation not converged"
     CALCULATOR_FAILED = "calculator failed"
     """An energy or a force is missing, or is not finite."""
+    CRASHED = "crashed"
+    """The process that worked on the structure died."""
+    TIME_LIMIT = "time limit"
+    """The work on the structure took too long and was stopped."""
 
     def __str__(self) -> str:
         return self.value

@@ -24,13 +24,17 @@ from ase.optimize import BFGS
 
 from tfgen.datasets import building, exploring, tasks
 from tfgen.datasets.building import build, partial_folder
+from tfgen.datasets.minima import Relaxed
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select
+from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.storage import Dataset
+from tfgen.status import Status
 from tfgen.structures.similarity import duplicates
 from tfgen.warnings import TfgenWarning
 
 EXPLORE = Explore(rounds=2, count=12, parents=6, grow=0.5)
 RECIPE = Recipe("tiny", Sample(("Pt5", "AuCu3", "Pt4"), 25), explore=EXPLORE, text='name = "tiny"')
+TASKS_OF_10 = BuildSettings(structures_per_task=10)
 
 
 def assert_same(a: Dataset, b: Dataset) -> None:
@@ -51,14 +55,7 @@ def assert_same(a: Dataset, b: Dataset) -> None:
 def built(tmp_path_factory):
     """A data set by way of eight tasks in the first round, and its file."""
     path = tmp_path_factory.mktemp("built") / "tiny.h5"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exploring, "CHUNK", 10)
-        return build(RECIPE, path, seed=1), path
-
-
-@pytest.fixture
-def tasks_of_10(monkeypatch):
-    monkeypatch.setattr(exploring, "CHUNK", 10)
+    return build(RECIPE, path, seed=1, settings=TASKS_OF_10), path
 
 
 @pytest.fixture
@@ -66,17 +63,17 @@ def no_relaxation(monkeypatch):
     """Relaxation leaves structures as they are, with made-up energies."""
     state = SimpleNamespace(calls=0)
 
-    def relaxer(settings):
+    def make(_):
         def same(structures, steps):
             state.calls += 1
             n = len(structures)
             energy = np.array([np.linalg.norm(s.positions, axis=1).sum() for s in structures])
-            good, silent = np.zeros(n, np.int8), np.full(n, "")
-            return tasks._State(structures, energy, np.zeros(n), good, silent)
+            status, detail = np.full(n, Status.CONVERGED), np.full(n, "")
+            return Relaxed(structures, energy, np.zeros(n), status, detail)
 
         return same
 
-    monkeypatch.setattr(tasks, "_in_batches", relaxer)
+    monkeypatch.setattr(tasks, "make_relaxer", make)
     return state
 
 
@@ -139,9 +136,7 @@ def test_another_seed_gives_other_starts(no_relaxation, tmp_path):
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 10, 14])
-def test_an_interrupted_build_goes_on_and_ends_the_same(
-    built, tasks_of_10, monkeypatch, tmp_path, stop_after
-):
+def test_an_interrupted_build_goes_on_and_ends_the_same(built, monkeypatch, tmp_path, stop_after):
     path = tmp_path / "tiny.h5"
     work, calls = building.run, []
 
@@ -153,7 +148,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
 
     monkeypatch.setattr(building, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build(RECIPE, path, seed=1)
+        build(RECIPE, path, seed=1, settings=TASKS_OF_10)
     folder = partial_folder(path)
     assert len(list(folder.glob("chunk-*.npz"))) == stop_after
     assert not path.exists()
@@ -162,21 +157,21 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
         chunk.write_bytes(chunk.read_bytes()[:100])
     calls.clear()
     monkeypatch.setattr(building, "run", lambda task: calls.append(task) or work(task))
-    assert_same(build(RECIPE, path, seed=1), built[0])
-    # 75 initial structures, then 36 in each round; compositions of up to 4 and up to 8 atoms apart.
+    assert_same(build(RECIPE, path, seed=1, settings=TASKS_OF_10), built[0])
+    # 75 starts, then 36 structures in each round; compositions of up to 4 and up to 8 atoms apart.
     assert len(calls) == 8 + 5 + 5 - stop_after + (1 if stop_after else 0)
     assert not folder.exists()
 
 
-def test_results_of_another_task_are_not_taken_for_its_own(no_relaxation, tmp_path, monkeypatch):
-    monkeypatch.setattr(exploring, "CHUNK", 25)
-    one, other, _ = exploring.plan(RECIPE, 0, 0, exploring.nothing_known(RECIPE))
+def test_results_of_another_task_are_not_taken_for_its_own(no_relaxation, tmp_path):
+    nothing, settings = exploring.make_empty_minima(RECIPE), BuildSettings(structures_per_task=25)
+    one, other, _ = exploring.plan(RECIPE, 0, 0, nothing, settings)
     assert one.size == other.size
     building._save(tmp_path, one, tasks.run(one))
     for part, same in zip(building._load(tmp_path, one), tasks.run(one), strict=True):
         for mine, theirs in zip(part, same, strict=True):
             np.testing.assert_array_equal(mine, theirs)
-    building._file(tmp_path, one).rename(building._file(tmp_path, other))
+    building._path_of(tmp_path, one).rename(building._path_of(tmp_path, other))
     assert building._load(tmp_path, other) is None
     assert building._load(tmp_path, one) is None
 
@@ -328,22 +323,21 @@ def ways_of(recipe: Recipe, seed: int) -> np.ndarray:
     """How many of the initial structures `Faulty` treats in each of its ways: [6]."""
     sound = Relax(potential="ase.calculators.emt:EMT", snapshots=(0,), max_steps=1)
     recipe = dataclasses.replace(recipe, relax=sound)
-    planned = exploring.plan(recipe, seed, 0, exploring.nothing_known(recipe))
-    initial = np.concatenate([tasks.run(t)[0].snapshots for t in planned])
-    return np.bincount((np.abs(initial[:, 0, 0]) * 1e6).astype(int) % 6, minlength=6)
+    planned = exploring.plan(recipe, seed, 0, exploring.make_empty_minima(recipe))
+    starts = np.concatenate([tasks.run(t)[0].snapshots for t in planned])
+    return np.bincount((np.abs(starts[:, 0, 0]) * 1e6).astype(int) % 6, minlength=6)
 
 
-def test_a_calculator_that_fails_in_every_way(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfgen.execution.processes.TRIES", 1)
+def test_a_calculator_that_fails_in_every_way(tmp_path):
     recipe = Recipe("faulty", Sample(("Pt4",), 10), relax=FAULTY)
     seed = next(seed for seed in range(100) if min(ways_of(recipe, seed)) > 0)
+    once = BuildSettings(tries=1)
     with pytest.warns(TfgenWarning, match="the calculator failed for some, most often: "):
-        dataset = build(recipe, tmp_path / "x.h5", seed=seed, workers=2)
+        dataset = build(recipe, tmp_path / "x.h5", seed=seed, workers=2, settings=once)
     counts, way = dict(dataset.metadata["counts"]), ways_of(recipe, seed)
-    assert counts["crashed the process"] == way[0]
-    assert counts["over the time limit"] == way[1]
-    assert counts["failed in the calculator"] == way[2]
-    assert counts["without finite energy or forces"] == way[3]
+    assert counts["crashed"] == way[0]
+    assert counts["time limit"] == way[1]
+    assert counts["calculator failed"] == way[2] + way[3]
     assert counts.pop("sampled") == sum(counts.values()) == 10
     assert counts["kept"] >= 1
 
@@ -359,7 +353,8 @@ def test_a_calculator_that_never_works(tmp_path):
     relax = dataclasses.replace(FAULTY, arguments={"ways": ["raise"], "among": 1}, time_limit=60.0)
     recipe = Recipe("x", Sample(("Pt4",), 3), relax=relax, explore=Explore(1, 2))
     with pytest.raises(
-        ValueError, match="no structures: 3 sampled, 2 explored, .* 5 failed .*no self-consistency"
+        ValueError,
+        match="no structures: 3 sampled, 2 explored, .* 5 calculator failed, .*no self-consistency",
     ):
         build(recipe, tmp_path / "x.h5")
 

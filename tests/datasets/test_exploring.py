@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfgen.datasets import exploring
-from tfgen.datasets.exploring import Minima, nothing_known, plan, random_numbers
+from tfgen.datasets.exploring import Minima, make_empty_minima, make_generator, plan
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample
+from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.tasks import Results, Source
+from tfgen.status import Status
 from tfgen.structures.batch import bucket
 from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates
@@ -25,11 +27,11 @@ RECIPE = Recipe("x", Sample(("Pt5", "Pt6", "AuCu4"), 30), explore=EXPLORE)
 def results(positions: np.ndarray, status=None) -> Results:
     n, atoms, _ = positions.shape
     nothing = np.zeros(0)
-    status = np.zeros(n, np.int8) if status is None else np.array(status, np.int8)
+    status = np.array([Status.CONVERGED] * n if status is None else status)
     energy = np.arange(n) * 1.0
-    message = np.full(n, "")
+    detail = np.full(n, "")
     shots = np.zeros([0, atoms, 3])
-    return Results(positions, energy, energy, status, message, shots, nothing, nothing)
+    return Results(positions, energy, energy, status, detail, shots, nothing, nothing)
 
 
 def rods(n_atoms: int, bends: np.ndarray) -> np.ndarray:
@@ -42,7 +44,7 @@ def rods(n_atoms: int, bends: np.ndarray) -> np.ndarray:
 
 
 def some_known(recipe: Recipe = RECIPE, count: int = 6) -> dict[str, Minima]:
-    known = nothing_known(recipe)
+    known = make_empty_minima(recipe)
     for minima in known.values():
         x = rods(len(minima.numbers), np.linspace(0, 1, count))
         minima.structures = [Atoms(minima.numbers, positions=p) for p in x]
@@ -51,7 +53,7 @@ def some_known(recipe: Recipe = RECIPE, count: int = 6) -> dict[str, Minima]:
 
 
 def test_the_first_round_makes_all_starts():
-    tasks = plan(RECIPE, 0, 0, nothing_known(RECIPE))
+    tasks = plan(RECIPE, 0, 0, make_empty_minima(RECIPE))
     # All three are padded to 8 atoms, hence one task.
     assert [(t.round, t.place, t.size) for t in tasks] == [(0, 0, 90)]
     assert [(p.formula, p.size) for p in tasks[0].parts] == [(f, 30) for f in RECIPE.sample.formula]
@@ -64,8 +66,8 @@ def test_the_first_round_makes_all_starts():
 def test_tasks_cover_the_starts_and_are_small_enough(batched):
     relax = Relax() if batched else Relax(potential="ase.calculators.emt:EMT")
     sample = Sample(("Pt5", "Pt147", "Pt6", "Pt38", "Pt146"), 1000)
-    recipe = Recipe("x", sample, relax=relax)
-    tasks = plan(recipe, 0, 0, nothing_known(recipe))
+    recipe, settings = Recipe("x", sample, relax=relax), BuildSettings()
+    tasks = plan(recipe, 0, 0, make_empty_minima(recipe))
     assert [t.place for t in tasks] == list(range(len(tasks)))
     for formula in sample.formula:
         own = [p for t in tasks for p in t.parts if p.formula == formula]
@@ -75,8 +77,8 @@ def test_tasks_cover_the_starts_and_are_small_enough(batched):
     for task in tasks:
         widths = {bucket(len(p.numbers)) for p in task.parts}
         assert len(widths) == 1
-        assert task.size <= (exploring.CHUNK if batched else 1)
-        assert task.size * widths.pop() ** 2 <= exploring.PAIRS_PER_CHUNK
+        assert task.size <= (settings.structures_per_task if batched else 1)
+        assert task.size * widths.pop() ** 2 <= settings.pairs_per_task
     if batched:  # of equal size, as far as that goes
         sizes = [t.size for t in tasks if len(t.parts[0].numbers) < 10]
         assert sizes == [500, 500, 500, 500]
@@ -136,7 +138,7 @@ def test_compositions_without_minima_get_more_initial_structures():
     ],
 )
 def test_neighbours_are_one_atom_away(a, b, near):
-    assert exploring._neighbours(numbers_from_formula(a), numbers_from_formula(b)) is near
+    assert exploring._are_neighbours(numbers_from_formula(a), numbers_from_formula(b)) is near
 
 
 @given(
@@ -148,7 +150,7 @@ def test_cutting_keeps_every_structure_and_its_parent(shapes, size):
         Source(n, first=10 * k, parents=np.arange(p)[:, None, None] * 1.0 if p else None)
         for k, (n, p) in enumerate(shapes)
     ]
-    parts = exploring._cut([(f"Pt{k}", source) for k, source in enumerate(sources)], size)
+    parts = exploring._cut([(f"Pt{k}", source) for k, source in enumerate(sources)], size, 16)
     sizes = [sum(s.size for _, s in part) for part in parts]
     assert max(sizes, default=0) <= size
     assert all(a == sizes[0] for a in sizes[:-1])
@@ -172,20 +174,20 @@ def test_minima_are_distinct_connected_and_converged():
     minima = Minima(np.full(4, 78))
     x = rods(4, np.array([0.0, 0.5, 0.5, 1.0, 0.3]))
     x[3, 0] += 9.0  # in two pieces
-    minima.add([results(x, status=[0, 0, 0, 0, 1])])
+    minima.add([results(x, status=[*[Status.CONVERGED] * 4, Status.NOT_CONVERGED])])
     assert len(minima) == 2
     np.testing.assert_array_equal(minima.positions, x[:2])
     np.testing.assert_array_equal(minima.energy, [0, 1])
     minima.add([results(x[:2]), results(rods(4, np.array([0.8])))])
     assert len(minima) == 3
-    assert (duplicates(minima.structures, exploring.TOLERANCE) == np.arange(3)).all()
+    assert (duplicates(minima.structures, minima.tolerance) == np.arange(3)).all()
     minima.add([])
     assert len(minima) == 3
 
 
-def test_uses_and_places_share_no_random_numbers():
-    sampled = {
-        random_numbers(seed, use, *place).random()
+def test_uses_and_places_share_no_make_generator():
+    drawn = {
+        make_generator(seed, use, *place).random()
         for seed in (0, 1)
         for use in ("making", "parents", "choosing", "splitting")
         for place in ((), (0,), (1,), (0, 0), (0, 1), (1, 0))

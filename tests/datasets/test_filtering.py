@@ -9,14 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfgen.datasets import filtering
-from tfgen.datasets.filtering import failures, select
+from tfgen.datasets.filtering import describe_failures, select
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select, Split
 from tfgen.datasets.selection import farthest_points
-from tfgen.datasets.tasks import STATUSES, Results
+from tfgen.datasets.tasks import Results
+from tfgen.status import Status
 from tfgen.structures.similarity import sorted_distances
 
+CONVERGED, UNCONVERGED, FAILED, LATE = (
+    Status.CONVERGED, Status.NOT_CONVERGED, Status.CALCULATOR_FAILED, Status.TIME_LIMIT,
+)  # fmt: skip
 
-def results(positions, energy=None, status=None, message=None, snapshots=(), shot_energy=()):
+
+def results(positions, energy=None, status=None, detail=None, snapshots=(), shot_energy=()):
     x = np.array(positions, float)
     n, atoms, _ = x.shape
     shots = np.array(snapshots, float).reshape(-1, atoms, 3)
@@ -24,8 +29,8 @@ def results(positions, energy=None, status=None, message=None, snapshots=(), sho
         positions=x,
         energy=np.arange(n) * 1.0 if energy is None else np.array(energy, float),
         fmax=np.full(n, 0.005),
-        status=np.zeros(n, np.int8) if status is None else np.array(status, np.int8),
-        message=np.full(n, "") if message is None else np.array(message),
+        status=np.array([Status.CONVERGED] * n if status is None else status),
+        detail=np.full(n, "") if detail is None else np.array(detail),
         snapshots=shots,
         snapshot_energy=np.array(shot_energy, float),
         snapshot_fmax=np.full(len(shots), 0.7),
@@ -54,15 +59,15 @@ def test_each_filter_is_counted():
             [TRIANGLE, line(3, 9.0), line(3), line(3), BENT],
             energy=[3.0, 3.0, 6.0, 5.9, 9.9],
         ),
-        results([line(3, np.nan), line(3), TRIANGLE], status=[2, 5, 1]),
+        results([line(3, np.nan), line(3), TRIANGLE], status=[FAILED, LATE, UNCONVERGED]),
     ]
     recipe = Recipe("x", Sample(("Pt3",), 8), select=Select(energy_window=1.0))
     dataset = select(recipe, 0, {"Pt3": parts}, [])
     assert dataset.metadata["counts"] == {
         "sampled": 8,
         "not converged": 1,
-        "without finite energy or forces": 1,
-        "over the time limit": 1,
+        "calculator failed": 1,
+        "time limit": 1,
         "disconnected": 1,
         "duplicates": 1,
         "outside the energy window": 1,
@@ -103,7 +108,11 @@ def test_snapshots_are_kept_with_their_forces():
     # One equals the minimum, one is out of the window, one failed to converge further on.
     shots = [TRIANGLE, BENT, line(3)]
     part = results(
-        [TRIANGLE, BENT], [0.0, np.nan], [0, 1], snapshots=shots, shot_energy=[1.0, 2.0, 99.0]
+        [TRIANGLE, BENT],
+        [0.0, np.nan],
+        [CONVERGED, UNCONVERGED],
+        snapshots=shots,
+        shot_energy=[1.0, 2.0, 99.0],
     )
     dataset = select(recipe, 0, {"Pt3": [part]}, [{"structures": 1, "minima": 1}])
     assert dataset.metadata["counts"] == {
@@ -123,18 +132,18 @@ def test_snapshots_are_kept_with_their_forces():
 
 def test_nothing_left_says_which_filter_took_what_and_why():
     recipe = Recipe("x", Sample(("Pt3",), 2))
-    parts = [results([line(3, 9.0), line(3)], status=[0, 1])]
+    parts = [results([line(3, 9.0), line(3)], status=[CONVERGED, UNCONVERGED])]
     with pytest.raises(ValueError, match="leaves no structures: 2 sampled, 1 not .*1 disconnected"):
         select(recipe, 0, {"Pt3": parts}, [])
-    parts = [results([TRIANGLE] * 3, status=[3] * 3, message=["a", "b", "b"])]
-    with pytest.raises(ValueError, match=f"3 {STATUSES[3]}.*; most often: b"):
+    parts = [results([TRIANGLE] * 3, status=[FAILED] * 3, detail=["a", "b", "b"])]
+    with pytest.raises(ValueError, match="3 calculator failed.*; most often: b"):
         select(recipe, 0, {"Pt3": parts}, [])
 
 
 def test_what_calculators_said_most_often():
-    parts = [results([TRIANGLE] * 3, message=["", "x", "y"]), results([BENT], message=["y"])]
-    assert failures(parts) == "y"
-    assert failures([results([BENT])]) == ""
+    parts = [results([TRIANGLE] * 3, detail=["", "x", "y"]), results([BENT], detail=["y"])]
+    assert describe_failures(parts) == "y"
+    assert describe_failures([results([BENT])]) == ""
 
 
 def test_max_count_is_a_random_choice():
@@ -196,7 +205,7 @@ def test_shares_are_equal_as_far_as_they_can_be(sizes, most):
 
 def test_equal_structures_have_features_too():
     kept = filtering._Kept([Atoms("Pt2", [[0, 0, 0], [2, 0, 0]])] * 2, np.zeros(2), np.zeros(2))
-    np.testing.assert_array_equal(filtering._features(kept), np.zeros([2, 2]))
+    np.testing.assert_array_equal(filtering._compute_features(kept), np.zeros([2, 2]))
 
 
 def test_split_shares_are_the_recipe_s():

@@ -13,9 +13,12 @@ from ase.calculators import emt
 from ase.optimize import BFGS
 
 from tfgen.datasets import tasks
+from tfgen.datasets.minima import Relaxed, find_minima, make_relaxer
 from tfgen.datasets.recipe import Relax, Sample
-from tfgen.datasets.tasks import STATUSES, Part, Results, Source, Task, check_apart, run_apart
+from tfgen.datasets.settings import BuildSettings
+from tfgen.datasets.tasks import Part, Results, Source, Task, check_apart, run_apart
 from tfgen.execution.processes import Processes
+from tfgen.status import Status
 from tfgen.structures.similarity import deviations
 
 PT5 = np.full(5, 78)
@@ -44,7 +47,7 @@ def energy_and_fmax(numbers, positions) -> tuple[float, float]:
 )
 def test_results_are_minima_of_ase(relax):
     result = run(task(relax))
-    assert result.status.tolist() == [0] * 4
+    assert result.status.tolist() == ["converged"] * 4
     for positions, energy, fmax in zip(result.positions, result.energy, result.fmax, strict=True):
         expected = energy_and_fmax(PT5, positions)
         assert expected == (pytest.approx(energy, abs=1e-8), pytest.approx(fmax, abs=1e-6))
@@ -58,7 +61,7 @@ def test_batches_and_ase_start_from_the_same_structures():
     np.testing.assert_array_equal(ours.snapshots, theirs.snapshots)
     np.testing.assert_allclose(ours.snapshot_energy, theirs.snapshot_energy, atol=1e-8)
     np.testing.assert_allclose(ours.snapshot_fmax, theirs.snapshot_fmax, atol=1e-6)
-    assert [STATUSES[s] for s in ours.status] == ["not converged"] * 4
+    assert ours.status.tolist() == ["not converged"] * 4
 
 
 def test_a_task_is_a_function_of_its_arguments():
@@ -126,23 +129,23 @@ def test_snapshots_are_taken_on_the_way_and_have_their_own_energies(relax):
     # What has converged is a minimum, no snapshot.
     late = run(task(dataclasses.replace(relax, snapshots=(1500,))))
     assert len(late.snapshots) == 0
-    assert (late.status == 0).all()
+    assert (late.status == Status.CONVERGED).all()
 
 
 SQUARE = np.array([[1, 1, 0], [1, -1, 0], [-1, -1, 0], [-1, 1, 0]]) * 1.3
 
 
-def minima(relax: Relax, *positions: np.ndarray) -> tasks._State:
-    make = tasks._in_batches if relax.batched else tasks._with_ase
+def minima(relax: Relax, *positions: np.ndarray) -> Relaxed:
     structures = [Atoms(f"Pt{len(x)}", positions=x) for x in positions]
-    return tasks._minima(make(relax), relax, structures, np.random.default_rng(0))[0]
+    rng = np.random.default_rng(0)
+    return find_minima(make_relaxer(relax), relax, structures, rng, BuildSettings()).minima
 
 
 @pytest.mark.parametrize("relax", [Relax(), ASE])
 def test_rattling_moves_structures_off_saddle_points(relax):
     # A flat square of Pt4 has no forces by symmetry, but is no minimum in EMT.
     rattled, still = (minima(dataclasses.replace(relax, rattle=r), SQUARE) for r in (0.1, 0.0))
-    assert still.status.tolist() == rattled.status.tolist() == [0]
+    assert still.status.tolist() == rattled.status.tolist() == ["converged"]
     assert np.abs(still.structures[0].positions[:, 2]).max() < 1e-6
     assert rattled.energy[0] < still.energy[0] - 0.01
     expected = energy_and_fmax(np.full(4, 78), rattled.structures[0].positions)[0]
@@ -158,35 +161,34 @@ def test_equal_minima_share_one_fate():
     assert np.abs(one[:, 2]).max() > 0.1
 
 
-def test_a_minimum_stays_if_the_rattled_structure_does_not_converge():
+def test_a_minimum_is_not_given_up_for_a_rattle_that_leads_nowhere():
     relax = Relax(potential="faulty:Late", rattle=0.3, fmax=0.01)
     result = run(task(relax, 1))
-    assert [STATUSES[s] for s in result.status] == ["converged"]
-    assert result.message.tolist() == [""]
+    assert result.status.tolist() == ["converged"]
+    assert result.detail.tolist() == [""]
     assert energy_and_fmax(PT5, result.positions[0])[0] == pytest.approx(result.energy[0])
 
 
 def of_way(*ways: str, **changes) -> Task:
     """A task of one structure that is treated the first of these ways."""
     relax = Relax(potential="faulty:Faulty", arguments={"ways": list(ways), "among": 1})
-    return task(dataclasses.replace(relax, **changes), 1)
+    return task(dataclasses.replace(relax, **changes), 1, settings=BuildSettings(tries=1))
 
 
 @pytest.mark.parametrize(
-    ("way", "status", "message"),
+    ("way", "status", "detail"),
     [
         ("", "converged", ""),
-        ("raise", "failed in the calculator", "RuntimeError: no self-consistency after 100 steps"),
-        ("nan", "without finite energy or forces", ""),
+        ("raise", "calculator failed", "RuntimeError: no self-consistency after 100 steps"),
+        ("nan", "calculator failed", "energy or forces are not finite"),
     ],
 )
-def test_failures_that_a_process_survives(way, status, message):
+def test_failures_that_a_process_survives(way, status, detail):
     result = run(of_way(way))
-    assert ([STATUSES[s] for s in result.status], result.message.tolist()) == ([status], [message])
+    assert (result.status.tolist(), result.detail.tolist()) == ([status], [detail])
 
 
-def test_failures_that_it_does_not_survive(monkeypatch):
-    monkeypatch.setattr("tfgen.execution.processes.TRIES", 1)
+def test_failures_that_it_does_not_survive():
     with contextlib.closing(Processes()) as processes:
         (hanging,) = run_apart(of_way("hang", time_limit=0.5), processes)
         (crashed,) = run_apart(of_way("crash"), processes)
@@ -194,10 +196,10 @@ def test_failures_that_it_does_not_survive(monkeypatch):
         (good,) = run_apart(of_way(""), processes)
         for a, b in zip(good, run(of_way("")), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert [STATUSES[s] for s in hanging.status] == ["over the time limit"]
-    assert hanging.message[0] == "stopped after 0.5 s"
-    assert [STATUSES[s] for s in crashed.status] == ["crashed the process"]
-    assert crashed.message[0] == "the worker process was ended by SIGSEGV"
+    assert hanging.status.tolist() == [Status.TIME_LIMIT]
+    assert hanging.detail[0] == "stopped after 0.5 s"
+    assert crashed.status.tolist() == [Status.CRASHED]
+    assert crashed.detail[0] == "the worker process was ended by SIGSEGV"
     for result in (hanging, crashed):
         assert result.positions.shape == (1, 5, 3)
         assert np.isnan(result.energy).all()
@@ -213,17 +215,16 @@ def test_failures_that_it_does_not_survive(monkeypatch):
         ("faulty:crash", "'faulty:crash' cannot be made: the worker process .* SIGSEGV"),
     ],
 )
-def test_calculators_are_checked_before_the_work(path, problem, monkeypatch):
-    monkeypatch.setattr("tfgen.execution.processes.TRIES", 1)
+def test_calculators_are_checked_before_the_work(path, problem):
     with contextlib.closing(Processes()) as processes:
-        assert re.search(problem, check_apart(Relax(potential=path), processes))
+        assert re.search(problem, check_apart(Relax(potential=path), processes, tries=1))
 
 
 def test_calculators_that_need_a_box_get_one():
     relax = Relax(potential="faulty:Boxed", arguments={"vacuum": 4.0}, rattle=0.05)
-    assert STATUSES[run(task(relax, 1)).status[0]] == "failed in the calculator"
+    assert run(task(relax, 1)).status.tolist() == [Status.CALCULATOR_FAILED]
     boxed = run(task(dataclasses.replace(relax, vacuum=4.0), 1))
-    assert STATUSES[boxed.status[0]] == "converged"
+    assert boxed.status.tolist() == [Status.CONVERGED]
     assert energy_and_fmax(PT5, boxed.positions[0])[0] == pytest.approx(boxed.energy[0])
 
 

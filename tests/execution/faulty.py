@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -131,3 +132,17 @@ class Unreadable:
 
 def unreadable():
     raise ImportError("cannot be read")
+
+
+def gone(pid: int, within: float = 10.0) -> bool:
+    """Says whether a process ends within some seconds, or has ended and waits to be noticed."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False

@@ -20,6 +20,7 @@ from tfgen.generation.records import raw_structures, read_record, write
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Condition, Model
 from tfgen.relaxation.relax import RelaxationResult
+from tfgen.status import Status
 from tfgen.structures.properties import radius_of_gyration
 from tfgen.targets import Target
 from tfgen.warnings import TfgenWarning
@@ -200,9 +201,13 @@ class TestFailures:
         def relax(structures, potential, **_):
             n = len(structures)
             energy = np.array([np.nan, *np.ones(n - 1)])
-            converged = np.array([False, *np.ones(n - 1, bool)])
             return RelaxationResult(
-                structures, energy, np.full(n, np.nan), np.ones(n), converged, [""] * n
+                structures=structures,
+                energy=energy,
+                fmax=np.full(n, np.nan),
+                steps=np.ones(n),
+                status=[Status.CALCULATOR_FAILED, *[Status.CONVERGED] * (n - 1)],
+                detail=[""] * n,
             )
 
         monkeypatch.setattr(verification, "relax", relax)

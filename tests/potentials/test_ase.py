@@ -1,12 +1,26 @@
-"""Calculators by import path: made with their arguments, or one line that says why not."""
+"""The way to ASE calculators: nothing is remembered, lost, printed or left uncounted."""
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+
+import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.constraints import FixAtoms
+from ase.optimize import BFGS
 
-from tfgen.potentials.ase import is_import_path, make_calculator
+import tfgen
+from tfgen.potentials._output import redirect_output
+from tfgen.potentials.ase import AsePotential, adapt, is_import_path, make_calculator
+from tfgen.status import Status
+
+CLUSTER = Atoms("Pt4", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2, 0], [1.2, 0.7, 2.1]])
 
 
 def test_classes_functions_and_arguments():
@@ -15,7 +29,7 @@ def test_classes_functions_and_arguments():
     assert isinstance(made, LennardJones)
     assert (made.parameters.sigma, made.parameters.epsilon) == (2.5, 0.1)
     # A function, and a calculator that does not derive from ASE's base class.
-    assert isinstance(make_calculator("test_calculators:stranger"), Stranger)
+    assert isinstance(make_calculator(f"{__name__}:make_stranger"), Stranger)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +65,7 @@ def test_import_paths(path, good):
         ("ase.calculators.emt:parameters", {}, "cannot be made: .*not callable"),
         ("math:sqrt", {"x": 1}, "cannot be made"),
         ("collections:Counter", {}, "is Counter, not an ASE calculator"),
+        ("ase:Atoms", {}, "is Atoms, not an ASE calculator"),
         ("ase.calculators.checkpoint:CheckpointCalculator", {}, "missing 1 required"),
         ("builtins:int", {"base": 2}, "cannot be made"),
     ],
@@ -58,14 +73,162 @@ def test_import_paths(path, good):
 def test_what_is_no_calculator(path, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_calculator(path, arguments)
+    with pytest.raises(ValueError, match=message):
+        AsePotential.from_path(path, arguments)
 
 
 def test_errors_without_words_are_named():
     with pytest.raises(ValueError, match="cannot be made: StopIteration"):
-        make_calculator("test_calculators:wordless")
+        make_calculator(f"{__name__}:fail_without_words")
 
 
-def wordless():
+def test_only_calculators_are_adapted():
+    emt, calculator = tfgen.EMT(), EMT()
+    assert adapt(emt) is emt
+    assert adapt(None) is None
+    adapted = adapt(calculator)
+    assert adapted.calculator is calculator
+    assert adapt(adapted) is adapted
+    # The same calculator is the same potential.
+    assert (adapted == adapt(calculator), adapted == adapt(EMT())) == (True, False)
+    assert len({adapted, adapt(calculator)}) == 1
+    for wrong in (tfgen.EMT(), EMT, CLUSTER, None):
+        with pytest.raises(ValueError, match=r"calculator is .*; an ASE calculator is needed"):
+            AsePotential(wrong)
+
+
+def test_names():
+    assert AsePotential(LennardJones()).name == "lennardjones"
+    potential = AsePotential.from_path("ase.calculators.lj:LennardJones", {"sigma": 2.0})
+    assert (potential.name, potential.arguments) == (
+        "ase.calculators.lj:LennardJones",
+        {"sigma": 2},
+    )
+    assert repr(potential) == "AsePotential(ase.calculators.lj:LennardJones, calculations=0)"
+
+
+def test_energies_and_forces_are_the_calculator_s():
+    fixed = CLUSTER.copy()
+    fixed.set_constraint(FixAtoms([0]))
+    potential = AsePotential(EMT())
+    found = potential.compute([CLUSTER, fixed])
+    alone = CLUSTER.copy()
+    alone.calc = EMT()
+    assert found["energy"].tolist() == [alone.get_potential_energy()] * 2
+    for forces in found["forces"]:  # constraints do not change them
+        np.testing.assert_array_equal(forces, alone.get_forces())
+    assert found["status"] == [Status.CONVERGED] * 2
+    assert found["detail"] == ["", ""]
+    assert potential.calculations == 2
+    assert CLUSTER.calc is None
+    assert potential.compute(CLUSTER)["energy"].shape == (1,)
+
+
+def test_a_relaxation_is_the_one_of_ase():
+    potential = AsePotential(EMT())
+    found = potential.relax(CLUSTER, fmax=0.01)
+    alone = CLUSTER.copy()
+    alone.calc = EMT()
+    with BFGS(alone, logfile=None) as optimizer:
+        optimizer.run(fmax=0.01)
+        assert found.steps == optimizer.get_number_of_steps()
+    np.testing.assert_array_equal(found.structure.positions, alone.positions)
+    assert found.energy == alone.get_potential_energy()
+    assert found.fmax == np.linalg.norm(alone.get_forces(), axis=1).max() <= 0.01
+    assert (found.status, found.detail, found.structure.calc) == (Status.CONVERGED, "", None)
+    assert potential.calculations == found.steps + 1
+    assert potential.relax(CLUSTER, fmax=0.01, max_steps=1).status == Status.NOT_CONVERGED
+
+
+def test_nothing_is_remembered():
+    # Their energy is the number of calculations since they were new or reset.
+    for name in ("Hysteresis", "WithoutReset"):
+        potential = AsePotential.from_path(f"{__name__}:{name}")
+        assert potential.compute([CLUSTER] * 3)["energy"].tolist() == [1.0] * 3
+    potential = AsePotential(Hysteresis())
+    assert [potential.relax(CLUSTER).energy for _ in range(2)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("way", "detail"),
+    [
+        ("raise", "RuntimeError: no self-consistency after 100 steps"),
+        ("energy", "energy or forces are not finite"),
+        ("forces", "energy or forces are not finite"),
+        ("shape", "ValueError: forces have the shape (1, 3)"),
+        ("none", "TypeError: "),
+    ],
+)
+def test_failures_are_statuses_of_their_structures(way, detail):
+    other = Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])
+    potential = AsePotential(Failing(way))
+    found = potential.compute([CLUSTER, other, CLUSTER])
+    failed = Status.CALCULATOR_FAILED
+    assert found["status"] == [failed, Status.CONVERGED, failed]
+    assert [found["detail"][0].startswith(detail), found["detail"][1]] == [True, ""]
+    assert np.isnan(found["energy"]).tolist() == [True, False, True]
+    assert [np.isnan(f).all() for f in found["forces"]] == [True, False, True]
+    assert found["forces"][0].shape == (4, 3)
+    assert potential.calculations == 3
+    if way not in ("shape", "none"):
+        relaxed = potential.relax(CLUSTER)
+        assert (relaxed.status, relaxed.detail) == (failed, detail)
+        np.testing.assert_array_equal(relaxed.structure.positions, CLUSTER.positions)
+        assert potential.calculations == 4
+
+
+def test_an_interruption_passes(capfd):
+    potential = AsePotential(Failing("interrupt"))
+    for use in (potential.compute, potential.relax):
+        with pytest.raises(KeyboardInterrupt):
+            use(CLUSTER)
+    print("back")
+    assert capfd.readouterr().out == "back\n"
+
+
+def test_what_calculators_print_is_kept_off_the_terminal(capfd, tmp_path):
+    print("before")
+    for log in (None, tmp_path / "log"):
+        potential = AsePotential(Failing("talk"), log=log)
+        assert potential.compute(CLUSTER)["status"] == [Status.CONVERGED]
+        potential.relax(CLUSTER, max_steps=0)
+    print("after")
+    print("error", file=sys.stderr)
+    assert capfd.readouterr() == ("before\nafter\n", "error\n")
+    kept = (tmp_path / "log").read_text()
+    for words in ("Python's own", "to standard error", "from below"):
+        assert kept.count(words) == 2
+
+
+def test_output_of_two_threads_comes_back_when_both_are_done(capfd):
+    inside = threading.Barrier(2, timeout=30)
+
+    def talk():
+        with redirect_output():
+            inside.wait()
+            os.write(1, b"lost")
+            inside.wait()
+
+    threads = [threading.Thread(target=talk) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print("kept")
+    assert capfd.readouterr().out == "kept\n"
+
+
+def test_calculations_of_several_threads_are_all_counted():
+    potential = AsePotential(Hysteresis())
+    threads = [threading.Thread(target=potential.compute, args=([CLUSTER] * 50,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert potential.calculations == 200
+
+
+def fail_without_words():
     raise StopIteration
 
 
@@ -77,5 +240,64 @@ class Stranger:
         return None
 
 
-def stranger():
+def make_stranger():
     return Stranger()
+
+
+class Hysteresis(Calculator):
+    """Remembers what it did, as tblite does."""
+
+    implemented_properties = ("energy", "forces")
+    memory = 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.memory += 1
+        self.results = {"energy": float(self.memory), "forces": np.zeros([len(atoms), 3])}
+
+    def reset(self):
+        super().reset()
+        self.memory = 0
+
+
+class WithoutReset:
+    """The same without a way to make it forget, and without ASE's base class."""
+
+    memory = 0
+
+    def get_potential_energy(self, atoms=None):
+        return float(self.memory)
+
+    def get_forces(self, atoms=None):
+        self.memory += 1
+        return np.zeros([len(atoms), 3])
+
+
+class Failing(Calculator):
+    """Fails for platinum in one of several ways."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 1.0, "forces": np.zeros([len(atoms), 3])}
+        if atoms.numbers[0] != 78:
+            return
+        if self.way == "raise":
+            raise RuntimeError("no self-consistency\nafter 100 steps")
+        if self.way == "interrupt":
+            raise KeyboardInterrupt
+        if self.way in ("energy", "forces"):
+            self.results[self.way] = self.results[self.way] * np.nan
+        if self.way == "shape":
+            self.results["forces"] = np.zeros([1, 3])
+        if self.way == "none":
+            self.results["energy"] = None
+        if self.way == "talk":
+            print("Python's own")
+            print("to standard error", file=sys.stderr)
+            os.write(1, b"from below\n")

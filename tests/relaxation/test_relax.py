@@ -16,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation import relax as relaxation
 from tfgen.relaxation.lbfgs import lbfgs
 from tfgen.relaxation.relax import relax
+from tfgen.relaxation.settings import RelaxationSettings
 from tfgen.sampling.initial import SHAPES, random_structures
+from tfgen.status import Status
 from tfgen.warnings import TfgenWarning
 
 # Sizes of few buckets: each is compiled once.
@@ -171,17 +174,13 @@ def test_dimers_of_all_metals_reach_the_bottom_of_their_curve():
 
 
 class TestCrystals:
-    @pytest.fixture(autouse=True)
-    def few_places(self, monkeypatch):
-        monkeypatch.setattr(relaxation, "PLACES", (8, 8))
-
     def test_displaced_atoms_go_back_to_the_lattice(self):
         perfect = bulk("Pt", cubic=True)
         displaced = [perfect.copy(), perfect.copy()]
         for seed, atoms in enumerate(displaced):
             atoms.rattle(0.15, seed=seed)
         displaced[1].pbc = [True, True, False]  # a free film; it ends up elsewhere
-        found = relax(displaced, fmax=0.002)
+        found = relax(displaced, fmax=0.002, settings=RelaxationSettings(largest=8))
         assert found.converged.all()
         assert found.energy[0] == pytest.approx(EMT().compute(perfect)["energy"][0], abs=1e-5)
         np.testing.assert_allclose(
@@ -260,20 +259,23 @@ class TestSteps:
 class TestStatus:
     def test_says_what_became_of_each(self, result):
         found = relax([result.structures[0], mixed()[3]], fmax=0.0051, max_steps=4)
-        assert found.status == ["converged", "not converged after 4 steps"]
-        assert result.status == ["converged"] * len(result.structures)
+        assert found.status == [Status.CONVERGED, Status.NOT_CONVERGED]
+        assert found.detail == ["", ""]
+        assert result.status == [Status.CONVERGED] * len(result.structures)
 
     def test_of_what_is_not_finite(self):
         found = relax([Atoms("H2"), Atoms("Li2", [[1, 0, 0], [0, 2, 0]])], Spring())
-        assert found.status == ["diverged: energy or forces are not finite", "converged"]
+        assert found.status == [Status.CALCULATOR_FAILED, Status.CONVERGED]
+        assert found.detail == ["energy or forces are not finite", ""]
 
     def test_of_what_an_ase_calculator_refuses(self):
         good, bad = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]]), Atoms("Ar3", np.eye(3) * 1.2)
         with pytest.warns(TfgenWarning, match="did not converge"):
             found = relax([good, bad], Moody())
-        assert found.status == ["converged", "failed: did not converge"]
+        assert found.status == [Status.CONVERGED, Status.CALCULATOR_FAILED]
+        assert found.detail == ["", "RuntimeError: did not converge"]
         found = relax(good, LennardJones(), fmax=1e-6, max_steps=2)
-        assert found.status == ["not converged after 2 steps"]
+        assert found.status == [Status.NOT_CONVERGED]
 
     @pytest.mark.parametrize("name", ["energy", "forces"])
     @pytest.mark.parametrize("calls", [0, 2])
@@ -281,7 +283,8 @@ class TestStatus:
         atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]])
         with pytest.warns(TfgenWarning, match="failed for 1 of 2 .* energy or forces are not fini"):
             found = relax([atoms, Atoms("Ar2", [[0, 0, 0], [0, 0, 1.3]])], Spoilt(name, calls))
-        assert found.status == ["diverged: energy or forces are not finite", "converged"]
+        assert found.status == [Status.CALCULATOR_FAILED, Status.CONVERGED]
+        assert found.detail == ["energy or forces are not finite", ""]
         assert found.converged.tolist() == [False, True]
         assert found.steps[0] == calls
         assert np.isfinite(found.structures[0].positions).all()
@@ -449,7 +452,9 @@ class Spoilt(LennardJones):
 
 def test_a_calculator_that_fails_is_counted():
     good, bad = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]]), Atoms("Ar3", np.eye(3) * 1.2)
-    with pytest.warns(TfgenWarning, match="failed for 1 of 2 structures, last with: did not conv"):
+    with pytest.warns(
+        TfgenWarning, match="failed for 1 of 2 structures, last with: RuntimeError: "
+    ):
         result = relax([bad, good], Moody())
     assert result.converged.tolist() == [False, True]
     assert np.isnan(result.energy[0])
@@ -466,3 +471,36 @@ def test_energies_of_unfinished_crystals_are_those_of_their_positions():
     np.testing.assert_allclose(result.energy, exact["energy"], rtol=0, atol=1e-9)
     forces = [np.linalg.norm(f, axis=1).max() for f in exact["forces"]]
     np.testing.assert_allclose(result.fmax, forces, rtol=1e-9)
+
+
+def test_an_adapted_calculator_is_used_as_it_is_and_counts():
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]])
+    potential = AsePotential(LennardJones())
+    found = relax([atoms, atoms], potential, fmax=1e-4)
+    # Each step takes one evaluation, and so does the start.
+    assert potential.calculations == found.steps.sum() + 2
+    np.testing.assert_array_equal(
+        found.energy, relax([atoms] * 2, LennardJones(), fmax=1e-4).energy
+    )
+
+
+@pytest.mark.parametrize(
+    ("atoms", "structures"), [(16, 64), (32, 40), (48, 16), (200, 8), (2000, 8)]
+)
+def test_batches_are_smaller_where_structures_are_larger(atoms, structures):
+    assert RelaxationSettings().batch_size(atoms) == structures
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pairs": 0}, "pairs is 0; a whole number of at least 1"),
+        ({"smallest": 7}, "smallest is 7; a multiple of 8"),
+        ({"largest": 0}, "largest is 0; a multiple of 8"),
+        ({"smallest": 16, "largest": 8}, "largest is 8; at least smallest, 16"),
+        ({"empty": 1.5}, "empty is 1.5; a number from 0 to 1"),
+    ],
+)
+def test_settings_refuse(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        RelaxationSettings(**wrong)

@@ -137,7 +137,7 @@ def reconstruct(
 def _open_executor(
     executor: str, scheduler: str | None, workers: int | None
 ) -> Iterator[concurrent.futures.Executor | None]:
-    from tfgen.execution.processes import dask_executor
+    from tfgen.execution.dask import dask_executor
 
     if executor == "dask":
         with dask_executor(scheduler or "") as cluster:

@@ -8,6 +8,7 @@ whatever interrupts it. Results wait in the folder `FILE.h5.partial` until all a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -25,24 +26,21 @@ from tqdm import tqdm
 from tfgen import __version__
 from tfgen._files import OutputExistsError, new_file, require_absent
 from tfgen.datasets import exploring
-from tfgen.datasets.filtering import failures, select
+from tfgen.datasets.filtering import describe_failures, select
 from tfgen.datasets.recipe import Recipe, load_recipe
+from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.storage import Dataset
 from tfgen.datasets.tasks import Results, Task, check_apart, run, run_apart
-from tfgen.execution.processes import (
-    EXECUTORS,
-    ProcessDiedError,
-    Processes,
-    Workers,
-    completed,
-    dask_executor,
-)
+from tfgen.execution.dask import dask_executor
+from tfgen.execution.processes import ProcessDiedError, Processes
+from tfgen.execution.workers import Workers, run_all
 from tfgen.structures.batch import bucket
 from tfgen.warnings import TfgenWarning
 
 __all__ = ["build", "partial_folder"]
 
-PARTIAL_VERSION = 3
+EXECUTORS = ("local", "dask")
+PARTIAL_VERSION = 4  # of the files in a folder of unfinished work
 
 # How the names of everything in a folder of unfinished work begin.
 _OWN = ("task.json", ".task-", "chunk-", ".chunk-", "dataset.h5", ".dataset-")
@@ -59,6 +57,7 @@ def build(
     executor: str = "local",
     scheduler: str | None = None,
     overwrite: bool = False,
+    settings: BuildSettings | None = None,
     progress: bool = False,
 ) -> Dataset:
     """Runs a recipe and writes the data set; called again after an interruption, it continues.
@@ -67,8 +66,8 @@ def build(
     times the sum of covalent radii) or equal a lower minimum are dropped and counted, all before
     the split. The structures come sorted by composition, then by energy.
 
-    With an ASE calculator each structure is relaxed in a worker process that it may crash, or that
-    is killed at the recipe's time limit; the structure is counted, and the others continue.
+    With an ASE calculator each structure is relaxed in a worker process. Where the process crashes,
+    or is stopped at the recipe's time limit, the structure is counted, and the others go on.
 
     Args:
         recipe: what to build; a recipe, the path of its file, or its name in `datasets/`.
@@ -78,6 +77,8 @@ def build(
         executor: "local", or "dask" for a Dask cluster that is there already.
         scheduler: address of the Dask scheduler.
         overwrite: replace `output`, and discard what is left of another, interrupted build.
+        settings: how the work is cut into tasks, and how structures leave saddle points; the
+            defaults if None.
         progress: show a progress bar.
 
     Returns:
@@ -96,21 +97,22 @@ def build(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
+    settings = settings or BuildSettings()
     _check_arguments(seed, workers, executor, scheduler)
     folder = partial_folder(output)
-    task = _record(recipe, seed)
-    if not overwrite and (ready := _finished(Path(output), folder, task, recipe)) is not None:
+    task = _make_record(recipe, seed, settings)
+    if not overwrite and (ready := _find_finished(Path(output), folder, task, recipe)) is not None:
         _remove(folder)
         return ready
     output = require_absent(output, overwrite)
     _prepare(folder, task, overwrite)
     try:
-        results, rounds = _relaxed(recipe, seed, folder, workers, scheduler, progress)
+        results, rounds = _run_rounds(recipe, seed, settings, folder, workers, scheduler, progress)
     except BaseException:
         if not any(folder.glob("chunk-*")):
-            _remove(folder)  # nothing is lost with it
+            _remove(folder)  # it holds no results
         raise
-    failed = failures(r for parts in results.values() for r in parts)
+    failed = describe_failures(r for parts in results.values() for r in parts)
     try:
         dataset = select(recipe, seed, results, rounds if recipe.explore else [])
     except ValueError as error:
@@ -127,9 +129,10 @@ def build(
     return dataset
 
 
-def _relaxed(
+def _run_rounds(
     recipe: Recipe,
     seed: int,
+    settings: BuildSettings,
     folder: Path,
     workers: int,
     scheduler: str | None,
@@ -137,15 +140,17 @@ def _relaxed(
 ) -> tuple[dict[str, list[Results]], list[dict[str, int]]]:
     """Runs all rounds; returns formula -> what its tasks returned, and what to say of each."""
     results: dict[str, list[Results]] = {formula: [] for formula in recipe.sample.formula}
-    known, rounds = exploring.nothing_known(recipe), []
+    known, rounds = exploring.make_empty_minima(recipe, settings), []
     last = recipe.explore.rounds if recipe.explore else 0
     with contextlib.ExitStack() as stack:
         # Workers are started, or a scheduler asked, only if there is something left to do.
-        runner = functools.cache(lambda: stack.enter_context(_runner(recipe, workers, scheduler)))
-        for round_ in range(last + 1):
-            tasks = exploring.plan(recipe, seed, round_, known)
-            label = f"{recipe.name}, round {round_} of {last}" if last else recipe.name
-            done = _round(folder, tasks, runner, f"relaxing {label}", progress)
+        runner = functools.cache(
+            lambda: stack.enter_context(_start_runner(recipe, workers, scheduler))
+        )
+        for number in range(last + 1):
+            tasks = exploring.plan(recipe, seed, number, known, settings)
+            label = f"{recipe.name}, round {number} of {last}" if last else recipe.name
+            done = _run_round(folder, tasks, runner, f"relaxing {label}", progress)
             new: dict[str, list[Results]] = {formula: [] for formula in known}
             for task, parts in zip(tasks, done, strict=True):
                 for part, result in zip(task.parts, parts, strict=True):
@@ -160,7 +165,7 @@ def _relaxed(
 
 
 def partial_folder(output: str | os.PathLike[str]) -> Path:
-    """Where the results of an unfinished build of `output` wait."""
+    """Returns the folder where the results of an unfinished build of `output` wait."""
     output = Path(output)
     return output.with_name(output.name + ".partial")
 
@@ -179,30 +184,31 @@ def _check_arguments(seed: int, workers: int, executor: str, scheduler: str | No
         )
 
 
-def _record(recipe: Recipe, seed: int) -> dict[str, Any]:
-    """What decides on the results: those of another record must not be mixed in."""
+def _make_record(recipe: Recipe, seed: int, settings: BuildSettings) -> dict[str, Any]:
+    """Returns what decides on the results: those of another record must not be mixed in."""
     return {
         "partial_version": PARTIAL_VERSION,
         "tfgen": __version__,
         "seed": seed,
-        "chunk": exploring.CHUNK,
-        "pairs_per_chunk": exploring.PAIRS_PER_CHUNK,
+        "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "tries"},
         **recipe.describe_sampling(),
     }
 
 
-def _recorded(folder: Path) -> Any:
+def _read_record(folder: Path) -> Any:
     try:
         return json.loads((folder / "task.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
 
 
-def _finished(output: Path, folder: Path, task: dict[str, Any], recipe: Recipe) -> Dataset | None:
-    """The data set, if this very build had been finished but for the removal of its folder."""
+def _find_finished(
+    output: Path, folder: Path, task: dict[str, Any], recipe: Recipe
+) -> Dataset | None:
+    """Returns the data set if this build was finished but for the removal of its folder."""
     if not output.is_file() or not folder.is_dir():
         return None
-    if _recorded(folder) != task and any(folder.iterdir()):
+    if _read_record(folder) != task and any(folder.iterdir()):
         return None
     try:
         dataset = Dataset.load(output)
@@ -228,7 +234,7 @@ def _remove(folder: Path) -> None:
 def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
     """Makes the folder of results, or checks that the one there belongs to this task."""
     if folder.exists():
-        found = _recorded(folder)
+        found = _read_record(folder)
         if found == task:
             return
         # Without results, nothing is lost with it.
@@ -250,13 +256,13 @@ def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
         temporary.write_text(json.dumps(task, indent=1), "utf-8")
 
 
-def _file(folder: Path, task: Task) -> Path:
+def _path_of(folder: Path, task: Task) -> Path:
     return folder / f"chunk-{task.round:03d}-{task.place + 1:06d}.npz"
 
 
 def _save(folder: Path, task: Task, results: Sequence[Results]) -> None:
     arrays = {f"{k}_{name}": a for k, r in enumerate(results) for name, a in r._asdict().items()}
-    with new_file(_file(folder, task), overwrite=True) as temporary:
+    with new_file(_path_of(folder, task), overwrite=True) as temporary:
         np.savez(temporary, **arrays)
 
 
@@ -265,7 +271,7 @@ def _load(folder: Path, task: Task) -> list[Results] | None:
     try:
         # np.load does not close a file that it finds to be damaged.
         with (
-            _file(folder, task).open("rb") as raw,
+            _path_of(folder, task).open("rb") as raw,
             np.load(raw, allow_pickle=False) as file,
         ):
             results = [
@@ -281,18 +287,18 @@ def _load(folder: Path, task: Task) -> list[Results] | None:
     return results if fit else None
 
 
-def _round(
+def _run_round(
     folder: Path,
     tasks: Sequence[Task],
     runner: Callable[[], _Runner],
     label: str,
     progress: bool,
 ) -> list[list[Results]]:
-    """The results of all tasks, in their order: those of earlier runs, and new ones."""
+    """Returns the results of all tasks in their order: those of earlier runs, and new ones."""
     results = {t.place: r for t in tasks if (r := _load(folder, t)) is not None}
     missing = [t for t in tasks if t.place not in results]
     # Large ones first, so that no worker is left with one when the others are done.
-    missing.sort(key=lambda t: -t.size * _kind(t) ** 2)
+    missing.sort(key=lambda t: -t.size * _kind_of(t) ** 2)
     total = sum(t.size for t in tasks)
     with tqdm(
         total=total,
@@ -309,7 +315,7 @@ def _round(
 
 
 @contextlib.contextmanager
-def _runner(recipe: Recipe, workers: int, scheduler: str | None) -> Iterator[_Runner]:
+def _start_runner(recipe: Recipe, workers: int, scheduler: str | None) -> Iterator[_Runner]:
     """Yields what runs tasks, in any order, and checks before that it can."""
     relax = recipe.relax
     if scheduler is not None:
@@ -317,7 +323,7 @@ def _runner(recipe: Recipe, workers: int, scheduler: str | None) -> Iterator[_Ru
             if not relax.batched:
                 _require(cluster.submit(check_apart, relax).result())
             work = run if relax.batched else run_apart
-            yield lambda tasks: completed(cluster, work, tasks)
+            yield lambda tasks: run_all(cluster, work, tasks)
     elif relax.batched and workers == 1:
         yield lambda tasks: ((task, run(task)) for task in tasks)
     else:
@@ -326,7 +332,7 @@ def _runner(recipe: Recipe, workers: int, scheduler: str | None) -> Iterator[_Ru
                 _require(check_apart(relax, local.processes[0]))
             apart = _run_batch_apart if relax.batched else run_apart
             try:
-                yield lambda tasks: local.completed(apart, tasks, _kind)
+                yield lambda tasks: local.run_all(apart, tasks, _kind_of)
             except ProcessDiedError as error:
                 raise ChildProcessError(
                     f"{error} (out of memory?); what is done is kept, and the same command "
@@ -335,11 +341,11 @@ def _runner(recipe: Recipe, workers: int, scheduler: str | None) -> Iterator[_Ru
 
 
 def _run_batch_apart(task: Task, processes: Processes) -> list[Results]:
-    return processes.call(run, task)
+    return processes.call(run, task, tries=task.settings.tries)
 
 
-def _kind(task: Task) -> int:
-    """What tasks share that are compiled for once: the size that structures are padded to."""
+def _kind_of(task: Task) -> int:
+    """Returns the size that structures are padded to: tasks of one size share what is compiled."""
     return bucket(len(task.parts[0].numbers))
 
 

@@ -9,20 +9,25 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
-from tfgen.datasets.exploring import random_numbers
+from tfgen.datasets.exploring import make_generator
 from tfgen.datasets.recipe import Recipe
 from tfgen.datasets.selection import farthest_points
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
-from tfgen.datasets.tasks import STATUSES, Results
+from tfgen.datasets.tasks import Results
+from tfgen.status import Status
 from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
 from tfgen.structures.similarity import duplicates, sorted_distances
 from tfgen.structures.validity import BOND_FACTOR, connected
 
-__all__ = ["failures", "select"]
+__all__ = ["describe_failures", "select"]
 
 FMAX = "fmax"
 """Property that says how far from a minimum a structure is, where not all are minima."""
+FAILURES = (
+    Status.NOT_CONVERGED, Status.CALCULATOR_FAILED, Status.CRASHED, Status.TIME_LIMIT,
+)  # fmt: skip
+"""How relaxations end that find no minimum, in the order in which they are counted."""
 
 
 class _Kept(NamedTuple):
@@ -38,9 +43,9 @@ class _Kept(NamedTuple):
         return _Kept([self.structures[i] for i in places], self.energy[rows], self.fmax[rows])
 
 
-def failures(results: Iterable[Results]) -> str:
-    """What calculators said most often of the structures that they failed for; "" if nothing."""
-    said = Counter(m for result in results for m in result.message.tolist() if m)
+def describe_failures(results: Iterable[Results]) -> str:
+    """Returns what was said most often of structures that failed; "" if nothing was."""
+    said = Counter(m for result in results for m in result.detail.tolist() if m)
     return said.most_common(1)[0][0] if said else ""
 
 
@@ -68,18 +73,18 @@ def select(
     if recipe.relax.snapshots:
         shots = sum(len(r.snapshots) for parts in results.values() for r in parts)
         counts["snapshots"] = shots
-    counts["not converged"] = 0
-    kept = [_filtered(recipe, formula, parts, counts) for formula, parts in results.items()]
+    counts[str(Status.NOT_CONVERGED)] = 0
+    kept = [_filter(recipe, formula, parts, counts) for formula, parts in results.items()]
     if recipe.select.max_count is not None:
         sizes = [len(k.energy) for k in kept]
-        chosen = _chosen(recipe, seed, kept)
+        chosen = _choose(recipe, seed, kept)
         kept = [k.take(rows) for k, rows in zip(kept, chosen, strict=True)]
         counts["above the maximum count"] = sum(sizes) - sum(len(k.energy) for k in kept)
     structures = [atoms for k in kept for atoms in k.structures]
     counts["kept"] = len(structures)
     if not structures:
         taken = ", ".join(f"{n} {stage}" for stage, n in counts.items() if stage != "kept")
-        said = failures(r for parts in results.values() for r in parts)
+        said = describe_failures(r for parts in results.values() for r in parts)
         raise ValueError(
             f"recipe {recipe.name!r} leaves no structures: {taken}"
             + (f"; most often: {said}" if said else "")
@@ -111,24 +116,24 @@ def select(
         structures=structures,
         properties=properties,
         units=units,
-        split=assign_splits(len(structures), fractions, random_numbers(seed, "splitting")),
+        split=assign_splits(len(structures), fractions, make_generator(seed, "splitting")),
         metadata=metadata,
     )
 
 
-def _filtered(
+def _filter(
     recipe: Recipe, formula: str, parts: Sequence[Results], counts: dict[str, int]
 ) -> _Kept:
-    """Filters one composition; returns what is left, by energy, and counts the rest in `counts`."""
+    """Returns what is left of one composition, by energy; adds to `counts` what is not."""
 
     def took(filter_: str, count: int) -> None:
         counts[filter_] = counts.get(filter_, 0) + count
 
     status = np.concatenate([r.status for r in parts])
-    for code, name in enumerate(STATUSES[1:], start=1):
-        if (status == code).any():
-            took(name, int((status == code).sum()))
-    converged = [r.status == 0 for r in parts]
+    for failed in FAILURES:
+        if (status == failed).any():
+            took(str(failed), int((status == failed).sum()))
+    converged = [r.status == Status.CONVERGED for r in parts]
 
     def both(minima: str, snapshots: str) -> np.ndarray:
         found = [getattr(r, minima)[rows] for r, rows in zip(parts, converged, strict=True)]
@@ -158,12 +163,12 @@ def _filtered(
     return found
 
 
-def _chosen(recipe: Recipe, seed: int, kept: Sequence[_Kept]) -> list[np.ndarray]:
-    """The rows of each composition that the recipe's maximum count leaves, in their order."""
+def _choose(recipe: Recipe, seed: int, kept: Sequence[_Kept]) -> list[np.ndarray]:
+    """Returns the rows of each composition that the recipe's maximum count leaves, in order."""
     sizes = np.array([len(k.energy) for k in kept])
     most = recipe.select.max_count or 0
     if recipe.select.method == "random":
-        rng = random_numbers(seed, "choosing")
+        rng = make_generator(seed, "choosing")
         sampled = np.sort(rng.permutation(sizes.sum())[:most])
         ends = np.cumsum(sizes)
         return [
@@ -171,7 +176,7 @@ def _chosen(recipe: Recipe, seed: int, kept: Sequence[_Kept]) -> list[np.ndarray
             for end, size in zip(ends, sizes, strict=True)
         ]
     return [
-        np.sort(farthest_points(_features(k), share)) if share else np.zeros(0, int)
+        np.sort(farthest_points(_compute_features(k), share)) if share else np.zeros(0, int)
         for k, share in zip(kept, _shares(sizes, most), strict=True)
     ]
 
@@ -190,7 +195,7 @@ def _shares(sizes: np.ndarray, most: int) -> list[int]:
     return shares.tolist()
 
 
-def _features(kept: _Kept) -> np.ndarray:
+def _compute_features(kept: _Kept) -> np.ndarray:
     """Sorted distances and energy, each with a total variance of 1: [n, f]."""
     positions = np.array([s.positions for s in kept.structures])
     distances = sorted_distances(kept.structures[0].numbers, positions)

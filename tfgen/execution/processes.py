@@ -1,8 +1,7 @@
-"""Where tasks run: here, in processes that may die or hang, or on a Dask cluster."""
+"""Calls in processes that may crash or hang without harm to the one who calls."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import faulthandler
 import json
@@ -13,34 +12,17 @@ import sys
 import threading
 import time
 import traceback
-import warnings
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from tfgen.warnings import TfgenWarning
-
-__all__ = [
-    "EXECUTORS",
-    "ProcessDiedError",
-    "Processes",
-    "TimeLimitError",
-    "Workers",
-    "completed",
-    "dask_executor",
-    "serve",
-]
-
-EXECUTORS = ("local", "dask")
+__all__ = ["ProcessDiedError", "Processes", "TimeLimitError", "serve"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-# A process that dies may have been killed by somebody else: another one gets the same task.
-TRIES = 3
-# Looks whether a silent process is still there, s.
+# How often it is checked whether a silent process is still there, s.
 _PULSE = 0.2
 
 _CODE = (
@@ -70,20 +52,32 @@ class Processes:
         self._all: set[_Process] = set()
         self._closed = False
 
-    def call(self, function: Callable[[A], B], argument: A, time_limit: float | None = None) -> B:
-        """Returns `function(argument)`, computed in a process; many threads may call at once.
+    def call(
+        self,
+        function: Callable[[A], B],
+        argument: A,
+        time_limit: float | None = None,
+        *,
+        tries: int = 3,
+    ) -> B:
+        """Returns `function(argument)`, computed in a process; several threads may call at once.
 
         Args:
             function: importable by its name.
             argument: anything that can be pickled.
             time_limit: s, after which the process is killed; None: never.
+            tries: how many processes get the task, one after the other, as long as they die with
+                it: a process that dies may have been killed by somebody else.
 
         Raises:
-            ProcessDiedError: if the process died, and others did with the same task.
+            ValueError: if `tries` is less than 1.
+            ProcessDiedError: if the process died, and so did all others that got the same task.
             TimeLimitError: if it took too long.
             RuntimeError: if the function raised an error; says which.
         """
-        for last in (*[False] * (TRIES - 1), True):
+        if tries < 1:
+            raise ValueError(f"tries is {tries!r}; a whole number of at least 1 is needed")
+        for last in (*[False] * (tries - 1), True):
             process = self._take()
             try:
                 done, value = process.call(function, argument, time_limit)
@@ -214,7 +208,7 @@ class _Remote(Exception):  # noqa: N818  (shown as the cause of another)
 
 
 def serve(descriptor: int) -> None:
-    """The life of a worker process: answers calls until the one who started it is gone."""
+    """Answers calls in a worker process until the process that started it has ended."""
     lifeline = os.dup(0)
     # Programs that calculators start must not hold or read it.
     with open(os.devnull) as null:  # noqa: PTH123
@@ -245,127 +239,3 @@ def serve(descriptor: int) -> None:
                 connection.send(True)
             faulthandler.cancel_dump_traceback_later()
             connection.send(answer)
-
-
-class Workers:
-    """So many worker processes, each of which is given what it knows before anything else.
-
-    What a process compiles for one kind of task, another one need not compile too.
-
-    Args:
-        count: number of processes.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.processes = [Processes() for _ in range(count)]
-        self._known: list[set[Hashable]] = [set() for _ in range(count)]
-        self._threads = concurrent.futures.ThreadPoolExecutor(count)
-
-    def completed(
-        self,
-        function: Callable[[A, Processes], B],
-        arguments: Iterable[A],
-        kind: Callable[[A], Hashable],
-    ) -> Iterator[tuple[A, B]]:
-        """Yields each argument with what `function` returned for it, as they come.
-
-        Args:
-            function: called in a thread with an argument and where to find its process.
-            arguments: in the order in which they are begun, as far as kinds allow.
-            kind: of an argument.
-        """
-        waiting: dict[Hashable, deque[A]] = {}
-        for argument in arguments:
-            waiting.setdefault(kind(argument), deque()).append(argument)
-        free = list(range(len(self.processes)))
-        running: dict[concurrent.futures.Future[B], tuple[int, A]] = {}
-        ended: list[tuple[A, concurrent.futures.Future[B]]] = []
-        while waiting or running:
-            while waiting and free:
-                worker = free.pop()
-                chosen = self._choice(worker, list(waiting))
-                self._known[worker].add(chosen)
-                argument = waiting[chosen].popleft()
-                if not waiting[chosen]:
-                    del waiting[chosen]
-                future = self._threads.submit(function, argument, self.processes[worker])
-                running[future] = worker, argument
-            # Handed out only now, when all workers are busy again.
-            for argument, future in ended:
-                yield argument, future.result()
-            done, _ = concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
-            ended = [(running[future][1], future) for future in done]
-            free += [running.pop(future)[0] for future in done]
-        for argument, future in ended:
-            yield argument, future.result()
-
-    def close(self) -> None:
-        """Kills all processes, and with them what they are working on."""
-        for processes in self.processes:
-            processes.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
-
-    def _choice(self, worker: int, kinds: list[Hashable]) -> Hashable:
-        mine = [k for k in kinds if k in self._known[worker]]
-        new = [k for k in kinds if not any(k in known for known in self._known)]
-        return (mine or new or kinds)[0]
-
-
-def completed(
-    executor: concurrent.futures.Executor, function: Callable[[A], B], arguments: Iterable[A]
-) -> Iterator[tuple[A, B]]:
-    """Yields each argument with what `function` returned for it, as they come."""
-    futures = {executor.submit(function, argument): argument for argument in arguments}
-    try:
-        for future in concurrent.futures.as_completed(list(futures)):
-            # Forgotten at once: results of a whole round need not stay in memory twice.
-            yield futures.pop(future), future.result()
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-@contextlib.contextmanager
-def dask_executor(scheduler: str, timeout: float = 5.0) -> Iterator[concurrent.futures.Executor]:
-    """Connects to a Dask cluster that is there already.
-
-    Args:
-        scheduler: address of its scheduler, like "tcp://10.0.0.1:8786".
-        timeout: for the connection, s.
-
-    Yields:
-        An executor for functions that the workers can import.
-
-    Raises:
-        ImportError: if Dask is not installed.
-        ConnectionError: if there is no scheduler at the address.
-        ChildProcessError: if the cluster loses a task, as workers or the scheduler die.
-    """
-    try:
-        from distributed import Client, KilledWorker
-    except ImportError as error:
-        raise ImportError(f"{error}; pip install 'tfgen[dask]' brings Dask") from error
-    try:
-        client = Client(scheduler, timeout=timeout, name="tfgen")
-    except Exception as error:  # what answers may be anything, and end in any error
-        reason = error if isinstance(error, OSError | ValueError) else "something else does"
-        raise ConnectionError(f"no Dask scheduler answers at {scheduler!r}: {reason}") from error
-    with client:
-        if not client.scheduler_info()["workers"]:
-            warnings.warn(
-                f"the Dask scheduler at {scheduler} has no workers yet; the work waits for them",
-                TfgenWarning,
-                stacklevel=3,
-            )
-        try:
-            yield client.get_executor(pure=False)
-        except KilledWorker as error:
-            raise ChildProcessError(
-                "the Dask workers died at the same task, one after the other (out of memory?); "
-                "what is done is kept, and the same command continues"
-            ) from error
-        except concurrent.futures.CancelledError as error:
-            raise ConnectionError(
-                f"lost the Dask scheduler at {scheduler}; what is done is kept, and the same "
-                "command continues"
-            ) from error

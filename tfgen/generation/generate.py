@@ -15,6 +15,7 @@ from tfgen.generation.request import Request, check_request, warn_of_extrapolati
 from tfgen.generation.settings import GenerationSettings
 from tfgen.generation.verification import Verification, Verifier
 from tfgen.models.model import Model
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.targets import TargetValue
 
@@ -29,8 +30,8 @@ def generate(
     *,
     seed: int = 0,
     tolerance: Mapping[str, float] | None = None,
-    potential: Potential | BaseCalculator | str | None = "auto",
-    relax: bool | Potential | BaseCalculator = True,
+    potential: Potential | AsePotential | BaseCalculator | str | None = "auto",
+    relax: bool | Potential | AsePotential | BaseCalculator = True,
     settings: GenerationSettings | None = None,
     progress: bool = False,
 ) -> list[Atoms]:

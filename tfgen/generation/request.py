@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from tfgen.models.model import Model
+from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.structures.formulas import formula_of, numbers_from_formula
@@ -76,8 +77,8 @@ class Request:
     targets: tuple[Target, ...]
     count: int
     seed: int
-    potential: Potential | BaseCalculator | None
-    relaxed_by: Potential | BaseCalculator | None
+    potential: Potential | AsePotential | None
+    relaxed_by: Potential | AsePotential | None
     minima: bool
     evaluated_by: Mapping[str, str]
     candidates: int
@@ -96,8 +97,8 @@ def check_request(
     *,
     seed: int,
     tolerance: Mapping[str, float] | None,
-    potential: Potential | BaseCalculator | str | None,
-    relax: bool | Potential | BaseCalculator,
+    potential: Potential | AsePotential | BaseCalculator | str | None,
+    relax: bool | Potential | AsePotential | BaseCalculator,
     candidates: int | None,
 ) -> Request:
     """Checks the arguments of `tfgen.generate`, which documents them.
@@ -120,8 +121,7 @@ def check_request(
         raise ValueError("relax is True, but there is no potential; pass one, or relax=False")
     relaxing = evaluating if relax is True else None
     if not isinstance(relax, bool):
-        _check_potential("relax", relax)
-        relaxing = relax
+        relaxing = _check_potential("relax", relax)
     for used in (evaluating, relaxing):
         _check_knows(used, formula, numbers)
     evaluated_by = {
@@ -212,31 +212,31 @@ def _with_tolerances(
 
 
 def _choose_potential(
-    model: Model, potential: Potential | BaseCalculator | str | None
-) -> Potential | BaseCalculator | None:
+    model: Model, potential: Potential | AsePotential | BaseCalculator | str | None
+) -> Potential | AsePotential | None:
     if isinstance(potential, str):
         if potential != "auto":
             raise ValueError(f"potential is {potential!r}; 'auto', None or an object is needed")
         return EMT() if model.potential == "emt" else None
-    if potential is not None:
-        _check_potential("potential", potential)
-    return potential
+    return None if potential is None else _check_potential("potential", potential)
 
 
-def _check_potential(name: str, potential: Any) -> None:
+def _check_potential(name: str, potential: Any) -> Potential | AsePotential:
     if isinstance(potential, type):
         raise ValueError(f"{name} is the class {potential.__name__}; an object of it is needed")
-    if not isinstance(potential, BaseCalculator | Potential):
+    adapted = adapt(potential)
+    if not isinstance(adapted, AsePotential | Potential):
         raise ValueError(
             f"{name} is a {type(potential).__name__}, neither a potential of tfgen's kind nor an "
             "ASE calculator"
         )
+    return adapted
 
 
 def _check_knows(potential: Any, formula: str, numbers: np.ndarray) -> None:
     """Raises UnsupportedFormulaError if a potential says that it cannot compute the formula."""
-    if potential is None or isinstance(potential, BaseCalculator):
-        return  # ASE's calculators fail only when they are used
+    if potential is None:
+        return
     try:
         potential.check([Atoms(numbers)])
     except ValueError as error:

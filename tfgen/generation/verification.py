@@ -8,13 +8,13 @@ from typing import cast
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
 
 from tfgen.generation.proposals import training_structures
 from tfgen.generation.ranking import Proposal
 from tfgen.generation.request import SURROGATE, Request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Model
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.relaxation.relax import relax
 from tfgen.status import Status
@@ -95,9 +95,7 @@ class Evaluator:
         return [{name: float(values[name][i]) for name in names} for i in range(len(structures))]
 
     def _energies(self, structures: Sequence[Atoms]) -> np.ndarray:
-        potential = cast(Potential | BaseCalculator, self._request.potential)
-        if isinstance(potential, BaseCalculator):
-            return relax(structures, potential, max_steps=0).energy
+        potential = cast(Potential | AsePotential, self._request.potential)
         return np.asarray(potential.compute(structures)["energy"])
 
 

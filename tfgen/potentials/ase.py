@@ -1,20 +1,52 @@
-"""ASE calculators by their import path."""
+"""The one way to ASE calculators: single points, relaxations, and import paths."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
+from ase.optimize import BFGS
 
-__all__ = ["is_import_path", "make_calculator"]
+from tfgen.potentials._output import redirect_output
+from tfgen.status import Status
+
+__all__ = [
+    "NOT_FINITE",
+    "AsePotential",
+    "Relaxation",
+    "adapt",
+    "is_calculator",
+    "is_import_path",
+    "make_calculator",
+]
+
+NOT_FINITE = "energy or forces are not finite"
+"""The detail where a calculator gave a result that is no number."""
+_LONGEST_DETAIL = 300  # characters
 
 
 def is_import_path(path: str) -> bool:
     """Says whether `path` has the form MODULE:NAME."""
     return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", path) is not None
+
+
+def is_calculator(candidate: Any) -> bool:
+    """Says whether an object can be used as an ASE calculator.
+
+    Some calculators have the methods of one, but not the base class.
+    """
+    if isinstance(candidate, type | Atoms):
+        return False
+    methods = ("get_potential_energy", "get_forces")
+    return isinstance(candidate, BaseCalculator) or all(hasattr(candidate, m) for m in methods)
 
 
 def make_calculator(path: str, arguments: Mapping[str, Any] | None = None) -> BaseCalculator:
@@ -40,12 +72,214 @@ def make_calculator(path: str, arguments: Mapping[str, Any] | None = None) -> Ba
     except Exception as error:  # modules and calculators raise what they like
         reason = str(error) or type(error).__name__
         raise ValueError(f"calculator {path!r} cannot be made: {reason}") from error
-    # Some calculators only look like one: they have the methods, but not the base class.
-    wanted = ("get_potential_energy", "get_forces")
-    if not isinstance(calculator, BaseCalculator) and not all(
-        hasattr(calculator, name) for name in wanted
-    ):
+    if not is_calculator(calculator):
         raise ValueError(
             f"calculator {path!r} is {type(calculator).__name__}, not an ASE calculator"
         )
     return calculator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relaxation:
+    """How the relaxation of one structure by ASE ended.
+
+    Attributes:
+        structure: a copy with the last positions; with those of the start if the calculator raised
+            an error.
+        energy: eV, there; NaN if the calculator raised an error.
+        fmax: largest force on an atom, eV/Å; infinite if the calculator raised an error.
+        steps: steps that were taken.
+        status: converged, not converged, or calculator failed.
+        detail: what the calculator said that failed; "" otherwise.
+    """
+
+    structure: Atoms
+    energy: float
+    fmax: float
+    steps: int
+    status: Status
+    detail: str
+
+
+class AsePotential:
+    """Any ASE calculator, made safe: every use of one in tfgen goes through this class.
+
+    - Results do not depend on what the calculator did before: it is reset before each structure.
+      One without `reset` is made anew if its import path is known.
+    - Errors and results that are not finite become the status of their structure, with a detail,
+      and the others go on. `KeyboardInterrupt` passes.
+    - What the calculator prints is kept off the terminal.
+    - Calculations are counted.
+
+    A calculator that hangs or crashes takes its process with it, unless it runs in one of
+    `tfgen.execution.processes`.
+
+    Args:
+        calculator: an ASE calculator.
+        path: its import path MODULE:NAME, if known.
+        arguments: the keyword arguments that it was made with.
+        log: a file to which what the calculator prints is appended; it is lost if None.
+
+    Raises:
+        ValueError: if `calculator` is not one.
+    """
+
+    def __init__(
+        self,
+        calculator: BaseCalculator,
+        *,
+        path: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        if not is_calculator(calculator):
+            raise ValueError(f"calculator is {calculator!r}; an ASE calculator is needed")
+        self.calculator = calculator
+        self.path, self.arguments, self.log = path, dict(arguments or {}), log
+        self._calculations = 0
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_path(
+        cls, path: str, arguments: Mapping[str, Any] | None = None, *, log: Path | None = None
+    ) -> AsePotential:
+        """Makes the calculator that an import path names.
+
+        Args:
+            path: as for `make_calculator`.
+            arguments: keyword arguments for it.
+            log: as for the class.
+
+        Raises:
+            ValueError: if it cannot be made; says why.
+        """
+        with redirect_output(log):
+            calculator = make_calculator(path, arguments)
+        return cls(calculator, path=path, arguments=arguments, log=log)
+
+    def __repr__(self) -> str:
+        return f"AsePotential({self.name}, calculations={self.calculations})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsePotential) and self.calculator is other.calculator
+
+    def __hash__(self) -> int:
+        return id(self.calculator)
+
+    @property
+    def name(self) -> str:
+        """The import path if it is known, else the calculator's class in lower case."""
+        return self.path or type(self.calculator).__name__.lower()
+
+    @property
+    def calculations(self) -> int:
+        """How many geometries the calculator was asked for so far, failures included."""
+        return self._calculations
+
+    def check(self, structures: Sequence[Atoms]) -> None:
+        """Does nothing: an ASE calculator does not tell which elements it knows."""
+
+    def compute(self, structures: Atoms | Sequence[Atoms]) -> dict[str, Any]:
+        """Computes energies and forces of structures, one after the other.
+
+        Args:
+            structures: left unmodified; constraints on their atoms do not change the forces.
+
+        Returns:
+            "energy" [structures], eV, NaN where the calculation failed; "forces", a list of
+            [atoms, 3], eV/Å, NaN there; "status", a list of `Status`, converged or calculator
+            failed; "detail", a list of what the calculator said that failed, "" otherwise.
+        """
+        structures = [structures] if isinstance(structures, Atoms) else list(structures)
+        found = [self._compute(structure) for structure in structures]
+        return {
+            "energy": np.array([energy for energy, _, _ in found]),
+            "forces": [forces for _, forces, _ in found],
+            "status": [
+                Status.CALCULATOR_FAILED if detail else Status.CONVERGED for *_, detail in found
+            ],
+            "detail": [detail for *_, detail in found],
+        }
+
+    def relax(self, structure: Atoms, *, fmax: float = 0.01, max_steps: int = 2000) -> Relaxation:
+        """Relaxes a structure by ASE's BFGS until no force on an atom exceeds `fmax`.
+
+        Args:
+            structure: left unmodified; all of ASE's constraints are kept.
+            fmax: eV/Å.
+            max_steps: bound on the steps.
+        """
+        atoms = structure.copy()
+        energy, largest, steps, evaluated = np.nan, np.inf, 0, 0
+        status, detail = Status.NOT_CONVERGED, ""
+        with redirect_output(self.log):
+            try:
+                atoms.calc = self._reset()
+                with BFGS(atoms, logfile=None) as optimizer:
+                    for _ in optimizer.irun(fmax=fmax, steps=max_steps):
+                        steps, evaluated = optimizer.get_number_of_steps(), evaluated + 1
+                        energy = float(atoms.get_potential_energy())
+                        largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+                        # BFGS would go on, and fail with what LAPACK has to say.
+                        if not (np.isfinite(energy) and np.isfinite(largest)):
+                            status, detail = Status.CALCULATOR_FAILED, NOT_FINITE
+                            break
+            except Exception as error:  # noqa: BLE001  (calculators raise what they like)
+                status, detail, evaluated = Status.CALCULATOR_FAILED, _words(error), evaluated + 1
+                atoms, energy, largest = structure.copy(), np.nan, np.inf
+            finally:
+                self._count(evaluated)
+        if status is Status.NOT_CONVERGED and largest <= fmax:
+            status = Status.CONVERGED
+        atoms.calc = None
+        return Relaxation(
+            structure=atoms,
+            energy=energy,
+            fmax=largest,
+            steps=steps,
+            status=status,
+            detail=detail,
+        )
+
+    def _compute(self, structure: Atoms) -> tuple[float, np.ndarray, str]:
+        """Returns energy, forces, and why there are none; "" if there are."""
+        atoms = structure.copy()
+        self._count(1)
+        with redirect_output(self.log):
+            try:
+                atoms.calc = self._reset()
+                forces = np.array(atoms.get_forces(apply_constraint=False), float)
+                energy = float(atoms.get_potential_energy())
+                if forces.shape != atoms.positions.shape:
+                    raise ValueError(f"forces have the shape {forces.shape}")
+                if np.isfinite(energy) and np.isfinite(forces).all():
+                    return energy, forces, ""
+                detail = NOT_FINITE
+            except Exception as error:  # noqa: BLE001  (calculators raise what they like)
+                detail = _words(error)
+        return np.nan, np.full(atoms.positions.shape, np.nan), detail
+
+    def _reset(self) -> Any:
+        """Returns the calculator, which has forgotten what it did before."""
+        reset = getattr(self.calculator, "reset", None)
+        if callable(reset):
+            reset()
+        elif self.path is not None:
+            self.calculator = make_calculator(self.path, self.arguments)
+        return self.calculator
+
+    def _count(self, calculations: int) -> None:
+        with self._lock:
+            self._calculations += calculations
+
+
+def adapt(potential: Any) -> Any:
+    """Returns an ASE calculator as an `AsePotential`, and anything else as it is."""
+    if isinstance(potential, AsePotential) or not is_calculator(potential):
+        return potential
+    return AsePotential(potential)
+
+
+def _words(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_DETAIL]

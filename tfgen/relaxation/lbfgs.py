@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple
+from collections.abc import Hashable
+from typing import NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
 
+from tfgen._tensorflow import compiled_for
 from tfgen.potentials.base import Potential, energy_and_forces
 from tfgen.structures.batch import StructureBatch
 
@@ -189,10 +190,9 @@ class Lbfgs:
         return state.pack()
 
 
-@functools.lru_cache(maxsize=8)
 def lbfgs(potential: Potential) -> Lbfgs:
-    """Returns the one optimiser of a potential, so that no call compiles what another has."""
-    return Lbfgs(potential)
+    """Returns the optimiser that equal potentials share: it is compiled once."""
+    return compiled_for(cast(Hashable, potential), "lbfgs", lambda: Lbfgs(potential))
 
 
 def _judge(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import threading
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import cast
@@ -16,29 +15,23 @@ import tensorflow as tf
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.constraints import FixAtoms
-from ase.optimize import BFGS
 from tqdm import tqdm
 
 from tfgen._tensorflow import threads
+from tfgen.potentials.ase import NOT_FINITE, AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
+from tfgen.relaxation.settings import RelaxationSettings
+from tfgen.status import Status
 from tfgen.structures.batch import Group, Neighbours, StructureBatch, groups
 from tfgen.structures.checks import as_structures
 from tfgen.warnings import TfgenWarning
 
 __all__ = ["RelaxationResult", "relax"]
 
-# Structures that move at once, of one padded size: as many as keep their pairs of atoms near the
-# processor, and within bounds. More do not go faster.
-PAIRS_PER_BATCH = 48_000
-PLACES = (8, 64)
-# Share of the places that may stand empty before the next structures move in.
-EMPTY = 0.25
-NOT_FINITE = "diverged: energy or forces are not finite"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RelaxationResult:
     """What `relax` returns, one entry per structure in the order given.
 
@@ -47,42 +40,52 @@ class RelaxationResult:
         energy: [structures], eV, at those positions.
         fmax: [structures], largest force on an atom, eV/Å.
         steps: [structures] int, steps taken, those included that were taken back.
-        converged: [structures] bool, fmax reached within max_steps.
-        status: "converged", or why not: "not converged after N steps", "diverged: ..." where no
-            finite energy and forces were found, "failed: ..." with what an ASE calculator said.
+        status: converged, not converged (after `max_steps` steps), or calculator failed (no finite
+            energy and forces were found, or an ASE calculator raised an error).
+        detail: for each structure, what was wrong with the energy and forces; "" if nothing was.
     """
 
     structures: list[Atoms]
     energy: np.ndarray
     fmax: np.ndarray
     steps: np.ndarray
-    converged: np.ndarray
-    status: list[str]
+    status: list[Status]
+    detail: list[str]
+
+    @property
+    def converged(self) -> np.ndarray:
+        """[structures] bool, whether `fmax` was reached within `max_steps`."""
+        return np.array([status == Status.CONVERGED for status in self.status])
 
 
 def relax(
     structures: Atoms | Sequence[Atoms],
-    potential: Potential | BaseCalculator | None = None,
+    potential: Potential | AsePotential | BaseCalculator | None = None,
     *,
     fmax: float = 0.01,
     max_steps: int = 2000,
+    settings: RelaxationSettings | None = None,
     progress: bool = False,
 ) -> RelaxationResult:
     """Relaxes structures at fixed cell until no force on an atom exceeds `fmax`.
 
     A potential of tfgen's kind moves batches of structures at once by L-BFGS, in as many threads
-    as TensorFlow uses (`tf.config.threading`); whoever has converged makes room for the next.
-    Neither the company nor the number of threads changes a structure's way. Steps that lead up in
-    energy are taken back, and no atom goes further than 0.2 Å in one. An ASE calculator moves one
-    structure after the other by ASE's BFGS. Either way a saddle point with forces below `fmax`
-    counts as converged: a kick (`Atoms.rattle`) and a second relaxation tell.
+    as TensorFlow uses (`tf.config.threading`); those that have converged make room for the next.
+    Neither the other structures nor the number of threads change how a structure moves. Steps that
+    lead up in energy are taken back, and no atom moves further than 0.2 Å in one step. An ASE
+    calculator moves one structure after the other by ASE's BFGS and is reset before each. Either
+    way a saddle point with forces below `fmax` counts as converged: rattle the structure
+    (`Atoms.rattle`) and relax it again to find out.
 
     Args:
         structures: any mix of sizes and elements; left unmodified. Atoms under `FixAtoms` stay.
-        potential: `EMT()` if None. A structure for which an ASE calculator raises an error is not
-            converged, its energy NaN.
+        potential: a potential of tfgen's kind, an ASE calculator, or an
+            `tfgen.potentials.ase.AsePotential`; `EMT()` if None. A structure for which an ASE
+            calculator raises an error is not converged, and its energy is NaN.
         fmax: eV/Å.
         max_steps: bound on the steps of each structure.
+        settings: how many structures a potential of tfgen's kind moves at once; the defaults if
+            None.
         progress: show a progress bar.
 
     Returns:
@@ -97,9 +100,8 @@ def relax(
         D. C. Liu, J. Nocedal, Math. Program. 45, 503 (1989). DOI 10.1007/BF01589116
     """
     structures = as_structures(structures)
-    if potential is not None and (
-        isinstance(potential, type) or not isinstance(potential, BaseCalculator | Potential)
-    ):
+    potential = EMT() if potential is None else adapt(potential)
+    if isinstance(potential, type) or not isinstance(potential, AsePotential | Potential):
         raise ValueError(
             f"potential is {potential!r}; a potential like tfgen.EMT() or an ASE calculator is "
             "needed"
@@ -110,86 +112,57 @@ def relax(
         raise ValueError(f"max_steps is {max_steps!r}; a whole number >= 0 is needed")
     bar = tqdm(total=len(structures), desc="relaxing", unit="", disable=not progress)
     with bar:
-        if isinstance(potential, BaseCalculator):
+        if isinstance(potential, AsePotential):
             return _relax_with_ase(structures, potential, fmax, max_steps, bar)
-        return _relax_in_batches(structures, potential or _default(), fmax, max_steps, bar)
-
-
-@functools.cache
-def _default() -> EMT:
-    return EMT()
+        settings = settings or RelaxationSettings()
+        return _relax_in_batches(structures, potential, fmax, max_steps, settings, bar)
 
 
 def _relax_with_ase(
-    structures: list[Atoms], calculator: BaseCalculator, fmax: float, max_steps: int, bar: tqdm
+    structures: list[Atoms], potential: AsePotential, fmax: float, max_steps: int, bar: tqdm
 ) -> RelaxationResult:
-    count = len(structures)
-    energy, largest, steps = np.empty(count), np.empty(count), np.zeros(count, int)
-    relaxed: list[Atoms] = []
-    reasons: dict[int, str] = {}
-    for i, structure in enumerate(structures):
-        atoms = structure.copy()
-        atoms.calc = calculator
-        try:
-            with BFGS(atoms, logfile=None) as optimizer:
-                for _ in optimizer.irun(fmax=fmax, steps=max_steps):
-                    steps[i] = optimizer.get_number_of_steps()
-                    energy[i] = atoms.get_potential_energy()
-                    largest[i] = np.linalg.norm(atoms.get_forces(), axis=1).max()
-                    # BFGS would go on, and fail with what LAPACK has to say.
-                    if not np.isfinite([energy[i], largest[i]]).all():
-                        reasons[i] = NOT_FINITE
-                        break
-        except Exception as error:  # noqa: BLE001  (calculators raise what they like)
-            reason = " ".join(str(error).split()) or type(error).__name__
-            reasons[i], atoms = f"failed: {reason}", structure.copy()
-            energy[i], largest[i] = np.nan, np.inf
-        atoms.calc = None
-        relaxed.append(atoms)
+    found = []
+    for structure in structures:
+        found.append(potential.relax(structure, fmax=fmax, max_steps=max_steps))
         bar.update()
-    if reasons:
-        last = reasons[max(reasons)].removeprefix("failed: ")
+    failed = [one.detail for one in found if one.status is Status.CALCULATOR_FAILED]
+    if failed:
         warnings.warn(
-            f"the calculator failed for {len(reasons)} of {count} structures, last with: {last}",
+            f"the calculator failed for {len(failed)} of {len(found)} structures, "
+            f"last with: {failed[-1]}",
             TfgenWarning,
             stacklevel=3,
         )
-    return _result(relaxed, energy, largest, steps, fmax, reasons)
-
-
-def _result(
-    relaxed: list[Atoms],
-    energy: np.ndarray,
-    largest: np.ndarray,
-    steps: np.ndarray,
-    fmax: float,
-    reasons: dict[int, str],
-) -> RelaxationResult:
-    converged = (largest <= fmax) & np.isfinite(energy)
-    status = [
-        "converged" if done else f"not converged after {n} steps"
-        for done, n in zip(converged, steps, strict=True)
-    ]
-    for i, reason in reasons.items():
-        status[i] = reason
-    return RelaxationResult(relaxed, energy, largest, steps, converged, status)
+    return RelaxationResult(
+        structures=[one.structure for one in found],
+        energy=np.array([one.energy for one in found]),
+        fmax=np.array([one.fmax for one in found]),
+        steps=np.array([one.steps for one in found]),
+        status=[one.status for one in found],
+        detail=[one.detail for one in found],
+    )
 
 
 def _relax_in_batches(
-    structures: list[Atoms], potential: Potential, fmax: float, max_steps: int, bar: tqdm
+    structures: list[Atoms],
+    potential: Potential,
+    fmax: float,
+    max_steps: int,
+    settings: RelaxationSettings,
+    bar: tqdm,
 ) -> RelaxationResult:
     potential.check(structures)
     free = [_free_atoms(i, s) for i, s in enumerate(structures)]
-    optimizer = lbfgs(cast(Hashable, potential))
+    optimizer = lbfgs(potential)
     runs = []
     for group in groups(structures):
-        places = int(np.clip(PAIRS_PER_BATCH // group.width**2, *PLACES)) // 8 * 8
+        places = settings.batch_size(group.width)
         # Interleaved, so that each thread has its share of whatever comes in a row.
         shares = min(threads(), -(-len(group.members) // places))
         for k in range(shares):
             part = group._replace(members=group.members[k::shares])
             reach = potential.r_cut + SKIN
-            runs.append(_Run(part, structures, free, optimizer, reach, places, fmax, max_steps))
+            runs.append(_Run(part, structures, free, optimizer, reach, settings, fmax, max_steps))
     stop, lock = threading.Event(), threading.Lock()
 
     def work(run: _Run) -> None:
@@ -213,9 +186,19 @@ def _relax_in_batches(
         energy[members], largest[members], steps[members] = run.energy, run.largest, run.steps
         for i, positions in zip(members, run.positions, strict=True):
             relaxed[i].positions = positions[: len(relaxed[i])]
-    lost = np.flatnonzero(~np.isfinite(largest) | ~np.isfinite(energy))
-    reasons = dict.fromkeys(lost.tolist(), NOT_FINITE)
-    return _result(relaxed, energy, largest, steps, fmax, reasons)
+    finite = np.isfinite(largest) & np.isfinite(energy)
+    status = [
+        Status.CONVERGED if low else Status.NOT_CONVERGED if good else Status.CALCULATOR_FAILED
+        for low, good in zip(finite & (largest <= fmax), finite, strict=True)
+    ]
+    return RelaxationResult(
+        structures=relaxed,
+        energy=energy,
+        fmax=largest,
+        steps=steps,
+        status=status,
+        detail=["" if good else NOT_FINITE for good in finite],
+    )
 
 
 class _Run:
@@ -233,14 +216,15 @@ class _Run:
         free: list[np.ndarray],
         optimizer: Lbfgs,
         reach: float,
-        places: int,
+        settings: RelaxationSettings,
         fmax: float,
         max_steps: int,
     ) -> None:
         count, width = len(group.members), group.width
+        places = settings.batch_size(width)
         self.group = group
         self._optimizer, self._reach = optimizer, reach
-        self._fmax, self._max_steps = fmax, max_steps
+        self._fmax, self._max_steps, self._empty = fmax, max_steps, settings.empty
         self._structures = [structures[i] for i in group.members]
         self.positions = np.zeros([count, width, 3])
         self._numbers = np.zeros([count, width], np.int32)
@@ -278,7 +262,7 @@ class _Run:
         self._origin[fresh] = self.positions[self._held[fresh]]
         neighbours = self._neighbours(fresh) if self.group.periodic else None
         # Periodic structures also stop where they need new neighbour lists.
-        empty = EMPTY if neighbours or self._next < len(self.energy) else 1.0
+        empty = self._empty if neighbours or self._next < len(self.energy) else 1.0
         enough = int(self._busy.sum()) - int(empty * len(self._held))
         batch = StructureBatch(
             positions=tf.constant(self._origin),

@@ -1,0 +1,186 @@
+"""From initial structures to minima: relax, take snapshots, and leave saddle points.
+
+Nothing here needs TensorFlow until a batched potential is used, so that processes for ASE
+calculators start at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+
+from tfgen.datasets.recipe import Relax
+from tfgen.datasets.settings import BuildSettings
+from tfgen.potentials.ase import AsePotential
+from tfgen.status import Status
+from tfgen.structures.similarity import duplicates
+
+__all__ = ["Found", "Relaxed", "Relaxer", "find_minima", "make_relaxer"]
+
+
+class Relaxed(NamedTuple):
+    """Structures after some steps of a relaxation.
+
+    Attributes:
+        structures: n structures.
+        energy: [n], eV.
+        fmax: [n], largest force on an atom, eV/Å.
+        status: [n] text, values of `Status`.
+        detail: [n] text, what a calculator said that failed; "" otherwise.
+    """
+
+    structures: list[Atoms]
+    energy: np.ndarray
+    fmax: np.ndarray
+    status: np.ndarray
+    detail: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Relaxed:
+        """Returns those in `rows`, a list of places."""
+        return Relaxed([self.structures[i] for i in rows], *(a[rows] for a in self[1:]))
+
+
+class Found(NamedTuple):
+    """What came of initial structures.
+
+    Attributes:
+        minima: one for each initial structure, as far as its status says so.
+        snapshots: structures on the way to them.
+        owner: [snapshots] int, from which initial structure each snapshot comes.
+    """
+
+    minima: Relaxed
+    snapshots: Relaxed
+    owner: np.ndarray
+
+
+Relaxer = Callable[[list[Atoms], int], Relaxed]
+"""Takes structures so many steps towards their minima."""
+
+
+def make_relaxer(relax: Relax) -> Relaxer:
+    """Returns what relaxes structures as a recipe wants it.
+
+    Raises:
+        ValueError: if the recipe's calculator cannot be made.
+    """
+    return _make_batched_relaxer(relax) if relax.batched else _make_ase_relaxer(relax)
+
+
+def find_minima(
+    relaxer: Relaxer,
+    relax: Relax,
+    structures: list[Atoms],
+    rng: np.random.Generator,
+    settings: BuildSettings,
+) -> Found:
+    """Relaxes structures, then rattles and relaxes them again until they come back.
+
+    Args:
+        relaxer: of `relax`.
+        relax: of the recipe.
+        structures: initial structures.
+        rng: for the rattling.
+        settings: how often structures are rattled.
+    """
+    found = _descend(relaxer, relax, structures)
+    state = found.minima
+    converged = np.flatnonzero(state.status == Status.CONVERGED)
+    # Those that found the same minimum would only find it again.
+    leader = np.arange(len(structures))
+    same = duplicates([state.structures[i] for i in converged], settings.rattled_once_tolerance)
+    leader[converged] = converged[same]
+    moving = converged[leader[converged] == converged]
+    returns = np.zeros(len(structures), int)
+    for _ in range(settings.rattlings if relax.rattle else 0):
+        if len(moving) == 0:
+            break
+        rattled = [_rattle(state.structures[i], relax.rattle, rng) for i in moving]
+        result = relaxer(rattled, relax.max_steps)
+        # A minimum is not given up for a rattled structure that does not converge.
+        again = result.status == Status.CONVERGED
+        back = np.abs(result.energy - state.energy[moving]) < settings.return_tolerance
+        returns[moving] = np.where(back, returns[moving] + 1, 0)
+        for row in np.flatnonzero(again):
+            state.structures[moving[row]] = result.structures[row]
+        state.energy[moving[again]] = result.energy[again]
+        state.fmax[moving[again]] = result.fmax[again]
+        moving = moving[again & (returns[moving] < settings.returns)]
+    # A leader has the status of those that follow it.
+    return found._replace(minima=state.take(leader))
+
+
+def _rattle(structure: Atoms, deviation: float, rng: np.random.Generator) -> Atoms:
+    displacements = deviation * rng.normal(size=structure.positions.shape)
+    return Atoms(structure.numbers, positions=structure.positions + displacements)
+
+
+def _descend(relaxer: Relaxer, relax: Relax, structures: list[Atoms]) -> Found:
+    """Relaxes structures and keeps snapshots on the way."""
+    owners, shots, taken = [], [], 0
+    for step in relax.snapshots:
+        state = relaxer(structures, step - taken)
+        structures, taken = state.structures, step
+        owners.append(np.flatnonzero(state.status == Status.NOT_CONVERGED))
+        shots.append(state.take(owners[-1]))
+    state = relaxer(structures, relax.max_steps - taken)
+    if not shots:
+        nobody = np.zeros(0, int)
+        return Found(state, state.take(nobody), nobody)
+    seen = [atoms for shot in shots for atoms in shot.structures]
+    rest = (np.concatenate(parts) for parts in zip(*(shot[1:] for shot in shots), strict=True))
+    return Found(state, Relaxed(seen, *rest), np.concatenate(owners))
+
+
+def _make_batched_relaxer(settings: Relax) -> Relaxer:
+    from tfgen._tensorflow import load_quietly
+
+    load_quietly()
+    from tfgen.potentials.emt import EMT
+    from tfgen.relaxation.relax import relax
+
+    potential = {"emt": EMT}[settings.potential]()
+
+    def relaxer(structures: list[Atoms], steps: int) -> Relaxed:
+        result = relax(structures, potential, fmax=settings.fmax, max_steps=steps)
+        return Relaxed(
+            structures=list(result.structures),
+            energy=np.array(result.energy),
+            fmax=np.array(result.fmax),
+            status=np.array(result.status),
+            detail=np.array(result.detail),
+        )
+
+    return relaxer
+
+
+def _make_ase_relaxer(settings: Relax) -> Relaxer:
+    # A new calculator for each task: what an old one remembers beyond `reset` would make results
+    # depend on what the process did before.
+    potential = AsePotential.from_path(settings.potential, settings.arguments)
+
+    def relaxer(structures: list[Atoms], steps: int) -> Relaxed:
+        found = [
+            potential.relax(_put_in_box(s, settings.vacuum), fmax=settings.fmax, max_steps=steps)
+            for s in structures
+        ]
+        return Relaxed(
+            structures=[Atoms(f.structure.numbers, positions=f.structure.positions) for f in found],
+            energy=np.array([f.energy for f in found]),
+            fmax=np.array([f.fmax for f in found]),
+            status=np.array([f.status for f in found]),
+            detail=np.array([f.detail for f in found]),
+        )
+
+    return relaxer
+
+
+def _put_in_box(structure: Atoms, vacuum: float) -> Atoms:
+    """Returns a copy without periodicity, in a box with empty space on all sides if asked for."""
+    atoms = Atoms(structure.numbers, positions=structure.positions)
+    if vacuum:
+        atoms.center(vacuum=vacuum)
+    return atoms

@@ -1,0 +1,65 @@
+"""Keeps what calculators print off the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["redirect_output"]
+
+_LOCK = threading.Lock()
+_STACK = contextlib.ExitStack()
+_DEPTH = 0
+
+
+@contextlib.contextmanager
+def redirect_output(log: Path | None = None) -> Iterator[None]:
+    """Sends standard output and standard error of this process to a file for a while.
+
+    What C and Fortran code writes goes there, too, because the file descriptors are redirected, not
+    only Python's streams. The streams belong to the process as a whole: while several threads are
+    inside, the first decides on the file, and the last one restores the streams.
+
+    Args:
+        log: the file, which is appended to; nothing is kept if None.
+    """
+    global _DEPTH, _STACK  # noqa: PLW0603  (the process has one standard output)
+    with _LOCK:
+        if _DEPTH == 0:
+            _STACK = _redirect(log)
+        _DEPTH += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _DEPTH -= 1
+            if _DEPTH == 0:
+                _STACK.close()
+
+
+def _redirect(log: Path | None) -> contextlib.ExitStack:
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(
+            open(log or os.devnull, "a", encoding="utf-8", errors="replace")  # noqa: PTH123
+        )
+        for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+            if stream is not None:
+                stream.flush()
+            with contextlib.suppress(OSError):  # a process may have no such stream
+                saved = os.dup(descriptor)
+                stack.callback(_restore, saved, descriptor)
+                os.dup2(target.fileno(), descriptor)
+        # Python's streams need not be those of the process: a notebook has its own.
+        stack.enter_context(contextlib.redirect_stdout(target))
+        stack.enter_context(contextlib.redirect_stderr(target))
+        return stack.pop_all()
+    raise AssertionError
+
+
+def _restore(saved: int, descriptor: int) -> None:
+    os.dup2(saved, descriptor)
+    os.close(saved)
