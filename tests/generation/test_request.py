@@ -13,6 +13,7 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation.request import UnsupportedFormulaError, UnverifiableError, check_request
 from tfgen.generation.settings import GenerationSettings, ProposalSettings
 from tfgen.models.model import Condition
+from tfgen.potentials.ase import adapt
 from tfgen.targets import Target
 
 ENERGY, SIZE = small.PROPERTIES
@@ -59,7 +60,7 @@ class TestRequest:
         assert check(relax=False).relaxed_by is None
         other = Calculator()
         request = check(relax=other)
-        assert (request.relaxed_by, request.potential) == (other, small.potential())
+        assert (request.relaxed_by, request.potential) == (adapt(other), small.potential())
 
     def test_minima_are_proposed_where_the_training_structures_are_some(self):
         slope = dataclasses.replace(small.model(), minima=False)
