@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ase.optimize import BFGS
 
 from tfgen.potentials._output import redirect_output
 from tfgen.status import Status
+from tfgen.warnings import TfgenWarning
 
 __all__ = [
     "NOT_FINITE",
@@ -26,6 +28,7 @@ __all__ = [
     "is_calculator",
     "is_import_path",
     "make_calculator",
+    "warn_of_failures",
 ]
 
 NOT_FINITE = "energy or forces are not finite"
@@ -189,9 +192,13 @@ class AsePotential:
             "energy" [structures], eV, NaN where the calculation failed; "forces", a list of
             [atoms, 3], eV/Å, NaN there; "status", a list of `Status`, converged or calculator
             failed; "detail", a list of what the calculator said that failed, "" otherwise.
+
+        Warns:
+            TfgenWarning: if the calculator failed for some structures.
         """
         structures = [structures] if isinstance(structures, Atoms) else list(structures)
         found = [self._compute(structure) for structure in structures]
+        warn_of_failures([detail for *_, detail in found], stacklevel=3)
         return {
             "energy": np.array([energy for energy, _, _ in found]),
             "forces": [forces for _, forces, _ in found],
@@ -278,6 +285,23 @@ def adapt(potential: Any) -> Any:
     if isinstance(potential, AsePotential) or not is_calculator(potential):
         return potential
     return AsePotential(potential)
+
+
+def warn_of_failures(details: Sequence[str], stacklevel: int = 2) -> None:
+    """Warns if a calculator failed for some structures.
+
+    Args:
+        details: of all structures; "" where the calculator did not fail.
+        stacklevel: as for `warnings.warn`, counted from here.
+    """
+    failed = [detail for detail in details if detail]
+    if failed:
+        warnings.warn(
+            f"the calculator failed for {len(failed)} of {len(details)} structures, "
+            f"last with: {failed[-1]}",
+            TfgenWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def _words(error: Exception) -> str:

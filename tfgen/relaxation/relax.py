@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -18,7 +17,7 @@ from ase.constraints import FixAtoms
 from tqdm import tqdm
 
 from tfgen._tensorflow import threads
-from tfgen.potentials.ase import NOT_FINITE, AsePotential, adapt
+from tfgen.potentials.ase import NOT_FINITE, AsePotential, adapt, warn_of_failures
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
@@ -26,7 +25,6 @@ from tfgen.relaxation.settings import RelaxationSettings
 from tfgen.status import Status
 from tfgen.structures.batch import Group, Neighbours, StructureBatch, groups
 from tfgen.structures.checks import as_structures
-from tfgen.warnings import TfgenWarning
 
 __all__ = ["RelaxationResult", "relax"]
 
@@ -125,14 +123,7 @@ def _relax_with_ase(
     for structure in structures:
         found.append(potential.relax(structure, fmax=fmax, max_steps=max_steps))
         bar.update()
-    failed = [one.detail for one in found if one.status is Status.CALCULATOR_FAILED]
-    if failed:
-        warnings.warn(
-            f"the calculator failed for {len(failed)} of {len(found)} structures, "
-            f"last with: {failed[-1]}",
-            TfgenWarning,
-            stacklevel=3,
-        )
+    warn_of_failures([one.detail for one in found], stacklevel=4)
     return RelaxationResult(
         structures=[one.structure for one in found],
         energy=np.array([one.energy for one in found]),
