@@ -162,9 +162,7 @@ def test_nothing_is_remembered():
 def test_failures_are_statuses_of_their_structures(way, detail):
     other = Atoms("Au2", [[0, 0, 0], [0, 0, 2.5]])
     potential = AsePotential(Failing(way))
-    with pytest.warns(
-        tfgen.TfgenWarning, match="failed for 2 of 3 structures"
-    ) as said:
+    with pytest.warns(tfgen.TfgenWarning, match="failed for 2 of 3 structures") as said:
         found = potential.compute([CLUSTER, other, CLUSTER])
     assert said[0].filename == __file__
     failed = Status.CALCULATOR_FAILED
