@@ -185,8 +185,8 @@ def test_minima_are_distinct_connected_and_converged():
     assert len(minima) == 3
 
 
-def test_uses_and_places_share_no_make_generator():
-    drawn = {
+def test_uses_and_places_share_no_random_numbers():
+    sampled = {
         make_generator(seed, use, *place).random()
         for seed in (0, 1)
         for use in ("making", "parents", "choosing", "splitting")

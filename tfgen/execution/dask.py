@@ -49,10 +49,10 @@ def dask_executor(scheduler: str, timeout: float = 5.0) -> Iterator[concurrent.f
         except KilledWorker as error:
             raise ChildProcessError(
                 "the Dask workers died at the same task, one after the other (out of memory?); "
-                "what is done is kept, the same command goes on"
+                "what is done is kept, and the same command continues"
             ) from error
         except concurrent.futures.CancelledError as error:
             raise ConnectionError(
-                f"lost the Dask scheduler at {scheduler}; what is done is kept, the same command "
-                "goes on"
+                f"lost the Dask scheduler at {scheduler}; what is done is kept, and the same "
+                "command continues"
             ) from error
