@@ -73,6 +73,9 @@ class TestEnergies:
             ("Pt4 energy=-1.5 Ha", -1.5 * units.Hartree),
             ("energy: -5.1 eV/atom", -20.4),
             ("energy=-20.5", -20.5),
+            ('energy=-20.5 note="energy = -1.0 Ha"', -20.5),
+            ("note='energy: -1.0 Ha' energy=-20.5", -20.5),
+            ("energy=-20.5 config_type=bulk step=3", -20.5),
             ('{"energy": -20.5, "gap": 0.1}', -20.5),
         ],
     )  # fmt: skip

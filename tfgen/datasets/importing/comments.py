@@ -16,6 +16,7 @@ __all__ = ["UNITS_KEY", "parse_comment"]
 UNITS_KEY = "tfgen:units"
 """Where `parse_comment` puts the units that a line states: name -> unit."""
 
+_QUOTED = re.compile(r"""(["'])(?:(?!\1).)*\1""")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
 # "Coordinates from ORCA-job water E -76.03"
 _ORCA = re.compile(rf"ORCA-job\s.*\sE\s+({_NUMBER})")
@@ -70,13 +71,16 @@ def parse_comment(line: str) -> dict[str, Any]:
         with contextlib.suppress(ValueError):
             return {**info, **json.loads(line)}
     units = {}
+    line = _QUOTED.sub(" ", line)
     pairs = [(several or one, text, before or after) for several, before, one, text, after in
              _PAIR.findall(line)]  # fmt: skip
     numbers = [(text, unit) for text, unit in _LONE.findall(line) if "." in text]
     if not pairs and len(numbers) == 1:
         pairs = [(LONE_NUMBER, *numbers[0])]
     for name, text, unit in pairs:
-        info[name] = float(re.sub("[dD]", "e", text))
+        # What ASE has read stays as it is.
+        if isinstance(info.get(name, ""), str | bool):
+            info[name] = float(re.sub("[dD]", "e", text))
         if unit.lower().removesuffix("/atom") in _UNITS:
             units[name] = unit
     return {**info, UNITS_KEY: units} if units else info

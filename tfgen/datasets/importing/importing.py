@@ -85,13 +85,12 @@ def import_files(
     """
     units = dict(units or {})
     paths = [require_file(path, "structure file") for path in files]
-    _require(paths, missing, duplicates, seed)
-    for name, value in (
-        ("duplicate_tolerance", duplicate_tolerance),
-        ("property_tolerance", property_tolerance),
-    ):
-        if not 0.0 <= value < np.inf:
-            raise ValueError(f"{name} is {value!r}; a finite number >= 0 is needed")
+    thresholds = {
+        "duplicate_tolerance": duplicate_tolerance,
+        "property_tolerance": property_tolerance,
+        "coincident": COINCIDENT,
+    }
+    _require(paths, missing, duplicates, thresholds, seed)
     assign_splits(1, fractions, np.random.default_rng(seed))  # refuses what cannot be shares
     notes = Notes()
     asked = list(dict.fromkeys(properties))
@@ -140,11 +139,7 @@ def import_files(
             "counts": {**counts, "duplicates": count - len(left), "kept": len(left)},
             **({"duplicates": dropped} if dropped else {}),
             **({"other_energies": source.other} if source.other else {}),
-            "thresholds": {
-                "duplicate_tolerance": duplicate_tolerance,
-                "property_tolerance": property_tolerance,
-                "coincident": COINCIDENT,
-            },
+            "thresholds": thresholds,
             **provenance(),
         },
     )
@@ -173,13 +168,18 @@ def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
     return structures
 
 
-def _require(paths: list[Path], missing: str, duplicates: str, seed: int) -> None:
+def _require(
+    paths: list[Path], missing: str, duplicates: str, thresholds: dict[str, float], seed: int
+) -> None:
     if not paths:
         raise ValueError("files is empty; at least one file is needed")
     if missing not in ("error", "skip"):
         raise ValueError(f"missing is {missing!r}; 'error' or 'skip' is needed")
     if duplicates not in ("drop", "keep"):
         raise ValueError(f"duplicates is {duplicates!r}; 'drop' or 'keep' is needed")
+    for name, value in thresholds.items():
+        if not 0.0 <= value < np.inf:
+            raise ValueError(f"{name} is {value!r}; a finite number >= 0 is needed")
     if seed < 0:
         raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
 
