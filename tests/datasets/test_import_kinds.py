@@ -248,6 +248,22 @@ class TestDatabases:
         assert path.read_bytes() == before
         assert list(folder.iterdir()) == [path]
 
+    def test_databases_are_opened_for_reading_only(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.db"
+        with ase.db.connect(path) as database:
+            database.write(Atoms("Pt2", [[0, 0, 0], [0, 0, 2.5]]))
+        addresses = []
+        original = sqlite3.connect
+
+        def connect(address, **options):
+            addresses.append((str(address), options.get("uri")))
+            return original(address, **options)
+
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        import_files([path])
+        assert len(addresses) >= 2
+        assert all("?mode=ro" in address and uri for address, uri in addresses)
+
     def test_rows_that_are_still_in_the_journal_are_read(self, tmp_path):
         path = tmp_path / "a.db"
         with ase.db.connect(path) as database:

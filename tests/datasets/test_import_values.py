@@ -282,6 +282,19 @@ class TestDuplicates:
         with pytest.warns(TfgenWarning, match=r"row 8: 'dip' is 1e\+09, far outside the rest \(1."):
             assert len(import_files([path], properties=["dip"])) == 20
 
+    def test_of_equal_rows_the_lowest_stays_for_each_value(self, tmp_path):
+        path = self.water(tmp_path, 4)
+        images = ase.io.read(path, ":")
+        for atoms, energy, spin in zip(images, (-1.0, -3.0, -2.0, -2.5), (0, 1, 0, 1), strict=True):
+            atoms.calc = SinglePointCalculator(atoms, energy=3 * energy)
+            atoms.info["spin"] = spin
+        ase.io.write(path, images)
+        dataset = import_files([path], properties=["spin"])
+        assert dataset.properties["energy_per_atom"].tolist() == [-3.0, -2.0]
+        assert dataset.properties["spin"].tolist() == [1, 0]
+        assert [e["row"][-5:] + e["equals"][-6:] for e in dataset.metadata["duplicates"]["examples"]
+                ] == ["row 1 row 3", "row 4 row 2"]  # fmt: skip
+
     def test_mirror_images_that_differ(self, tmp_path):
         twisted = Atoms("CHFClBr", [[0, 0, 0], [1.1, 0, 0], [0, 1.4, 0], [0, 0, 1.8], [-1, -1, -1]])
         mirrored = twisted.copy()
