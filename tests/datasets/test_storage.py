@@ -95,6 +95,8 @@ def test_repr_is_a_few_informative_lines():
     last = repr(example()).splitlines()[3]
     zeal = example().properties["zeal"]
     assert last.startswith(f"  properties: zeal {zeal.min():.4g} to {zeal.max():.4g} kÅ·eV, energy")
+    pure = Dataset(example().structures, {"a": np.arange(5)}, {"a": "1"}, np.zeros(5))
+    assert repr(pure).splitlines()[-1] == "  properties: a 0 to 4"
     assert repr(example(20)).splitlines()[1].endswith("and 14 more")
     assert repr(example()[:0]) == "Dataset 'example': 0 structures (0 train, 0 validation, 0 test)"
     bare = Dataset(example().structures, {}, {}, np.zeros(5))

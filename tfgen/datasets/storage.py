@@ -90,12 +90,12 @@ class Dataset:
             "compositions": [f"{f} ({n})" for f, n in about["compositions"].items()],
             "periodic": [f"{periodic} of {len(self)}"] if periodic else [],
             "properties": [
-                f"{name} {p['min']:.4g} to {p['max']:.4g} {p['unit']}"
+                f"{name} {p['min']:.4g} to {p['max']:.4g} {'' if p['unit'] == '1' else p['unit']}"
                 for name, p in about["properties"].items()
             ],
         }
         texts = [
-            f"  {what}: {', '.join(items[:_SHOWN])}"
+            f"  {what}: {', '.join(item.strip() for item in items[:_SHOWN])}"
             + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")
             for what, items in lines.items()
             if items
