@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import expit
-from scipy.stats import norm
+from scipy.stats import laplace, norm
 
 from tfgen.models.callbacks import KLWarmUp
 from tfgen.models.cvae import CVAE, SCALE_FLOOR, SIGMA_FLOOR
@@ -71,13 +71,41 @@ def test_more_properties_than_conditions_are_refused():
         CVAE(features=4, conditions=2, properties=3)
 
 
+def test_other_likelihoods_are_refused():
+    with pytest.raises(ValueError, match="'cauchy'; one of normal, laplace, unit_normal is needed"):
+        CVAE(features=4, conditions=2, likelihood_family="cauchy")
+
+
+@pytest.mark.parametrize("family", ["normal", "laplace", "unit_normal"])
+def test_likelihood(family, data):
+    """By the densities of SciPy; σ is what softplus makes of the weight, above a floor."""
+    cvae = small(data, likelihood_family=family)
+    raw = np.linspace(-1, 1, FEATURES)
+    cvae.raw_sigma.assign(raw)
+    sigma = np.log1p(np.exp(raw)) + SIGMA_FLOOR
+    z, c = np.ones([3, LATENT], np.float32), data["condition"][:3]
+    found = cvae.likelihood(z, c)
+    x = np.random.default_rng(0).normal(size=(3, FEATURES)).astype(np.float32)
+    loc = found.mean().numpy()
+    each = {
+        "normal": norm.logpdf(x, loc, sigma),
+        "laplace": laplace.logpdf(x, loc, sigma),
+        "unit_normal": norm.logpdf(x, loc, 1.0),
+    }[family]
+    np.testing.assert_allclose(found.log_prob(x), each.sum(axis=1), rtol=1e-4)
+    trainable = any(w is cvae.raw_sigma for w in cvae.trainable_weights)
+    assert trainable == (family != "unit_normal")
+
+
 def test_config_says_how_to_make_the_same():
-    cvae = small(kl_weight=0.5, surrogate_weight=2.0, hidden=[5, 4], name="mine")
+    cvae = small(
+        kl_weight=0.5, surrogate_weight=2.0, hidden=[5, 4], likelihood_family="laplace", name="mine"
+    )
     config = json.loads(json.dumps(cvae.get_config()))
     again = CVAE.from_config(config)
     assert again.get_config() == cvae.get_config()
     for name in ("features", "conditions", "properties", "latent", "kl_weight",
-                 "surrogate_weight", "seed", "hidden"):  # fmt: skip
+                 "surrogate_weight", "likelihood_family", "seed", "hidden"):  # fmt: skip
         assert getattr(again, name) == getattr(cvae, name)
     assert again.hidden == (5, 4)
 
@@ -228,7 +256,7 @@ class TestClosedForms:
         assert np.abs((samples.mean(axis=(0, 1)) - np.mean(still, axis=0)) / spread).max() < 0.1
 
 
-def test_draws_repeat_with_the_seed_only():
+def test_samples_repeat_with_the_seed_only():
     prior = small().prior([6])
     first = prior.sample(seed=np.array([4, 0], np.int32))
     np.testing.assert_array_equal(prior.sample(seed=np.array([4, 0], np.int32)), first)

@@ -244,6 +244,23 @@ class TestInterruption:
         found = loss_of(model, small.dataset().select("validation"))
         assert found == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
 
+    def test_resumed_after_the_last_validation(self, tmp_path, monkeypatch, interrupt):
+        """Epochs 3, 6 and 9 of 11 are validated: after the backup of epoch 10 none is."""
+        small.train_eagerly(monkeypatch)
+        arguments = {
+            "epochs": 11, "checkpoint": tmp_path / "model.partial", "backup_interval": 10,
+            "max_validations": 3,
+        }  # fmt: skip
+        interrupt(11)
+        with pytest.raises(KeyboardInterrupt):
+            trained(**arguments)
+        interrupt(None)
+        record = trained(**arguments).provenance
+        assert record["best_epoch"] is None
+        assert "val_loss" not in record["history"]
+        model = trained(**{**arguments, "checkpoint": None})
+        assert record["best_val_loss"] == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
+
     def test_before_the_first_backup_is_as_if_it_had_not_been(
         self, tmp_path, monkeypatch, interrupt
     ):
