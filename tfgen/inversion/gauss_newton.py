@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
+from scipy.linalg import lstsq
 
 from tfgen._tensorflow import compiled_for
 from tfgen.fingerprints.fingerprint import Fingerprint
@@ -76,12 +77,15 @@ def refine(
         derivatives += jacobian.shape[1]
         if not np.isfinite(jacobian).all() or not jacobian.any():
             break
-        normal, downhill = jacobian.T @ jacobian, -jacobian.T @ error
         # The same damping for all directions: where there are hardly more features than
         # coordinates, many directions hardly change the fingerprint, and must not diverge.
-        unit = np.eye(len(normal)) * np.trace(normal) / len(normal)
+        columns = jacobian.shape[1]
+        unit = np.sqrt((jacobian**2).sum() / columns) * np.eye(columns)
+        wanted = np.concatenate([-error, np.zeros(columns)])
         for _ in range(settings.max_trials):
-            step = np.linalg.solve(normal + damping * unit, downhill)
+            # By QR of [J; √damping unit]: normal equations would square the condition number.
+            damped = np.concatenate([jacobian, np.sqrt(damping) * unit])
+            step = lstsq(damped, wanted, check_finite=False, lapack_driver="gelsy")[0]
             step *= min(1.0, settings.max_step / max(np.abs(step).max(), 1e-300))
             trial = atoms.copy()
             trial.positions[free] += step.reshape(-1, 3)

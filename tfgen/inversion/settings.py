@@ -194,7 +194,7 @@ class GaussNewtonSettings:
         max_iterations: bound on the iterations, each with one Jacobian.
         max_trials: bound on the trials of an iteration, each with five times the damping of the
             one before.
-        damping: the first one, as a share of the mean diagonal of JᵀJ.
+        damping: the first one, as a share of the mean diagonal of JᵀJ, J being the Jacobian.
         max_step: longest step of a coordinate, Å.
         sufficient_decrease: an iteration that leaves more than this share of the error's norm is
             the last one.
