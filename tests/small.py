@@ -125,12 +125,12 @@ def potential() -> EMT:
 def structures() -> list[Atoms]:
     """Pt5 and Pt6 clusters on their way to minima of EMT: 30 each, no two the same."""
     rng = np.random.default_rng(0)
-    starts = [
+    initial = [
         Atoms(numbers, positions=x)
         for numbers in (np.full(5, 78), np.full(6, 78))
         for x in random_structures(numbers, 30, rng)
     ]
-    return relax(starts, potential(), max_steps=6).structures
+    return relax(initial, potential(), max_steps=6).structures
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Generation on target, next to its rivals: every stage, and what a verified hit costs.
+"""Measures generation on target, next to rivals: every stage, and what a verified hit costs.
 
 For each case a model is trained on the training split of a data set, and structures are generated
 for five targets, the 5, 25, 50, 75 and 95 % quantiles of the energy per atom of its training
@@ -19,7 +19,7 @@ single calculations; there is one more rival then:
 - halted: random structures, their relaxation halted where the energy is nearest to the target.
 
 Hits of few structures say little of what one costs: "rattled", "random" and "halted", for which
-calculations are all the work, go on for each target until there are 20 verified hits or `--most`
+calculations are all the work, continue for each target until there are 20 verified hits or `--most`
 relaxations are spent. Their hit rates and other shares are of the first `count`, like all others'.
 
 The NNP's single calculations are spread over the verified hits of the five targets, though
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TOLERANCE = 0.01  # eV/atom, of a hit
 SAME_BASIN = 0.2  # Å, RMSD from raw to relaxed
-# Of what is generated; whoever tunes takes another.
+# Of the generation; development uses other seeds.
 SEED = 2_026_112
 METHODS = ("one shot", "chosen", "training", "rattled", "random", "halted", "paper")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How long rivals go on for each target.
+    """How long rivals continue for each target.
 
     Attributes:
         hits: verified hits that are enough.
@@ -103,7 +103,7 @@ class Row:
 
 
 def displacement(a: Atoms, b: Atoms) -> float:
-    """RMSD after the best turn; atoms keep their places in the list."""
+    """RMSD after the best rotation; atoms keep their places in the list."""
     x, y = (s.positions - s.positions.mean(axis=0) for s in (a, b))
     u, _, vt = np.linalg.svd(x.T @ y)
     u[:, -1] *= np.sign(np.linalg.det(u @ vt))
@@ -294,7 +294,7 @@ def model_of(dataset: Dataset, folder: Path | None, epochs: int, seed: int) -> M
 @click.option("--count", default=40, show_default=True, help="Structures for each target.")
 @click.option(
     "--most", default=Effort.relaxations, show_default=True,
-    help="Relaxations at most, for each target, of rivals that go on until they have enough hits.",
+    help="Relaxations at most for each target, of rivals that continue to enough hits.",
 )  # fmt: skip
 @click.option("--epochs", default=300, show_default=True, help="Of the training.")
 @click.option("--seed", default=1, show_default=True, help="Of the training.")

@@ -82,7 +82,7 @@ class Workshop:
     seed: int
     _emt: EMT = field(default_factory=EMT)
 
-    # Rivals that go on until they have enough hits, and those that relax whatever the data are.
+    # Rivals that continue until they have enough hits, and those that relax whatever the data are.
     endless = ("rattled", "random", "halted")
     relaxes = ("training", "rattled", "random")
 

@@ -1,4 +1,4 @@
-"""Settings of the CVAE compared on validation data: what is sampled, and what becomes of it.
+"""Compares settings of the CVAE on validation data: what is sampled, and what becomes of it.
 
 Each line is one training on the training split of a data set of one composition, all but one
 setting as they are by default. The columns:
@@ -105,7 +105,7 @@ VARIANTS = (
     "--only", multiple=True, type=click.Choice([v.name for v in VARIANTS]),
     help="Of the settings; may be repeated.",
 )  # fmt: skip
-@click.option("--seed", default=SEED, show_default=True, help="Another shows what is luck.")
+@click.option("--seed", default=SEED, show_default=True, help="Another seed shows what is chance.")
 def main(file: Path, epochs: int, count: int, only: tuple[str, ...], seed: int) -> None:
     """Compare settings on FILE, a data set of one composition with EMT's energies."""
     load_quietly()

@@ -89,7 +89,7 @@ def inputs_of(model, dataset):
         ({"dataset": with_splits(0, 50, 10)}, "the training split has 0 structures; at least 2"),
         ({"dataset": with_splits(1, 49, 10)}, "the training split has 1 structures; at least 2"),
         ({"fingerprint": Fingerprint.preset("fung2022", ["Cu"])}, "holds Pt; .* species are Cu"),
-        # Descriptors of one's own check nothing themselves.
+        # The user's descriptors check nothing themselves.
         ({"fingerprint": of_pairs(["Cu"], 4.0)}, "holds Pt; .* species are Cu"),
         ({"fingerprint": of_pairs(["Pt"], 0.5)}, "same for all training structures; it must"),
         ({"fingerprint": of_pairs(["Pt"], 1e39)}, "of a structure is not finite in float32"),

@@ -25,7 +25,13 @@ def dataset() -> None:
 @dataset.command()
 @click.argument("recipe", metavar="RECIPE")
 @click.option("-o", "--output", required=True, type=_OUTPUT, help="HDF5 file to write.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of all random choices.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -36,10 +42,12 @@ def dataset() -> None:
     type=click.Choice(["local", "dask"]),
     default="local",
     show_default=True,
-    help="Where the work runs: here, or on a Dask cluster that is there already.",
+    help="Where the work runs: here, or on an existing Dask cluster.",
 )
 @click.option(
-    "--scheduler", metavar="ADDRESS", help="Of the Dask cluster, like tcp://10.0.0.1:8786."
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of the Dask scheduler, like tcp://10.0.0.1:8786.",
 )
 @click.option(
     "--overwrite",

@@ -41,14 +41,16 @@ FOUND_AGAIN = 0.05
 )  # fmt: skip
 @click.option(
     "--workers", type=click.IntRange(1),
-    help="Search in so many processes; in threads of this one, if not given.",
+    help="Number of processes that search; threads of one process, if not given.",
 )  # fmt: skip
 @click.option(
     "--executor", type=click.Choice(["local", "dask"]), default="local", show_default=True,
-    help="Where the work runs: here, or on a Dask cluster that is there already.",
+    help="Where the work runs: here, or on an existing Dask cluster.",
 )  # fmt: skip
 @click.option(
-    "--scheduler", metavar="ADDRESS", help="Of the Dask cluster, like tcp://10.0.0.1:8786."
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of the Dask scheduler, like tcp://10.0.0.1:8786.",
 )
 @seed_option
 @overwrite_option
@@ -64,9 +66,10 @@ def reconstruct(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Fingerprint the structures of FILE, forget their positions, invert the fingerprints.
+    """Find the structures of FILE again from their fingerprints alone.
 
-    Periodic ones keep their cells, and need a --fingerprint of yours that is made for them.
+    The command computes the fingerprints, forgets the positions, and inverts the fingerprints.
+    Periodic structures keep their cells, and need a --fingerprint of your own that handles them.
     """
     check_extxyz(output)
     check_executor(executor, scheduler, workers)

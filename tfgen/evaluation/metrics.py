@@ -306,7 +306,7 @@ class Metrics:
             "verified": _optional_json(self.verified),
             "acceptance": _optional_json(self.acceptance),
             "baseline": {
-                "description": "plain draws from the training structures of the same compositions",
+                "description": "training structures of the same compositions, sampled at random",
                 "hit_rate": {t["label"]: t["baseline"]["hit_rate"] for t in targets},
                 "mae": {t["label"]: t["baseline"]["mae"] for t in targets},
             },

@@ -125,7 +125,7 @@ def _search(
     tried = [0] * request.count
     for _ in range(request.candidates):
         missing = [i for i, held in enumerate(best) if held is None or not held.accepted]
-        # Whoever has a structure on target, though not a new one, waits for a promising candidate.
+        # A request whose structure is on target, but not new, waits for a promising candidate.
         waiting = [i for i in missing if (held := best[i]) is not None and held.on_target]
         urgent = [i for i in missing if i not in waiting]
         candidates = proposer.take(len(urgent)) if urgent else []

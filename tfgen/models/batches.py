@@ -28,7 +28,7 @@ def make_batches(data: Any, batch_size: int, seed: int) -> tuple[tf.data.Dataset
 
     Rows are gathered a batch at a time: TensorFlow would take longer to handle them one by one than
     a small network takes to learn from them. An epoch has whole batches only; the rows that are
-    left over in one epoch have their turn in others.
+    left over in one epoch are used in others.
 
     Args:
         data: arrays [n, ...] in any nesting of tuples and dicts.

@@ -168,6 +168,6 @@ def open_checkpoint(
     try:
         yield folder
     except ArithmeticError:
-        shutil.rmtree(folder)  # nobody wants to go on with NaN
+        shutil.rmtree(folder)  # training cannot continue from NaN
         raise
     shutil.rmtree(folder)

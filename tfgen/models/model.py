@@ -201,7 +201,7 @@ class Model:
 
         Args:
             folder: the model.
-            descriptors: classes of one's own that its fingerprint may name.
+            descriptors: the user's classes that its fingerprint may name.
 
         Raises:
             FileNotFoundError: if the folder or a file in it is missing.
