@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "settings.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 FUNCTIONS = [
     name
-    for name in ("train", "reconstruct", "generate", "export", "evaluate")
+    for name in ("build", "relax", "train", "reconstruct", "generate", "export", "evaluate")
     if "settings" in inspect.signature(getattr(tfgen, name)).parameters
 ]
 
@@ -30,9 +30,12 @@ def recorders(tmp_path, monkeypatch):
     structures = [Atoms("Pt2", rng.normal(size=[2, 3])) for _ in range(3)]
     values = {"energy_per_atom": np.zeros(3)}
     dataset = tfgen.Dataset(structures, values, {"energy_per_atom": "eV/atom"}, np.zeros(3), {})
-    dataset.save(tmp_path / "pt13.h5")
     fingerprint = SimpleNamespace(create=lambda given: np.zeros([len(given), 1]))
-    results = {"train": SimpleNamespace(fingerprint=fingerprint), "generate": structures}
+    results = {
+        "build": dataset,
+        "train": SimpleNamespace(fingerprint=fingerprint),
+        "generate": structures,
+    }
     found = {name: Recorder(getattr(tfgen, name), results.get(name)) for name in FUNCTIONS}
     for name, recorder in found.items():
         monkeypatch.setattr(tfgen, name, recorder)
