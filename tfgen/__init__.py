@@ -1,6 +1,6 @@
 """tfgen: design atomic structures by inverting structural fingerprints.
 
-The public names stand in `__init__.pyi`, for type checkers and editors. At run time each is
+The public names are listed in `__init__.pyi`, for type checkers and editors. At run time each is
 imported when it is first used (SPEC 1 of scientific Python), so that neither `import tfgen` nor
 `tfgen --help` waits for TensorFlow.
 """

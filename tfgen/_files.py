@@ -110,7 +110,7 @@ def require_folder_replaceable(
 def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`, renamed to it on success, removed on failure.
 
-    The temporary name keeps the suffix, so that writers which go by it (ASE, Keras) work.
+    The temporary name keeps the suffix, so that writers that depend on it (ASE, Keras) work.
     """
     path = require_absent(path, overwrite)
     if path.is_symlink():

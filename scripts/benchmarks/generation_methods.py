@@ -120,7 +120,7 @@ class Workshop:
         return Made(found.structures, raw, energies, "relaxed", len(raw), calculations)
 
     def ours(self, candidates: int) -> Method:
-        """`tfgen.generate` with so many candidates for each structure."""
+        """`tfgen.generate` with that many candidates for each structure."""
 
         def run(target: float, place: int, count: int, batch: int) -> Made:
             began, cpu = time.perf_counter(), time.process_time()

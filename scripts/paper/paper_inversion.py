@@ -35,7 +35,7 @@ class Descent(NamedTuple):
         rate: first learning rate, Å.
         steps: the most steps.
         patience: steps without a gain after which the rate falls.
-        window: the descent ends if the loss is what it was so many steps (the present one
+        window: the descent ends if the loss is what it was this many steps (the present one
             counted) ago, within `flat` of it.
         flat: relative.
     """

@@ -182,7 +182,7 @@ def test_structures_into_create(given, message):
     acsf = ACSF(["Cu", "Au"], 4.0)
     assert refusal(acsf.create, given).startswith("system" + message)
     assert refusal(Fingerprint(acsf).create, given).startswith("structures" + message)
-    # One of someone's own checks nothing itself.
+    # A user's descriptor checks nothing itself.
     own = small.PairHistogram(["Cu", "Au"], 4.0, 1.0)
     assert refusal(Fingerprint(own).create, given).startswith("structures" + message)
 

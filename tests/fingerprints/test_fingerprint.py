@@ -318,7 +318,7 @@ def test_float32_is_close_to_float64(fung2022):
 
 
 class Distances:
-    """A descriptor of someone's own: sums of Gaussians of the distance, whatever the element."""
+    """A user's descriptor: sums of Gaussians of the distance, whatever the element."""
 
     r_cut = 5.0
 

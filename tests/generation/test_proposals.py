@@ -102,7 +102,7 @@ class TestScreening:
         assert energy - 0.16 <= best.predicted[ENERGY] <= energy + 0.16
         assert abs(best.predicted[SIZE] - size) <= DEFAULTS.promising_miss * 0.02
         assert [c.miss for c in taken] == sorted(c.miss for c in taken)
-        # Whoever is not asked for the size has others, too.
+        # A model that is not asked for the size also has others.
         free = proposer(model, targets[0]).take(8)
         assert max(abs(c.predicted[SIZE] - size) for c in free) > 0.02
 

@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
 
 # The oldest format that has check sums of all that says where things are: damage is seen. In older
-# ones the HDF5 library can follow damaged addresses to wrong numbers, or in circles for ever.
+# ones the HDF5 library can follow damaged addresses to wrong numbers, or in endless circles.
 FORMAT = ("v110", "v110")
 _COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
 

@@ -67,7 +67,7 @@ def build(
     the split. The structures come sorted by composition, then by energy.
 
     With an ASE calculator each structure is relaxed in a worker process. Where the process crashes,
-    or is stopped at the recipe's time limit, the structure is counted, and the others go on.
+    or is stopped at the recipe's time limit, the structure is counted, and the others continue.
 
     Args:
         recipe: what to build; a recipe, the path of its file, or its name in `datasets/`.
@@ -117,7 +117,7 @@ def build(
         dataset = select(recipe, seed, results, rounds if recipe.explore else [])
     except ValueError as error:
         raise ValueError(
-            f"{error}; what was computed waits in {str(folder)!r}: remove it to compute it anew"
+            f"{error}; what was computed waits in {str(folder)!r}: remove it to compute it again"
         ) from error
     if failed:
         warnings.warn(f"the calculator failed for some, most often: {failed}", TfgenWarning, 2)

@@ -179,7 +179,7 @@ def _cut(
 ) -> list[list[tuple[str, Source]]]:
     """Cuts sources, one after the other, into parts of equal size, at most `size` structures.
 
-    Each piece of a source has at least so many parents, as far as there are any.
+    Each piece of a source has at least this many parents, if there are enough.
     """
     total = sum(source.size for _, source in sources)
     size = math.ceil(total / max(1, math.ceil(total / size)))

@@ -22,7 +22,7 @@ __all__ = ["export", "in_box", "losses"]
 # ASE's names for the formats that keep structures and properties to the last bit.
 _EXACT = ("extxyz", "traj", "db", "json")
 # What an extxyz header has names of its own for; properties of that name get a prefix there, which
-# an import undoes.
+# an import reverses.
 _RESERVED = ("Lattice", "Properties", "pbc", "stress", "uid", "virial")
 # ASE writes the whole of a JSON data base again for each structure.
 _MOST_JSON = 500

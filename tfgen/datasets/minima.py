@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
 
 Relaxer = Callable[[list[Atoms], int], Relaxed]
-"""Takes structures so many steps towards their minima."""
+"""Takes structures a number of steps towards their minima."""
 
 
 def make_relaxer(relax: Relax) -> Relaxer:
@@ -128,8 +128,8 @@ def _descend(relaxer: Relaxer, relax: Relax, structures: list[Atoms]) -> Found:
         shots.append(state.take(owners[-1]))
     state = relaxer(structures, relax.max_steps - taken)
     if not shots:
-        nobody = np.zeros(0, int)
-        return Found(state, state.take(nobody), nobody)
+        none = np.zeros(0, int)
+        return Found(state, state.take(none), none)
     seen = [atoms for shot in shots for atoms in shot.structures]
     rest = (np.concatenate(parts) for parts in zip(*(shot[1:] for shot in shots), strict=True))
     return Found(state, Relaxed(seen, *rest), np.concatenate(owners))

@@ -1,6 +1,6 @@
 """What a task of a build does: it makes structures, and relaxes them to minima.
 
-A task is a pure function of what it is told, wherever it runs.
+A task is a pure function of its arguments, wherever it runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tfgen.status import Status
 
 __all__ = ["Part", "Results", "Source", "Task", "check_apart", "run", "run_apart"]
 
-# Where tasks run apart if nobody says where; no process starts before the first of them.
+# Where tasks run apart by default; no process starts before the first of them.
 _PROCESSES = Processes()
 
 
@@ -94,7 +94,7 @@ class Task:
 
 
 class Results(NamedTuple):
-    """What became of a part of a task.
+    """What a part of a task resulted in.
 
     Attributes:
         positions: [size, N, 3], Å, of the minima.

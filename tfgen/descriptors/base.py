@@ -21,7 +21,7 @@ class Descriptor(Protocol):
 
     Pooling, training and reconstruction need no more than this. The features must not change when
     the structure is translated or rotated, and when its atoms are reordered, they must be reordered
-    alike. The configuration must determine all that is computed: from it a descriptor is made anew
+    alike. The configuration must determine all that is computed: from it a descriptor is made again
     when a model is loaded, and fingerprints with descriptors of the same class and configuration
     share what TensorFlow has compiled. `tfgen.testing.check_descriptor` checks all this.
 

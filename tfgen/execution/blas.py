@@ -1,4 +1,4 @@
-"""Threads of the library behind NumPy's products of matrices."""
+"""Threads of BLAS, which computes NumPy's matrix products."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Pooling:
     columns: Callable[[int, int], np.ndarray] = one_for_each
 
     def width(self, features: int) -> int:
-        """Returns how many numbers it makes of so many features."""
+        """Returns how many numbers it makes of a number of features."""
         return len(self.columns(features, features))
 
 

@@ -46,7 +46,7 @@ def invert_coarsely(
         seed: of the random structures.
         settings: `initial_structures`, `descent_steps`, `step_length`, `batch_size` and
             `jit_compile` are used.
-        advance: is told how many targets have been done since the last call.
+        advance: called with the number of targets done since the last call.
 
     Returns:
         [n, atoms, 3], Å, float32, finite.

@@ -180,7 +180,7 @@ class ScreeningProposer:
         self.taken: list[Atoms] = []
 
     def take(self, count: int) -> list[Proposal]:
-        """Returns the `count` best candidates; proposes more until there are so many."""
+        """Returns the `count` best candidates; proposes more until there are enough."""
         order = self._propose_until_promising(count).order
         while len(order) < count:
             self.propose(self._settings.per_candidate * count)
@@ -216,7 +216,7 @@ class ScreeningProposer:
         self.waiting += self._assess(structures, energies / len(request.numbers), sound, samples)
 
     def _propose_until_promising(self, count: int) -> Ranking:
-        """Proposes until so many are promising, or as many as a request may."""
+        """Proposes until enough are promising, or as many as a request may."""
         most = self._settings.max_per_structure * self._request.count
         ranking = self._ranking()
         while ranking.promising < count and self.proposed < most:

@@ -85,8 +85,8 @@ class GenerationSettings:
 
     Attributes:
         candidates: structures that may be relaxed and verified for each one asked for. Those off
-            target are replaced until one is on target or so many have been tried; with 1, the first
-            is taken. None means 10 where something computes the properties asked for, else 1.
+            target are replaced until one is on target or this many have been tried; with 1, the
+            first is taken. None means 10 where something computes the properties asked for, else 1.
         fmax: largest force at which the relaxation of a candidate stops, eV/Å.
         max_steps: steps of that relaxation at most.
         duplicate_tolerance: relaxed structures are the same if all their sorted distances agree

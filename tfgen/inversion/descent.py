@@ -218,7 +218,7 @@ class _Compiled:
     Attributes:
         follow: `GraphSearch.follow`, of clusters.
         follow_periodic: the same, of periodic structures. The lengths of their neighbour lists
-            change all the time, and XLA would compile each anew.
+            change all the time, and XLA would compile each again.
         errors: errors [pieces, n, features] of clusters [pieces, n, atoms, 3].
     """
 

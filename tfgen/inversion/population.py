@@ -1,7 +1,7 @@
 """Generations of candidates: sampled, moved, screened, followed downhill and selected.
 
 A genetic search on the fingerprint itself. Where the fingerprint has a cheap part (`cheap_part`),
-all of this goes by the cheap part alone; `tfgen.inversion.refinement` judges the best candidates by
+all of this uses the cheap part alone; `tfgen.inversion.refinement` judges the best candidates by
 the whole fingerprint.
 """
 
@@ -169,7 +169,7 @@ class Generations:
         return new
 
     def _next(self, old: Population) -> Population:
-        if len(old.loss) == 0:  # not a single finite fingerprint to go on from
+        if len(old.loss) == 0:  # no candidate has a finite fingerprint
             return self.begin(self._goal.initial[:0])
         if self._whitened is None or self.rounds - self._whitened_in >= self._screening.rounds:
             self._update_screening(old)

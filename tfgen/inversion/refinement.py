@@ -88,7 +88,7 @@ class Refinement:
             population: of a generation.
 
         Returns:
-            What became of them, best first by the loss of the first descent.
+            What they became, best first by the loss of the first descent.
         """
         settings = self._settings
         new = np.flatnonzero(~population.promoted)[: settings.promoted]
@@ -150,8 +150,8 @@ class Refinement:
     def _alternate(self, candidate: Candidate, count: int) -> Candidate:
         """Alternates descents and Gauss-Newton steps until the structure is exact.
 
-        With features that are not differentiable everywhere, it goes on after alternations without
-        progress: once from the best, once from where the last one ended, in turn.
+        With features that are not differentiable everywhere, it continues after alternations
+        without progress: once from the best, once from where the last one ended, in turn.
 
         Args:
             candidate: where to begin.

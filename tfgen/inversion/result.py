@@ -100,7 +100,7 @@ def judge(
     initial: InitialStructures,
     settings: SearchSettings,
 ) -> ReconstructionResult:
-    """Makes the result of what searches found; losses are computed anew, in float64.
+    """Makes the result of what searches found; losses are computed again, in float64.
 
     Args:
         fingerprint: of the structures.

@@ -86,8 +86,8 @@ class PopulationSettings:
             sampled, and the best `initial` of them make up the first generation.
         max_sampled: bound on that number.
         flattened: members of the first generation that are taken from random structures flattened
-            to sheets or drawn out to rods, as the structure sought need not be round; at most half
-            of the generation, and none in cells or with fixed atoms.
+            to sheets or stretched to rods, because the structure sought may not be round; at most
+            half of the generation, and none in cells or with fixed atoms.
         flattened_sampled: flattened structures that are sampled, of which the best are taken.
         descent: the descent of each structure of a generation, on the cheap part of the
             fingerprint if it has one.
@@ -161,12 +161,12 @@ class ScreeningSettings:
     """How proposals are ranked by their errors, before any is followed downhill.
 
     Attributes:
-        features_per_coordinate: with at least so many features for each free coordinate, errors
+        features_per_coordinate: with at least this many features for each free coordinate, errors
             are whitened (`WhitenedError`); with fewer, displacements can explain any error, and
             the plain loss ranks.
         rattle: standard deviation of the displacements that tell what errors they explain, Å.
         rattles: displaced copies of each candidate.
-        rounds: rounds after which the displacements are sampled anew.
+        rounds: rounds after which the displacements are sampled again.
         noise: standard deviation of the error that no displacement explains, in units of the
             scale.
         min_change: directions in which displacements change fingerprints by less than this times

@@ -14,7 +14,7 @@ STEPS_PER_CALL = 64
 
 
 def choose_steps_per_execution(steps: int) -> int:
-    """Returns Keras' `steps_per_execution` for an epoch of so many steps.
+    """Returns Keras' `steps_per_execution` for an epoch of a number of steps.
 
     It is 1 where `tf.distribute` divides the steps among several devices: there TensorFlow cannot
     join them.

@@ -17,7 +17,7 @@ class Condition:
 
     Attributes:
         name: of the property.
-        unit: "1" for a pure number, "unknown" if nobody said.
+        unit: "1" for a pure number, "unknown" if it was not stated.
         low, high: range of the training split.
     """
 

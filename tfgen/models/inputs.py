@@ -71,6 +71,6 @@ def estimate_tolerance(
             nearest.append(others.min())
     if not nearest:
         raise ValueError(
-            "the fingerprint is the same for all training structures; it must tell them apart"
+            "the fingerprint is the same for all training structures; it must distinguish them"
         )
     return float(np.median(nearest))

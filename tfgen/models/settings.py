@@ -54,11 +54,11 @@ class TrainingSettings(_Settings):
         kl_warm_up: share of the epochs over which the KL term rises to its full weight, from 0 (it
             has it at once) to 1.
         surrogate_weight: weight of the surrogate's squared error in the loss.
-        max_validations: the validation split is evaluated at most about so many times; a single
+        max_validations: the validation split is evaluated about this many times at most; a single
             evaluation takes Keras about as long as an epoch of a small data set.
         backup_interval: epochs between two backups of a training that can be resumed.
         tolerance_structures: the tolerance of the inversion is estimated from the nearest
-            neighbours of so many training structures.
+            neighbours of this many training structures.
 
     Raises:
         ValueError: if a value is not allowed.
@@ -111,7 +111,7 @@ class NNPSettings(_Settings):
         held_out: share of the calculations that the errors are measured on and nothing is learned
             from.
         minimum_fmax: largest force, eV/Å, up to which a training structure counts as a minimum.
-        minima_share: a data set counts as one of minima if so many of its structures are.
+        minima_share: a data set is one of minima if at least this share of its structures are.
 
     Raises:
         ValueError: if a value is not allowed.

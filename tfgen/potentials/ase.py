@@ -108,9 +108,9 @@ class AsePotential:
     """Any ASE calculator, made safe: every use of one in tfgen goes through this class.
 
     - Results do not depend on what the calculator did before: it is reset before each structure.
-      One without `reset` is made anew if its import path is known.
+      One without `reset` is made again if its import path is known.
     - Errors and results that are not finite become the status of their structure, with a detail,
-      and the others go on. `KeyboardInterrupt` passes.
+      and the others continue. `KeyboardInterrupt` passes.
     - What the calculator prints is kept off the terminal.
     - Calculations are counted.
 
@@ -227,7 +227,7 @@ class AsePotential:
                         steps, evaluated = optimizer.get_number_of_steps(), evaluated + 1
                         energy = float(atoms.get_potential_energy())
                         largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
-                        # BFGS would go on, and fail with what LAPACK has to say.
+                        # BFGS would continue, and fail with an error of LAPACK.
                         if not (np.isfinite(energy) and np.isfinite(largest)):
                             status, detail = Status.CALCULATOR_FAILED, NOT_FINITE
                             break

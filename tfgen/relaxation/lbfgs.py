@@ -103,7 +103,7 @@ class _State(NamedTuple):
 
     @classmethod
     def at_rest(cls, positions: tf.Tensor) -> _State:
-        """The state of structures [3, atoms, batch] that nobody evaluated."""
+        """The state of structures [3, atoms, batch] that have not been evaluated."""
         zero, flat = tf.zeros_like(positions), tf.zeros_like(positions[0, 0])
         memory = tf.tile(zero[None], [MEMORY, 1, 1, 1])
         return cls(

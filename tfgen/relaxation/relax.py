@@ -301,7 +301,7 @@ class _Run:
         index, shift = (np.asarray(t) for t in cast(Neighbours, new.neighbours))
         length, longest = index.shape[2], self._index.shape[2]
         if length > longest:
-            # With room to spare: every length is compiled anew.
+            # With room to spare: every length is compiled separately.
             more = -(-5 * length // 32) * 8 - longest
             self._index = np.pad(self._index, [(0, 0), (0, 0), (0, more)], constant_values=-1)
             self._shift = np.pad(self._shift, [(0, 0), (0, 0), (0, more), (0, 0)])

@@ -39,5 +39,5 @@ class RelaxationSettings:
             raise ValueError(f"empty is {self.empty!r}; a number from 0 to 1 is needed")
 
     def batch_size(self, atoms: int) -> int:
-        """Returns how many structures of so many atoms, padding included, relax at once."""
+        """Returns how many structures of that many atoms, padding included, relax at once."""
         return int(np.clip(self.pairs // atoms**2, self.smallest, self.largest)) // 8 * 8

@@ -139,7 +139,7 @@ def relocations(
 ) -> np.ndarray:
     """Makes structures in which one atom has moved to another place, for each atom and place.
 
-    The places are sampled from those beside the whole parent, for each element anew. Those that
+    The places are sampled from those beside the whole parent, for each element again. Those that
     only become free when the atom leaves are not among them.
 
     Args:

@@ -22,8 +22,8 @@ __all__ = [
 # Shapes are padded to these atom counts, so that any mix of sizes costs few compilations.
 BUCKETS = (2, 4, 8, 10, 13, 16, 20, 24, 32, 38, 48, 55, 64, 80, 100, 128, 147)
 
-# Clusters of at least so many atoms may get neighbour lists, if these hold no more than this share
-# of the atoms.
+# Clusters of at least this many atoms may get neighbour lists, if these hold no more than this
+# share of the atoms.
 SPARSE_FROM, SPARSE_SHARE = 32, 0.75
 
 # The number of functions of pairs that a descriptor is taken to have, for estimates of memory.

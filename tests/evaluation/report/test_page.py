@@ -281,7 +281,7 @@ def test_what_hits_cost_is_told(tmp_path):
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_the_page_in_a_browser(tmp_path):
-    """Sorts, opens a row, turns a structure; says in the title what came of it."""
+    """Sorts, opens a row, rotates a structure; the title says with what result."""
     written(tmp_path / "report", generated(), dataset())
     text = (tmp_path / "report" / "index.html").read_text("utf-8")
     assert text.count("</body>") == 1

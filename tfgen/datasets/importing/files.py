@@ -96,7 +96,7 @@ def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
 
 def read_only(path: Path) -> str:
     """Returns the address by which SQLite opens a file and writes neither into it nor beside it."""
-    # While another program writes, the newest rows stand in a file beside the database.
+    # While another program writes, the newest rows are in a file beside the database.
     beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
     live = any(file.is_file() and file.stat().st_size > 0 for file in beside)
     return f"{path.absolute().as_uri()}?mode=ro{'' if live else '&immutable=1'}"

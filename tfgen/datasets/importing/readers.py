@@ -166,7 +166,7 @@ def _read_database(database: Any, page: int) -> Iterator[_Found]:
         for place, row in enumerate(rows, offset + 1):
             data = _data(row)
             columns = {**data, **row.key_value_pairs}
-            # Columns of a database are in ASE's units; what stands in its data can be in any.
+            # Columns of a database are in ASE's units; values in its data can be in any.
             stated = {**dict.fromkeys(data, NOT_STATED), **units}
             yield _Found(row.toatoms(), columns, stated, place / count)
 

@@ -61,7 +61,7 @@ PREFIX = "property_"
 """Stands before the name of a property where a format gives the name a meaning of its own."""
 
 LONE_NUMBER = "comment"
-"""Name of a number that stands in a comment line without a name."""
+"""Name of a number in a comment line that has no name."""
 
 _LOOKS_LIKE_ENERGY = re.compile(
     r"^comment$|energy|energies|^e$|^e_|_e$|^e0$|^u0?$|^etot|e_?tot$|toten|^enthalpy|^scf",

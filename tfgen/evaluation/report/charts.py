@@ -36,7 +36,7 @@ __all__ = [
 STAGE_COLOURS = {"decoded": "#8e6bbf", "reconstructed": "#d97a1e", "relaxed": "#2f7fc1"}
 TRAINING_COLOUR = "#8b95a1"
 
-# Stands for the page's text colour until the SVG text is at hand; a colour nobody else uses.
+# Placeholder of the page's text colour until the SVG text is written; no other part uses it.
 _INK = "#010203"
 _STYLE = {
     "svg.fonttype": "none",

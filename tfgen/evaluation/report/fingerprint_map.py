@@ -33,7 +33,7 @@ _OF_FINGERPRINTS = (
 )
 _OF_LATENTS = (
     "Latent space of the model: the mean that its encoder finds for each structure with its own "
-    "properties. The decoder is told the properties besides, so the latent vector need not hold "
+    "properties. The decoder also gets the properties, so the latent vector need not hold "
     "them: well mixed colours are good here, and generated structures should cover what the "
     "training structures cover."
 )
