@@ -8,9 +8,9 @@ import tensorflow as tf
 __all__ = ["AngularPowers", "Pairs", "contract", "size", "times"]
 
 # Up to this many things, values are looked up for pairs by products with matrices of zeros and
-# ones. XLA would fuse a gather with the computation of what it reads, and repeat that for each pair. It
-# does not fuse a matrix product, whose gradient is such a product again. For more things the
-# matrices become too large.
+# ones. XLA would fuse a gather with the computation of what it reads, and repeat that for each
+# pair. It does not fuse a matrix product, whose gradient is such a product again. For more things
+# the matrices become too large.
 LOOKED_UP = 64
 
 
