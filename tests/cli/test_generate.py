@@ -18,6 +18,7 @@ from tfgen.generation import proposals
 from tfgen.models.model import Model
 from tfgen.potentials import emt
 
+LJ = "ase.calculators.lj:LennardJones"
 MIDDLE = ("--target", "energy_per_atom=1.6")
 
 
@@ -104,7 +105,7 @@ def test_writes_structures_with_their_records(model_folder, tmp_path, quick):
         ([], "emt"),
         (["--potential", "emt"], "emt"),
         (["--potential", "none"], "surrogate"),
-        (["--potential", "ase.calculators.lj:LennardJones"], "lennardjones"),
+        (["--potential", LJ, "--potential-arg", "sigma=2.0"], LJ),
     ],
 )
 def test_without_relaxation(model_folder, tmp_path, shared, options, source):
@@ -123,7 +124,9 @@ class TestPotentialsThatCannotServe:
         fingerprint = Fingerprint.preset("fung2022", ["Fe", "Pt"])
         model = dataclasses.replace(small.model(), fingerprint=fingerprint, potential=None)
         monkeypatch.setattr(Model, "load", lambda *_: model)
-        result = generate(model_folder, tmp_path / "out.extxyz", *MIDDLE, "--formula", "Fe2Pt4")
+        result = generate(
+            model_folder, tmp_path / "out.extxyz", *MIDDLE, "--formula", "Fe2Pt4", "--relax", "emt"
+        )
         words = "formula 'Fe2Pt4' holds Fe, which the potential 'emt' does not know"
         failed(result, 1, words, "--relax none")
         assert not list(tmp_path.iterdir())
@@ -139,7 +142,8 @@ class TestPotentialsThatCannotServe:
 def test_relaxation_without_evaluation(model_folder, tmp_path, shared):
     """EMT moves the atoms, but its energies do not pass for those the model was trained on."""
     output = tmp_path / "out.extxyz"
-    result = generate(model_folder, output, *MIDDLE, "--potential", "none", "--candidates", 1)
+    options = ("--potential", "none", "--relax", "emt", "--candidates", 1)
+    result = generate(model_folder, output, *MIDDLE, *options)
     assert result.exit_code == 0, result.output
     for atoms in ase.io.read(output, ":"):
         assert atoms.info["evaluated_by"]["energy_per_atom"] == "surrogate"
@@ -176,8 +180,15 @@ class TestWrongUsage:
             ((*MIDDLE, *MIDDLE), "each property takes one target"),
             ((*MIDDLE, "--count", "0"), "0 is not in the range"),
             ((*MIDDLE, "--count", "a few"), "'a few' is not a valid integer"),
-            ((*MIDDLE, "--relax", "dft"), "'dft' is not one of 'emt', 'none'"),
-            ((*MIDDLE, "--potential", "dft"), "'dft' is not one of auto, emt, none, MODULE:CLASS"),
+            ((*MIDDLE, "--relax", "dft"), "'dft' is not one of auto, emt, none, MODULE:NAME"),
+            ((*MIDDLE, "--potential-arg", "sigma"), "'sigma' is not of the form KEY=VALUE"),
+            ((*MIDDLE, "--potential-arg", "=2"), "'=2' is not of the form KEY=VALUE"),
+            ((*MIDDLE, "--potential-arg", "sigma=2"), "goes with --potential MODULE:NAME, not"),
+            (
+                (*MIDDLE, "--potential", LJ, *(("--potential-arg", "sigma=2") * 2)),
+                "each KEY takes one value",
+            ),
+            ((*MIDDLE, "--potential", "dft"), "'dft' is not one of auto, emt, none, MODULE:NAME"),
             ((*MIDDLE, "--seed", "-1"), "-1 is not in the range"),
             ((), "Missing option '--target'"),
         ],
@@ -209,6 +220,8 @@ class TestWorkThatCannotBeDone:
             ([*MIDDLE, "--formula", "Pt0"], "formula 'Pt0' is not a formula"),
             ([*MIDDLE, "--potential", "no.such:Thing"], "calculator 'no.such:Thing' cannot be"),
             ([*MIDDLE, "--potential", "ase.calculators.emt:DFT"], "cannot be made"),
+            ([*MIDDLE, "--potential", LJ, "--potential-arg", "depth=2"], "no argument 'depth'; it"),
+            ([*MIDDLE, "--relax", "no.such:Thing"], "calculator 'no.such:Thing' cannot be"),
         ],
     )
     def test_options(self, model_folder, tmp_path, options, words):

@@ -6,7 +6,7 @@ import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfgen.warnings import TfgenWarning
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from tfgen.targets import Target
@@ -29,6 +34,7 @@ __all__ = [
     "output_option",
     "overwrite_option",
     "path_argument",
+    "potential_argument_option",
     "potential_from",
     "seed_option",
     "shown_warnings",
@@ -158,12 +164,52 @@ def fingerprint_from(name: str, species: list[str]) -> Any:
     return found
 
 
-def potential_from(name: str) -> Any:
-    """Returns what computes energies: "auto", "emt", "none", or MODULE:CLASS of an ASE calculator.
+class _Argument(click.ParamType):
+    """KEY=VALUE, where VALUE is a value of TOML, or text."""
+
+    name = "KEY=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key.isidentifier():
+            self.fail(f"{value!r} is not of the form KEY=VALUE", param, ctx)
+        try:
+            return key, tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            return key, text
+
+
+potential_argument_option = click.option(
+    "--potential-arg", "arguments", type=_Argument(), multiple=True, metavar="KEY=VALUE",
+    help="An argument of the ASE calculator that --potential names; may be repeated. VALUE is a "
+    "number, true, false or another value of TOML, else text.",
+)  # fmt: skip
+
+
+def potential_from(
+    name: str, arguments: Sequence[tuple[str, Any]] = (), option: str = "--potential"
+) -> Any:
+    """Returns what computes energies: "auto", "emt", "none", or MODULE:NAME of an ASE calculator.
+
+    Args:
+        name: as the user gave it.
+        arguments: of the calculator.
+        option: that named it.
 
     Raises:
-        ValueError: if there is no such class, or the calculator cannot be made.
+        click.UsageError: if the name has another form, an argument is given twice, or there are
+            arguments, but no calculator.
+        ValueError: if there is no such calculator, or it cannot be made.
     """
+    keys = [key for key, _ in arguments]
+    if len(set(keys)) < len(keys):
+        raise click.BadParameter("each KEY takes one value", param_hint="--potential-arg")
+    if keys and name in ("auto", "none", "emt"):
+        raise click.UsageError(f"--potential-arg goes with {option} MODULE:NAME, not with {name}")
     if name == "auto":
         return "auto"
     if name == "none":
@@ -172,14 +218,14 @@ def potential_from(name: str) -> Any:
         from tfgen.potentials.emt import EMT
 
         return EMT()
-    from tfgen.potentials.ase import is_import_path, make_calculator
+    from tfgen.potentials.ase import AsePotential, is_import_path
 
     if not is_import_path(name):
         raise click.BadParameter(
-            f"{name!r} is not one of auto, emt, none, MODULE:CLASS", param_hint="--potential"
+            f"{name!r} is not one of auto, emt, none, MODULE:NAME", param_hint=option
         )
     _look_here()
-    return make_calculator(name)
+    return AsePotential.from_path(name, dict(arguments))
 
 
 @contextmanager

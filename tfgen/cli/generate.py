@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
+    potential_argument_option,
     potential_from,
     seed_option,
     shown_warnings,
@@ -37,14 +38,16 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--count", type=click.IntRange(1), required=True, help="Number of structures.")
 @click.option(
-    "--relax", type=click.Choice(["emt", "none"]), default="emt", show_default=True,
-    help="Relax the structures, or leave them as reconstructed.",
+    "--relax", default="auto", show_default=True, metavar="auto|emt|none|MODULE:NAME",
+    help="What relaxes the structures: auto is what evaluates energies, if anything does; with "
+    "none they stay as reconstructed.",
 )  # fmt: skip
 @click.option(
-    "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:CLASS",
-    help="Evaluates energies; auto is EMT if the training data is EMT's. MODULE:CLASS names an "
+    "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:NAME",
+    help="Evaluates energies; auto is EMT if the training data is EMT's. MODULE:NAME names an "
     "ASE calculator.",
 )  # fmt: skip
+@potential_argument_option
 @click.option(
     "--candidates", type=click.IntRange(1), metavar="N",
     help="Candidates that may be relaxed for one structure: those off target are replaced by the "
@@ -61,6 +64,7 @@ def generate(
     count: int,
     relax: str,
     potential: str,
+    arguments: tuple[tuple[str, Any], ...],
     candidates: int | None,
     descriptors: tuple[str, ...],
     seed: int,
@@ -75,14 +79,21 @@ def generate(
     from tfgen.generation.request import UnsupportedFormulaError, UnverifiableError
     from tfgen.generation.settings import GenerationSettings
     from tfgen.models.model import Model
-    from tfgen.potentials.emt import EMT
 
     names = [target.name for target in targets]
     if len(set(names)) < len(names):
         raise click.BadParameter("each property takes one target", param_hint="--target")
     require_absent(output, overwrite)
-    evaluator = potential_from(potential)
+    evaluator = potential_from(potential, arguments)
+    if relax in ("auto", potential):
+        relaxer = True
+    else:
+        relaxer = potential_from(relax, option="--relax") or False
     loaded = Model.load(model, [imported(path) for path in descriptors])
+    if relaxer is True and (
+        potential == "none" or (potential == "auto" and loaded.potential != "emt")
+    ):
+        relaxer = False
     try:
         with shown_warnings():
             generated = run(
@@ -92,7 +103,7 @@ def generate(
                 count,
                 seed=seed,
                 potential=evaluator,
-                relax=EMT() if relax == "emt" else False,
+                relax=relaxer,
                 settings=GenerationSettings(candidates=candidates),
                 progress=True,
             )
@@ -114,7 +125,7 @@ def generate(
         spent, kind = sum(atoms.info["candidates"] for atoms in generated), "calculations"
         click.echo(
             f"{sum(verified)} of {len(generated)} are on target, valid and new; "
-            f"{spent} {'relaxations' if relax == 'emt' else kind} were spent on them"
+            f"{spent} {kind if relaxer is False else 'relaxations'} were spent on them"
         )
     for stage in ("decoded", "reconstructed", "relaxed"):
         for name in generated[0].info[stage]:

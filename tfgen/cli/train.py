@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +15,10 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
+    potential_argument_option,
     potential_from,
     seed_option,
+    shown_warnings,
 )
 from tfgen.models.settings import TrainingSettings
 
@@ -44,11 +46,12 @@ if TYPE_CHECKING:
 @click.option("--kl-weight", type=click.FloatRange(0), default=TrainingSettings.kl_weight,
               show_default=True, help="Weight of the KL term.")  # fmt: skip
 @click.option(
-    "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:CLASS",
+    "--potential", default="auto", show_default=True, metavar="auto|emt|none|MODULE:NAME",
     help="What computed the data set's energies. A neural-network potential is learned from it, "
     "with which generation is more often on target. auto is EMT if the data set's energies are "
-    "EMT's; MODULE:CLASS is an ASE calculator.",
+    "EMT's; MODULE:NAME is an ASE calculator.",
 )  # fmt: skip
+@potential_argument_option
 @click.option(
     "--logs", type=click.Path(path_type=Path), metavar="FOLDER",
     help="TensorBoard logs.  [default: MODEL.logs]",
@@ -66,6 +69,7 @@ def train(
     latent: int,
     kl_weight: float,
     potential: str,
+    arguments: tuple[tuple[str, Any], ...],
     logs: Path | None,
     seed: int,
     overwrite: bool,
@@ -78,7 +82,7 @@ def train(
     from tfgen.models.training import train as run
 
     require_folder_replaceable(output, overwrite, CONTENTS)
-    calculator = potential_from(potential)
+    calculator = potential_from(potential, arguments)
     data = Dataset.load(dataset)
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
@@ -88,24 +92,25 @@ def train(
         require_folder_replaceable(logs, overwrite, ("train", "validation"))
         shutil.rmtree(logs, ignore_errors=True)
     try:
-        model = run(
-            data,
-            properties,
-            fingerprint=fingerprint_from(fingerprint, elements),
-            epochs=epochs,
-            settings=TrainingSettings(
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                latent=latent,
-                kl_weight=kl_weight,
-            ),
-            potential=calculator,
-            seed=seed,
-            logs=logs,
-            checkpoint=partial,
-            overwrite=overwrite,
-            progress=True,
-        )
+        with shown_warnings():
+            model = run(
+                data,
+                properties,
+                fingerprint=fingerprint_from(fingerprint, elements),
+                epochs=epochs,
+                settings=TrainingSettings(
+                    batch_size=batch_size,
+                    learning_rate=learning_rate,
+                    latent=latent,
+                    kl_weight=kl_weight,
+                ),
+                potential=calculator,
+                seed=seed,
+                logs=logs,
+                checkpoint=partial,
+                overwrite=overwrite,
+                progress=True,
+            )
     except KeyboardInterrupt:
         kept = (partial / "backup").exists()
         raise click.ClickException(

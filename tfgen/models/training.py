@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +25,7 @@ from tfgen.models.inputs import estimate_tolerance, make_inputs, tabulate
 from tfgen.models.model import Model
 from tfgen.models.nnp_fitting import fit_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
+from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.structures.properties import ENERGY_PER_ATOM
@@ -41,7 +42,7 @@ def train(
     seed: int = 0,
     settings: TrainingSettings | None = None,
     nnp: NNPSettings | None = None,
-    potential: Potential | BaseCalculator | str | None = "auto",
+    potential: Potential | AsePotential | BaseCalculator | str | None = "auto",
     logs: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -120,7 +121,7 @@ def train(
             network, learned = fit_nnp(
                 fingerprint.descriptor,
                 training.structures,
-                lambda structures: _compute_single_points(calculator, structures),
+                functools.partial(_compute_single_points, calculator),
                 seed=seed,
                 settings=nnp_settings,
                 progress=progress,
@@ -139,6 +140,7 @@ def train(
             "seed": seed,
             **_measure(model.cvae, validation, fit),
             "nnp": None if learned is None else learned.to_json(),
+            "potential": calculator.describe() if isinstance(calculator, AsePotential) else None,
             **provenance(),
         },
     )
@@ -171,15 +173,16 @@ def _check_request(dataset: Dataset, properties: Sequence[str], epochs: int) -> 
 
 
 def _find_potential(
-    potential: Potential | BaseCalculator | str | None, dataset: Dataset
-) -> Potential | BaseCalculator | None:
+    potential: Potential | AsePotential | BaseCalculator | str | None, dataset: Dataset
+) -> Potential | AsePotential | None:
     if isinstance(potential, str) and potential == "auto":
         potential = EMT() if dataset.metadata.get("potential") == "emt" else None
-    if potential is None or isinstance(potential, BaseCalculator):
-        return potential
-    if isinstance(potential, Potential) and not isinstance(potential, type):
-        potential.check(dataset.structures)
-        return potential
+    if potential is None:
+        return None
+    adapted = adapt(potential)
+    if isinstance(adapted, AsePotential | Potential) and not isinstance(adapted, type):
+        adapted.check(dataset.structures)
+        return adapted
     raise ValueError(
         f"potential is {potential!r}; 'auto', None, a potential like tfgen.EMT() or an ASE "
         "calculator is needed"
@@ -261,20 +264,8 @@ def _measure(cvae: CVAE, inputs: Mapping[str, np.ndarray], fit: Fit) -> dict[str
 
 
 def _compute_single_points(
-    potential: Potential | BaseCalculator, structures: Sequence[Atoms]
+    potential: Potential | AsePotential, structures: Sequence[Atoms]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Returns energies [n], eV, NaN where a calculation fails, and forces, eV/Å."""
-    if not isinstance(potential, BaseCalculator):
-        found = potential.compute(structures)
-        return np.asarray(found["energy"]), found["forces"]
-    energies, forces = np.full(len(structures), np.nan), []
-    for i, structure in enumerate(structures):
-        atoms = structure.copy()
-        atoms.calc = potential
-        force = np.zeros_like(atoms.positions)
-        # Calculators raise what they like; a structure less does no harm.
-        with contextlib.suppress(Exception):
-            force = np.asarray(atoms.get_forces())
-            energies[i] = atoms.get_potential_energy()
-        forces.append(force)
-    return energies, forces
+    """Returns energies [n], eV, and forces, eV/Å; NaN where a calculation fails."""
+    found = potential.compute(structures)
+    return np.asarray(found["energy"]), found["forces"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import json
 import re
 import threading
 import warnings
@@ -79,7 +81,27 @@ def make_calculator(path: str, arguments: Mapping[str, Any] | None = None) -> Ba
         raise ValueError(
             f"calculator {path!r} is {type(calculator).__name__}, not an ASE calculator"
         )
+    # ASE's base class takes any argument, and those of another name have no effect.
+    known = getattr(type(calculator), "default_parameters", None)
+    if known and isinstance(factory, type):
+        # The base class itself reads these.
+        known = {*known, "restart", "label", "atoms", "directory", *_named_arguments(factory)}
+        unknown = [name for name in arguments or {} if name not in known]
+        if unknown:
+            raise ValueError(
+                f"calculator {path!r} has no argument {', '.join(map(repr, unknown))}; it has "
+                f"{', '.join(sorted(known))}"
+            )
     return calculator
+
+
+def _named_arguments(factory: type) -> list[str]:
+    """Returns the names of a class's arguments, those of its base classes included."""
+    names = []
+    for kind in factory.__mro__:
+        if "__init__" in vars(kind) and kind is not object:
+            names += list(inspect.signature(vars(kind)["__init__"]).parameters)[1:]
+    return [name for name in names if name not in ("args", "kwargs", "parameters")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +195,11 @@ class AsePotential:
     def name(self) -> str:
         """The import path if it is known, else the calculator's class in lower case."""
         return self.path or type(self.calculator).__name__.lower()
+
+    def describe(self) -> dict[str, Any]:
+        """Returns name and arguments as JSON holds them: enough to say what computed a value."""
+        text: dict[str, Any] = json.loads(json.dumps(self.arguments, default=str))
+        return {"name": self.name, "arguments": text}
 
     @property
     def calculations(self) -> int:
