@@ -26,9 +26,10 @@ def prose(text: str) -> list[tuple[int, str]]:
 
 
 def code(page: Path) -> str:
-    """All fenced code of a page."""
+    """All fenced code of a page; lines that a backslash continues are one."""
     fenced = re.compile(r"^```.*?\n(.*?)^```", re.DOTALL | re.MULTILINE)
-    return "\n".join(fenced.findall(page.read_text("utf-8")))
+    text = "\n".join(fenced.findall(page.read_text("utf-8")))
+    return re.sub(r" *\\\n *", " ", text)
 
 
 class Recorder:
