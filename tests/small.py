@@ -26,8 +26,8 @@ from tfgen.inversion.descent import Goal
 from tfgen.inversion.settings import (
     Descent,
     GraphSearchSettings,
-    MoveSettings,
     PopulationSettings,
+    ProposalMoves,
     RefinementSettings,
     SearchSettings,
 )
@@ -52,7 +52,9 @@ UNCOMPILED = SearchSettings(jit_compile=False)
 # A search where its quality is not the point.
 QUICK = SearchSettings(
     population=PopulationSettings(initial=6, descent=Descent(steps=40, step_length=0.5)),
-    moves=MoveSettings(children=4, single_relocations=1, pair_relocations=1, per_child=2, places=4),
+    moves=ProposalMoves(
+        children=4, single_relocations=1, pair_relocations=1, per_child=2, places=4
+    ),
     refinement=RefinementSettings(
         descent=Descent(steps=40, step_length=0.1), polish=Descent(steps=40, step_length=0.05)
     ),

@@ -22,8 +22,8 @@ from tfgen.models.training import train as train
 from tfgen.potentials.emt import EMT as EMT
 from tfgen.relaxation.relax import RelaxationResult as RelaxationResult
 from tfgen.relaxation.relax import relax as relax
-from tfgen.status import Status as Status
 from tfgen.structures.batch import StructureBatch as StructureBatch
+from tfgen.structures.status import Status as Status
 from tfgen.warnings import TfgenWarning as TfgenWarning
 
 __version__: str

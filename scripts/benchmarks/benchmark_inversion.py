@@ -122,9 +122,9 @@ def main(
     from tfgen._tensorflow import threads
     from tfgen.fingerprints.fingerprint import Fingerprint
     from tfgen.inversion.reconstruct import reconstruct
-    from tfgen.status import Status
     from tfgen.structures.formulas import numbers_from_formula
     from tfgen.structures.similarity import deviations
+    from tfgen.structures.status import Status
 
     try:
         sizes = {f: len(numbers_from_formula(f)) for f in formulas or COMPOSITIONS}

@@ -28,8 +28,8 @@ from tfgen.datasets.minima import Relaxed
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select
 from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.storage import Dataset
-from tfgen.status import Status
 from tfgen.structures.similarity import duplicates
+from tfgen.structures.status import Status
 from tfgen.warnings import TfgenWarning
 
 EXPLORE = Explore(rounds=2, count=12, parents=6, grow=0.5)

@@ -15,10 +15,10 @@ from tfgen.datasets.exploring import Minima, make_empty_minima, make_generator, 
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample
 from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.tasks import Results, Source
-from tfgen.status import Status
 from tfgen.structures.batch import bucket
 from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates
+from tfgen.structures.status import Status
 
 EXPLORE = Explore(rounds=2, count=50, parents=4, grow=0.4)
 RECIPE = Recipe("x", Sample(("Pt5", "Pt6", "AuCu4"), 30), explore=EXPLORE)

@@ -13,8 +13,8 @@ from tfgen.datasets.filtering import describe_failures, select
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select, Split
 from tfgen.datasets.selection import farthest_points
 from tfgen.datasets.tasks import Results
-from tfgen.status import Status
 from tfgen.structures.similarity import sorted_distances
+from tfgen.structures.status import Status
 
 CONVERGED, UNCONVERGED, FAILED, LATE = (
     Status.CONVERGED, Status.NOT_CONVERGED, Status.CALCULATOR_FAILED, Status.TIME_LIMIT,

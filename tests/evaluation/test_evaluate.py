@@ -371,14 +371,14 @@ def test_validity_factors_are_settings():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"duplicate_tolerance": 0}, "duplicate_tolerance is 0; a number of Å above 0"),
+        ({"duplicate_tolerance": 0}, "duplicate_tolerance is 0; a number above 0"),
         ({"duplicate_tolerance": np.nan}, "duplicate_tolerance is nan"),
-        ({"basin_rmsd": -1.0}, "basin_rmsd is -1.0; a number of Å above 0"),
+        ({"basin_rmsd": -1.0}, "basin_rmsd is -1.0; a number above 0"),
         ({"hit_tolerance": {"energy_per_atom": -1.0}}, "hit_tolerance of energy_per_atom is -1.0"),
         ({"hit_tolerance": 0.1}, "hit_tolerance is 0.1; a mapping"),
-        ({"overlap_factor": -0.1}, "overlap_factor is -0.1; a finite number from 0 on"),
-        ({"bond_factor": 0.5}, "bond_factor is 0.5; a finite number above overlap_factor, 0.7"),
-        ({"pass_rate": 1.5}, "pass_rate is 1.5; a share from 0 to 1"),
+        ({"overlap_factor": -0.1}, "overlap_factor is -0.1; a number >= 0"),
+        ({"bond_factor": 0.5}, "bond_factor is 0.5; a number above 0.7"),
+        ({"pass_rate": 1.5}, "pass_rate is 1.5; a number from 0 to 1"),
     ],
 )
 def test_wrong_settings(values, message):

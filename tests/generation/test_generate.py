@@ -20,8 +20,8 @@ from tfgen.generation.records import raw_structures, read_record, write
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Condition, Model
 from tfgen.relaxation.relax import RelaxationResult
-from tfgen.status import Status
 from tfgen.structures.properties import radius_of_gyration
+from tfgen.structures.status import Status
 from tfgen.targets import Target
 from tfgen.warnings import TfgenWarning
 

@@ -17,9 +17,9 @@ from tfgen.models.model import Model
 from tfgen.models.nnp_fitting import fit_nnp
 from tfgen.models.settings import NNPSettings
 from tfgen.relaxation.relax import relax
-from tfgen.status import Status
 from tfgen.structures import similarity
 from tfgen.structures.properties import radius_of_gyration
+from tfgen.structures.status import Status
 from tfgen.targets import Target
 
 ENERGY, SIZE = small.PROPERTIES

@@ -9,7 +9,7 @@ from ase import Atoms
 
 from tfgen.generation.ranking import Proposal, Ranking, rank
 from tfgen.generation.settings import ProposalSettings
-from tfgen.status import Status
+from tfgen.structures.status import Status
 
 SETTINGS = ProposalSettings()
 LINE = [Atoms("Pt2", positions=[[0, 0, 0], [0, 0, 2 + 0.5 * i]]) for i in range(5)]

@@ -14,7 +14,7 @@ from tfgen.generation.ranking import Proposal
 from tfgen.generation.records import make_records, raw_structures, read_generated, read_record
 from tfgen.generation.request import Request
 from tfgen.generation.verification import Verification
-from tfgen.status import Status
+from tfgen.structures.status import Status
 from tfgen.targets import Target
 
 ENERGY, SIZE = small.PROPERTIES

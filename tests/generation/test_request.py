@@ -124,12 +124,12 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("kind", "name", "value", "message"),
         [
-            (GenerationSettings, "candidates", 0, "candidates is 0; a whole number of at least 1"),
+            (GenerationSettings, "candidates", 0, "candidates is 0; a whole number >= 1"),
             (GenerationSettings, "candidates", 2.5, "candidates is 2.5; a whole number"),
             (GenerationSettings, "fmax", 0.0, "fmax is 0.0; a number above 0 is needed"),
-            (GenerationSettings, "max_rounds", -1, "max_rounds is -1; a whole number of at least"),
+            (GenerationSettings, "max_rounds", -1, "max_rounds is -1; a whole number >= 0"),
             (GenerationSettings, "duplicate_tolerance", np.nan, "duplicate_tolerance is nan"),
-            (ProposalSettings, "batch_size", 0, "batch_size is 0; a whole number of at least 1"),
+            (ProposalSettings, "batch_size", 0, "batch_size is 0; a whole number >= 1"),
             (ProposalSettings, "descent_steps", True, "descent_steps is True; a whole number"),
             (ProposalSettings, "step_length", "far", "step_length is 'far'; a number above 0"),
             (ProposalSettings, "equal_tolerance", 0.2, "equal_tolerance is 0.2; at most alike_to"),

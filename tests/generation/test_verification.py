@@ -13,8 +13,8 @@ from tfgen.generation.ranking import Proposal
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.generation.verification import Verifier
-from tfgen.status import Status
 from tfgen.structures.properties import radius_of_gyration
+from tfgen.structures.status import Status
 from tfgen.targets import Target
 
 ENERGY, SIZE = small.PROPERTIES

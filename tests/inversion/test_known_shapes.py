@@ -13,8 +13,8 @@ from ase.cluster import Decahedron, Icosahedron, Octahedron
 
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.reconstruct import reconstruct
-from tfgen.status import Status
 from tfgen.structures.similarity import deviations
+from tfgen.structures.status import Status
 
 SAME = 0.05  # Å, of every sorted distance
 FORMULAS_OF_SOLIDS = ["Pt6", "Pt7", "Pt6"]

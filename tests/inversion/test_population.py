@@ -20,7 +20,7 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal, Objective
 from tfgen.inversion.population import Generations, Population, separation
 from tfgen.inversion.proposals import Sampler
-from tfgen.inversion.settings import Descent, MoveSettings, SearchSettings
+from tfgen.inversion.settings import Descent, ProposalMoves, SearchSettings
 from tfgen.sampling.initial import random_structures
 from tfgen.sampling.moves import relocations
 
@@ -107,7 +107,7 @@ class TestRelocate:
             numbers=numbers, target=target, scale=fingerprint.scale(np.array(others)),
             initial=np.zeros([0, 13, 3]), fixed=np.zeros(13, bool),
         )  # fmt: skip
-        moves = MoveSettings(children=6, single_relocations=3, pair_relocations=2, places=40)
+        moves = ProposalMoves(children=6, single_relocations=3, pair_relocations=2, places=40)
         settings = SearchSettings(moves=moves, jit_compile=False)
         generations = make(goal, settings, fingerprint)
         generations._update_screening(Population.of(wrong[None], np.ones(1)))

@@ -8,7 +8,7 @@ import small
 from ase.data import covalent_radii
 
 from tfgen.inversion.proposals import Sampler
-from tfgen.inversion.settings import MoveSettings, MoveWeights
+from tfgen.inversion.settings import MoveWeights, ProposalMoves
 
 RNG = np.random.default_rng
 
@@ -56,7 +56,7 @@ def test_moves_are_chosen_by_their_weights():
         ("relocate", MoveWeights(splice=0, twist=0, rattle=0)),
         ("rattle", MoveWeights(relocate=0, splice=0, twist=0)),
     ):
-        settings = MoveSettings(weights=weights, min_distance=1e-6)
+        settings = ProposalMoves(weights=weights, min_distance=1e-6)
         moved = Sampler(goal, RNG(0), settings).move(np.repeat(start, 50, axis=0))
         i, j = np.triu_indices(10, 1)
         before, after = (np.linalg.norm(x[:, i] - x[:, j], axis=2) for x in (start, moved))
@@ -70,5 +70,5 @@ def test_each_free_atom_is_offered_so_many_places(places):
     x = small.structures()[0].positions
     goal = small.goal()
     for most, wanted in ((3000, 5 * places), (20, min(5 * places, 20))):
-        settings = MoveSettings(places=places, max_relocations=most)
+        settings = ProposalMoves(places=places, max_relocations=most)
         assert len(Sampler(goal, RNG(0), settings).relocate(x)) == wanted

@@ -70,7 +70,7 @@ class TestBadInput:
             ({"time_limit": -1.0}, "time_limit is -1.0; a number of seconds"),
             ({"time_limit": np.nan}, "time_limit is nan; a number of seconds"),
             ({"time_limit": "1"}, "time_limit is '1'; a number of seconds"),
-            ({"settings": None}, r"settings is None; a tfgen\.SearchSettings is needed"),
+            ({"settings": 1}, r"settings is 1; a tfgen\.SearchSettings is needed"),
             ({"executor": 4}, "executor is 4; a concurrent.futures.Executor is needed"),
             ({"scale": "abc"}, "scale must be an array of real numbers, not str"),
             ({"scale": np.full(12, 1e-300)}, "scale must be 12 finite positive numbers"),
@@ -143,7 +143,7 @@ class TestBadInput:
             ({"fixed": [0.5], **START}, r"fixed is \[0.5\]; a list of places"),
             ({"fixed": 1, **START}, "fixed is 1; a list of places"),
             ({"fixed": None, **START}, "fixed is None; a list of places"),
-            ({"cell": [9, 9, 9]}, "cell: a structure in it is periodic; the descriptor was made"),
+            ({"cell": [9, 9, 9]}, "cell: a structure in it is periodic; the descriptor is for"),
         ],
         ids=lambda x: repr(x)[:30],
     )

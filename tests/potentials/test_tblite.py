@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 
 from tfgen.potentials.ase import AsePotential
-from tfgen.status import Status
+from tfgen.structures.status import Status
 
 pytest.importorskip("tblite")
 

@@ -23,7 +23,7 @@ from tfgen.relaxation.lbfgs import lbfgs
 from tfgen.relaxation.relax import relax
 from tfgen.relaxation.settings import RelaxationSettings
 from tfgen.sampling.initial import SHAPES, random_structures
-from tfgen.status import Status
+from tfgen.structures.status import Status
 from tfgen.warnings import TfgenWarning
 
 # Sizes of few buckets: each is compiled once.

@@ -298,11 +298,11 @@ def test_settings_say_how_far_moves_go():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rattle": (0.3, 0.2)}, r"rattle is \(0.3, 0.2\); a finite range"),
+        ({"rattle": (0.3, 0.2)}, r"rattle is \(0.3, 0.2\); two numbers are needed"),
         ({"rattle": (0.1, np.inf)}, "rattle is .*inf"),
         ({"rattle": (-0.1, 0.2)}, "rattle is"),
-        ({"spliced": (0.5, 1.2)}, "spliced is .* 0 <= low <= high <= 1 is needed"),
-        ({"relocated": 0}, "relocated is 0; at least 1"),
+        ({"spliced": (0.5, 1.2)}, "spliced is .* 0 <= smallest <= largest <= 1"),
+        ({"relocated": 0}, "relocated is 0; a whole number >= 1"),
         ({"exchanged": 0.0}, "exchanged is 0.0; a number above 0"),
         ({"exchanged": np.nan}, "exchanged is nan"),
     ],

@@ -81,8 +81,8 @@ def reconstruct(
     from tfgen.descriptors.base import check_structures
     from tfgen.generation.records import write
     from tfgen.inversion.reconstruct import reconstruct as run
-    from tfgen.status import Status
     from tfgen.structures.similarity import deviations
+    from tfgen.structures.status import Status
 
     require_absent(output, overwrite)
     with shown_warnings():

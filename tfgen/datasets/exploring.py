@@ -15,10 +15,10 @@ from tfgen.datasets.recipe import Recipe
 from tfgen.datasets.selection import choose_parents
 from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.tasks import Part, Results, Source, Task
-from tfgen.status import Status
 from tfgen.structures.batch import bucket
 from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.similarity import duplicates, sorted_distances
+from tfgen.structures.status import Status
 from tfgen.structures.validity import connected
 
 __all__ = ["Minima", "make_empty_minima", "make_generator", "plan"]

@@ -15,8 +15,8 @@ from ase import Atoms
 from tfgen.datasets.recipe import Relax
 from tfgen.datasets.settings import BuildSettings
 from tfgen.potentials.ase import AsePotential
-from tfgen.status import Status
 from tfgen.structures.similarity import duplicates
+from tfgen.structures.status import Status
 
 __all__ = ["Found", "Relaxed", "Relaxer", "find_minima", "make_relaxer"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+from tfgen._settings import check_number, check_whole
 
 __all__ = ["BuildSettings"]
 
@@ -47,20 +47,15 @@ class BuildSettings:
     tries: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("structures_per_task", 1),
-            ("pairs_per_task", 1),
-            ("parents_per_task", 1),
-            ("rattlings", 0),
-            ("returns", 1),
-            ("tries", 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(
-                    f"{name} is {value!r}; a whole number of at least {least} is needed"
-                )
-        for name in ("parent_tolerance", "return_tolerance", "rattled_once_tolerance"):
-            value = getattr(self, name)
-            if not np.isfinite(value) or value < 0:
-                raise ValueError(f"{name} is {value!r}; a number of at least 0 is needed")
+        check_whole(
+            self, 1, "structures_per_task", "pairs_per_task", "parents_per_task", "returns", "tries"
+        )
+        check_whole(self, 0, "rattlings")
+        check_number(
+            self,
+            "parent_tolerance",
+            "return_tolerance",
+            "rattled_once_tolerance",
+            low=0.0,
+            included=True,
+        )

@@ -18,7 +18,7 @@ from tfgen.execution.processes import ProcessDiedError, Processes, TimeLimitErro
 from tfgen.potentials.ase import AsePotential
 from tfgen.sampling.initial import initial_structures
 from tfgen.sampling.moves import grow, propose
-from tfgen.status import Status
+from tfgen.structures.status import Status
 
 __all__ = ["Part", "Results", "Source", "Task", "check_apart", "run", "run_apart"]
 
@@ -100,7 +100,7 @@ class Results(NamedTuple):
         positions: [size, N, 3], Å, of the minima.
         energy: [size], eV.
         fmax: [size], largest force on an atom, eV/Å.
-        status: [size] text, values of `tfgen.status.Status`.
+        status: [size] text, values of `tfgen.structures.status.Status`.
         detail: [size] text, what a calculator said that failed; "" otherwise.
         snapshots: [m, N, 3], Å, structures on the way.
         snapshot_energy: [m], eV.

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from tfgen.structures.batch import StructureBatch
 
-__all__ = ["Descriptor", "check_structures"]
+__all__ = ["Descriptor", "check_structures", "find_mismatch"]
 
 
 @runtime_checkable
@@ -66,17 +66,27 @@ def check_structures(
     """
     known = [atomic_numbers[symbol] for symbol in descriptor.species]
     present = np.unique(np.concatenate([s.numbers for s in structures]))
-    unknown = np.setdiff1d(present, known)
+    periodic = np.array([s.pbc for s in structures]).any()
+    if np.isin(present, known).all() and not (periodic and not _is_periodic(descriptor)):
+        return
+    for i, structure in enumerate(structures):
+        if reason := find_mismatch(descriptor, structure):
+            raise ValueError(f"{name}[{i}] {reason}")
+
+
+def find_mismatch(descriptor: Descriptor, structure: Atoms) -> str:
+    """Returns why a descriptor cannot be computed for a structure, or "" if it can be."""
+    known = [atomic_numbers[symbol] for symbol in descriptor.species]
+    unknown = np.setdiff1d(structure.numbers, known)
     if unknown.size:
-        i = next(i for i, s in enumerate(structures) if np.isin(s.numbers, unknown).any())
-        held = np.intersect1d(structures[i].numbers, unknown)
-        raise ValueError(
-            f"{name}[{i}] holds {', '.join(chemical_symbols[z] for z in held)}; the descriptor's "
-            f"species are {', '.join(descriptor.species)}"
+        return (
+            f"holds {', '.join(chemical_symbols[z] for z in unknown)}; the descriptor's species "
+            f"are {', '.join(descriptor.species)}"
         )
-    if not getattr(descriptor, "periodic", False):
-        periodic = np.array([s.pbc for s in structures]).any(axis=1)
-        if periodic.any():
-            raise ValueError(
-                f"{name}[{periodic.argmax()}] is periodic; the descriptor is for clusters only"
-            )
+    if structure.pbc.any() and not _is_periodic(descriptor):
+        return "is periodic; the descriptor is for clusters only"
+    return ""
+
+
+def _is_periodic(descriptor: Descriptor) -> bool:
+    return bool(getattr(descriptor, "periodic", False))

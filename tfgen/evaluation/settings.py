@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tfgen._settings import check_number
 from tfgen.structures.validity import BOND_FACTOR, OVERLAP_FACTOR
 from tfgen.targets import check_tolerance
 
@@ -51,18 +51,7 @@ class EvaluationSettings:
             )
         for name, value in self.hit_tolerance.items():
             check_tolerance(f"hit_tolerance of {name}", value)
-        for name in ("duplicate_tolerance", "basin_rmsd"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value!r}; a number of Å above 0 is needed")
-        if not 0.0 <= self.overlap_factor < math.inf:
-            raise ValueError(
-                f"overlap_factor is {self.overlap_factor!r}; a finite number from 0 on is needed"
-            )
-        if not self.overlap_factor < self.bond_factor < math.inf:
-            raise ValueError(
-                f"bond_factor is {self.bond_factor!r}; a finite number above overlap_factor, "
-                f"{self.overlap_factor:g}, is needed"
-            )
-        if not 0.0 <= self.pass_rate <= 1.0:
-            raise ValueError(f"pass_rate is {self.pass_rate!r}; a share from 0 to 1 is needed")
+        check_number(self, "duplicate_tolerance", "basin_rmsd", low=0.0)
+        check_number(self, "overlap_factor", low=0.0, included=True)
+        check_number(self, "bond_factor", low=self.overlap_factor)
+        check_number(self, "pass_rate", low=0.0, high=1.0, included=True)

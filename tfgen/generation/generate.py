@@ -55,7 +55,7 @@ def generate(
       "surrogate" where nothing better is at hand;
     - `fingerprint_loss`: distance to the sampled fingerprint, from which the relaxation on an NNP
       may lead away; without an NNP a structure counts as converged if it is within `tolerance`;
-    - `status`: a `tfgen.status.Status`; `status_detail`, if there is more to say;
+    - `status`: a `tfgen.structures.status.Status`; `status_detail`, if there is more to say;
     - `verified`: whether the structure is on target, valid, converged and new; absent if a property
       asked for is known from the surrogate only;
     - `seed`, `request` (its place in the request), `candidates` (how many were tried for it),

@@ -29,9 +29,9 @@ from tfgen.inversion.result import status_of
 from tfgen.models.model import Model
 from tfgen.models.neural_potential import NeuralPotential
 from tfgen.relaxation.relax import relax
-from tfgen.status import Status
 from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
+from tfgen.structures.status import Status
 from tfgen.structures.validity import valid
 from tfgen.targets import largest_miss
 
@@ -57,7 +57,7 @@ def make_proposer(
     """Returns what makes the best candidates for the model: it screens, if there is an NNP."""
     sampler = FingerprintSampler(model, request)
     if model.neural_potential is None:
-        return InvertingProposer(model, request, sampler, settings.max_rounds, progress)
+        return InvertingProposer(model, request, sampler, settings, progress)
     return ScreeningProposer(model, request, sampler, settings.proposals, progress)
 
 
@@ -124,11 +124,11 @@ class InvertingProposer:
         model: Model,
         request: Request,
         sampler: FingerprintSampler,
-        max_rounds: int,
+        settings: GenerationSettings,
         progress: bool,
     ) -> None:
         self._model, self._request, self._sampler = model, request, sampler
-        self._max_rounds, self._progress = max_rounds, progress
+        self._settings, self._progress = settings, progress
 
     def take(self, count: int) -> list[Proposal]:
         """Returns `count` inverted fingerprints."""
@@ -139,7 +139,8 @@ class InvertingProposer:
             Atoms(self._request.numbers).get_chemical_formula(),
             seed=samples.seed,
             scale=model.scale,
-            max_rounds=self._max_rounds,
+            max_rounds=self._settings.max_rounds,
+            settings=self._settings.search,
             progress=self._progress,
         )
         return [

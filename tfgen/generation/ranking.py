@@ -10,8 +10,8 @@ import numpy as np
 from ase import Atoms
 
 from tfgen.generation.settings import ProposalSettings
-from tfgen.status import Status
 from tfgen.structures import similarity
+from tfgen.structures.status import Status
 
 __all__ = ["Proposal", "Ranking", "rank"]
 

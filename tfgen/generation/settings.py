@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from numbers import Integral, Real
-from typing import Any
+
+from tfgen._settings import check_kinds, check_number, check_whole
+from tfgen.inversion.settings import SearchSettings
 
 __all__ = ["GenerationSettings", "ProposalSettings"]
 
@@ -64,14 +64,20 @@ class ProposalSettings:
     max_shift: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("per_candidate", "max_per_structure", "initial_structures", "batch_size"):
-            _check_count(name, getattr(self, name), 1)
-        for name in ("descent_steps", "energy_steps", "max_steps"):
-            _check_count(name, getattr(self, name), 0)
-        for name in ("step_length", "energy_step_length", "fmax", "promising_miss"):
-            _check_number(name, getattr(self, name), positive=True)
-        for name in ("equal_tolerance", "alike_tolerance", "shift_rate", "max_shift"):
-            _check_number(name, getattr(self, name), positive=False)
+        check_whole(
+            self, 1, "per_candidate", "max_per_structure", "initial_structures", "batch_size"
+        )
+        check_whole(self, 0, "descent_steps", "energy_steps", "max_steps")
+        check_number(self, "step_length", "energy_step_length", "fmax", "promising_miss", low=0.0)
+        check_number(
+            self,
+            "equal_tolerance",
+            "alike_tolerance",
+            "shift_rate",
+            "max_shift",
+            low=0.0,
+            included=True,
+        )
         if self.equal_tolerance > self.alike_tolerance:
             raise ValueError(
                 f"equal_tolerance is {self.equal_tolerance}; at most alike_tolerance, "
@@ -93,6 +99,7 @@ class GenerationSettings:
             within this, Å.
         max_rounds: rounds of the inversion's search at most, without an NNP (see
             `tfgen.reconstruct`).
+        search: how the inversion searches, without an NNP.
         proposals: how proposals are made with an NNP.
 
     Raises:
@@ -104,24 +111,13 @@ class GenerationSettings:
     max_steps: int = 2000
     duplicate_tolerance: float = 0.05
     max_rounds: int = 3
+    search: SearchSettings = field(default_factory=SearchSettings)
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
 
     def __post_init__(self) -> None:
         if self.candidates is not None:
-            _check_count("candidates", self.candidates, 1)
-        _check_number("fmax", self.fmax, positive=True)
-        _check_count("max_steps", self.max_steps, 0)
-        _check_number("duplicate_tolerance", self.duplicate_tolerance, positive=False)
-        _check_count("max_rounds", self.max_rounds, 0)
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is needed")
-
-
-def _check_number(name: str, value: Any, *, positive: bool) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (positive and value == 0):
-        least = "above 0" if positive else "of at least 0"
-        raise ValueError(f"{name} is {value!r}; a number {least} is needed")
+            check_whole(self, 1, "candidates")
+        check_number(self, "fmax", low=0.0)
+        check_whole(self, 0, "max_steps", "max_rounds")
+        check_number(self, "duplicate_tolerance", low=0.0, included=True)
+        check_kinds(self, proposals=ProposalSettings, search=SearchSettings)

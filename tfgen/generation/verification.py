@@ -17,9 +17,9 @@ from tfgen.models.model import Model
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.relaxation.relax import relax
-from tfgen.status import Status
 from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGY_PER_ATOM, compute
+from tfgen.structures.status import Status
 from tfgen.structures.validity import valid
 from tfgen.targets import hits_all, largest_miss
 

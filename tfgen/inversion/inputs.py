@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from tfgen.descriptors.base import check_structures
+from tfgen.descriptors.base import find_mismatch
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.structures.checks import as_structures
+from tfgen.structures.checks import as_structures, find_fault
 from tfgen.structures.formulas import numbers_from_formula
 
 __all__ = [
@@ -58,12 +58,8 @@ def check_cell(fingerprint: Fingerprint, cell: Any, pbc: Any) -> Atoms:
         frame = Atoms(fingerprint.species[:1], positions=[[0, 0, 0]], cell=cell, pbc=pbc)
     except (ValueError, TypeError) as error:
         raise ValueError(f"cell is {cell!r}, pbc is {pbc!r}: {error}") from None
-    try:
-        as_structures(frame)
-        check_structures(fingerprint.descriptor, [frame])
-    except ValueError as error:
-        reason = str(error).removeprefix("structures[0] ")
-        raise ValueError(f"cell: a structure in it {reason}") from None
+    if reason := find_fault(frame) or find_mismatch(fingerprint.descriptor, frame):
+        raise ValueError(f"cell: a structure in it {reason}")
     return frame
 
 

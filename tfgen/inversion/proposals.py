@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from tfgen.inversion.descent import Goal
-from tfgen.inversion.settings import MoveSettings
+from tfgen.inversion.settings import ProposalMoves
 from tfgen.sampling.initial import random_structures
 from tfgen.sampling.moves import propose, relocations
 from tfgen.sampling.sites import separate
@@ -28,7 +28,7 @@ class Sampler:
         self,
         goal: Goal,
         rng: np.random.Generator,
-        settings: MoveSettings = MoveSettings(),
+        settings: ProposalMoves = ProposalMoves(),
     ) -> None:
         self._goal, self._rng, self._settings = goal, rng, settings
 

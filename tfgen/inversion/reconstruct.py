@@ -47,7 +47,7 @@ def reconstruct(
     pbc: bool | Sequence[bool] = True,
     max_rounds: int = 100,
     time_limit: float | None = None,
-    settings: SearchSettings = SearchSettings(),
+    settings: SearchSettings | None = None,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> ReconstructionResult:
@@ -76,7 +76,7 @@ def reconstruct(
         pbc: which directions of `cell` are periodic.
         max_rounds: bound on the rounds of the search for each target.
         time_limit: bound on the time for each target, s.
-        settings: of the search.
+        settings: of the search; the defaults if None.
         executor: where to search instead of in threads of this process: processes, or a Dask
             client's `get_executor()`. The results are the same.
         progress: whether to show a progress bar.
@@ -103,6 +103,7 @@ def reconstruct(
         raise ValueError(f"time_limit is {time_limit!r}; a number of seconds above 0 is needed")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise ValueError(f"executor is {executor!r}; a concurrent.futures.Executor is needed")
+    settings = SearchSettings() if settings is None else settings
     if not isinstance(settings, SearchSettings):
         raise ValueError(f"settings is {settings!r}; a tfgen.SearchSettings is needed")
     if scale is not None:

@@ -6,19 +6,18 @@ measured with `scripts/benchmarks/benchmark_inversion.py`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tfgen.inversion._checks import check_flag, check_kinds, check_number, check_whole, is_number
+from tfgen._settings import check_flag, check_kinds, check_number, check_whole, is_number
 
 __all__ = [
     "AlternationSettings",
     "Descent",
     "GaussNewtonSettings",
     "GraphSearchSettings",
-    "MoveSettings",
     "MoveWeights",
     "PopulationSettings",
+    "ProposalMoves",
     "RefinementSettings",
     "ScreeningSettings",
     "SearchSettings",
@@ -114,7 +113,7 @@ class PopulationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoveSettings:
+class ProposalMoves:
     """The structures that are made of a population's candidates in each round.
 
     Attributes:
@@ -247,7 +246,7 @@ class AlternationSettings:
         if not isinstance(lengths, tuple) or not lengths:
             raise ValueError(f"step_lengths is {lengths!r}; a tuple of numbers above 0 is needed")
         for length in lengths:
-            if not is_number(length) or not 0.0 < length < math.inf:
+            if not is_number(length) or length <= 0:
                 raise ValueError(f"step_lengths is {lengths!r}; numbers above 0 are needed")
 
 
@@ -328,7 +327,7 @@ class SearchSettings:
     """
 
     population: PopulationSettings = PopulationSettings()
-    moves: MoveSettings = MoveSettings()
+    moves: ProposalMoves = ProposalMoves()
     screening: ScreeningSettings = ScreeningSettings()
     refinement: RefinementSettings = RefinementSettings()
     patience: int = 10
@@ -348,7 +347,7 @@ class SearchSettings:
         check_kinds(
             self,
             population=PopulationSettings,
-            moves=MoveSettings,
+            moves=ProposalMoves,
             screening=ScreeningSettings,
             refinement=RefinementSettings,
         )

@@ -24,7 +24,7 @@ def export(
     model: Model,
     folder: str | os.PathLike[str],
     *,
-    settings: GraphSearchSettings = GraphSearchSettings(),
+    settings: GraphSearchSettings | None = None,
     overwrite: bool = False,
 ) -> None:
     """Writes a model as a SavedModel; load it with `tf.saved_model.load(folder)`.
@@ -43,13 +43,14 @@ def export(
     Args:
         model: the model.
         folder: where to write.
-        settings: of the search inside `generate`.
+        settings: of the search inside `generate`; the defaults if None.
         overwrite: replace an older SavedModel.
 
     Raises:
         FileExistsError: if the folder exists and `overwrite` is false, or is no SavedModel.
         ValueError: if `settings` is no `GraphSearchSettings`.
     """
+    settings = GraphSearchSettings() if settings is None else settings
     if not isinstance(settings, GraphSearchSettings):
         raise ValueError(f"settings is {settings!r}; a tfgen.GraphSearchSettings is needed")
     require_folder_replaceable(folder, overwrite, CONTENTS)

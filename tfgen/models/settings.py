@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from tfgen._settings import check_choice, check_number, check_range, check_whole, check_widths
 
 __all__ = ["LIKELIHOODS", "NNPSettings", "TrainingSettings"]
 
@@ -78,14 +77,14 @@ class TrainingSettings(_Settings):
     tolerance_structures: int = 256
 
     def __post_init__(self) -> None:
-        _check_counts(self, "batch_size", "latent", "max_validations", "backup_interval")
-        _check_counts(self, "tolerance_structures")
-        _check_widths(self, "hidden")
-        _check_positive(self, "learning_rate", "clip_norm")
-        _check_range(self, "kl_weight")
-        _check_range(self, "surrogate_weight")
-        _check_range(self, "kl_warm_up", 1.0)
-        _check_choice(self, "likelihood_family", LIKELIHOODS)
+        check_whole(self, 1, "batch_size", "latent", "max_validations", "backup_interval")
+        check_whole(self, 1, "tolerance_structures")
+        check_widths(self, "hidden")
+        check_number(self, "learning_rate", "clip_norm", low=0.0)
+        check_number(self, "kl_weight", low=0.0, included=True)
+        check_number(self, "surrogate_weight", low=0.0, included=True)
+        check_number(self, "kl_warm_up", low=0.0, high=1.0, included=True)
+        check_choice(self, "likelihood_family", LIKELIHOODS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,76 +132,16 @@ class NNPSettings(_Settings):
     minima_share: float = 0.8
 
     def __post_init__(self) -> None:
-        _check_counts(self, "copies", "min_calculations", "max_calculations", "epochs")
-        _check_counts(self, "batch_size")
+        check_whole(self, 1, "copies", "min_calculations", "max_calculations", "epochs")
+        check_whole(self, 1, "batch_size")
         if self.min_calculations > self.max_calculations:
             raise ValueError(
                 f"min_calculations is {self.min_calculations}; it must not be above "
                 f"max_calculations, which is {self.max_calculations}"
             )
-        _check_widths(self, "hidden")
-        _check_positive(self, "max_excess_energy", "step", "learning_rate", "minimum_fmax")
-        _check_range(self, "slope_weight")
-        _check_range(self, "held_out", 0.9)
-        _check_range(self, "minima_share", 1.0)
-        amplitudes = self.amplitudes
-        if (
-            not isinstance(amplitudes, tuple | list)
-            or len(amplitudes) != 2
-            or not all(_is_number(a) for a in amplitudes)
-            or not 0.0 <= amplitudes[0] <= amplitudes[1]
-        ):
-            raise ValueError(
-                f"amplitudes is {amplitudes!r}; two numbers are needed, 0 <= smallest <= largest"
-            )
-        _set(self, "amplitudes", (float(amplitudes[0]), float(amplitudes[1])))
-
-
-def _check_counts(settings: object, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if not _is_count(value):
-            raise ValueError(f"{name} is {value!r}; a whole number >= 1 is needed")
-        _set(settings, name, int(value))
-
-
-def _check_widths(settings: object, name: str) -> None:
-    value = getattr(settings, name)
-    if not isinstance(value, tuple | list) or not all(map(_is_count, value)):
-        raise ValueError(f"{name} is {value!r}; widths of layers, whole numbers >= 1, are needed")
-    _set(settings, name, tuple(int(width) for width in value))
-
-
-def _check_positive(settings: object, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if not _is_number(value) or value <= 0:
-            raise ValueError(f"{name} is {value!r}; a finite number > 0 is needed")
-        _set(settings, name, float(value))
-
-
-def _check_range(settings: object, name: str, high: float = math.inf) -> None:
-    value = getattr(settings, name)
-    if not _is_number(value) or not 0.0 <= value <= high:
-        allowed = "a finite number >= 0" if high == math.inf else f"a number from 0 to {high:g}"
-        raise ValueError(f"{name} is {value!r}; {allowed} is needed")
-    _set(settings, name, float(value))
-
-
-def _check_choice(settings: object, name: str, choices: Collection[str]) -> None:
-    value = getattr(settings, name)
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; one of {', '.join(choices)} is needed")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _set(settings: object, name: str, value: Any) -> None:
-    # Frozen for users. NumPy's numbers become Python's, which JSON takes, and lists tuples.
-    object.__setattr__(settings, name, value)
+        check_widths(self, "hidden")
+        check_number(self, "max_excess_energy", "step", "learning_rate", "minimum_fmax", low=0.0)
+        check_number(self, "slope_weight", low=0.0, included=True)
+        check_number(self, "held_out", low=0.0, high=0.9, included=True)
+        check_number(self, "minima_share", low=0.0, high=1.0, included=True)
+        check_range(self, "amplitudes", low=0.0)

@@ -19,7 +19,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.optimize import BFGS
 
 from tfgen.potentials._output import redirect_output
-from tfgen.status import Status
+from tfgen.structures.status import Status
 from tfgen.warnings import TfgenWarning
 
 __all__ = [

@@ -22,9 +22,9 @@ from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
 from tfgen.relaxation.settings import RelaxationSettings
-from tfgen.status import Status
 from tfgen.structures.batch import Group, Neighbours, StructureBatch, groups
 from tfgen.structures.checks import as_structures
+from tfgen.structures.status import Status
 
 __all__ = ["RelaxationResult", "relax"]
 

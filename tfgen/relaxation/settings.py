@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfgen._settings import check_number, check_whole
+
 __all__ = ["RelaxationSettings"]
 
 
@@ -25,18 +27,13 @@ class RelaxationSettings:
     empty: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.pairs < 1:
-            raise ValueError(f"pairs is {self.pairs!r}; a whole number of at least 1 is needed")
-        for name in ("smallest", "largest"):
-            value = getattr(self, name)
-            if value < 8 or value % 8:
-                raise ValueError(f"{name} is {value!r}; a multiple of 8, at least 8, is needed")
+        check_whole(self, 1, "pairs")
+        check_whole(self, 8, "smallest", "largest", multiple_of=8)
         if self.largest < self.smallest:
             raise ValueError(
                 f"largest is {self.largest!r}; at least smallest, {self.smallest!r}, is needed"
             )
-        if not 0.0 <= self.empty <= 1.0:
-            raise ValueError(f"empty is {self.empty!r}; a number from 0 to 1 is needed")
+        check_number(self, "empty", low=0.0, high=1.0, included=True)
 
     def batch_size(self, atoms: int) -> int:
         """Returns how many structures of that many atoms, padding included, relax at once."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase.data import covalent_radii
 
+from tfgen._settings import check_number, check_range, check_whole
 from tfgen.sampling.sites import add_atom, contacts, places, rotations, separate, standardise
 
 __all__ = ["MOVES", "MoveSettings", "grow", "propose", "relocations"]
@@ -40,19 +41,10 @@ class MoveSettings:
         Raises:
             ValueError: if one is out of its range.
         """
-        for name, (low, high), largest in (
-            ("rattle", self.rattle, np.inf),
-            ("spliced", self.spliced, 1.0),
-        ):
-            if not 0.0 <= low <= high <= largest or high == np.inf:
-                raise ValueError(
-                    f"{name} is {(low, high)!r}; a finite range (low, high) with "
-                    f"0 <= low <= high{'' if largest == np.inf else f' <= {largest:g}'} is needed"
-                )
-        if self.relocated < 1:
-            raise ValueError(f"relocated is {self.relocated!r}; at least 1 is needed")
-        if not 0.0 < self.exchanged < np.inf:
-            raise ValueError(f"exchanged is {self.exchanged!r}; a number above 0 is needed")
+        check_range(self, "rattle", low=0.0)
+        check_range(self, "spliced", low=0.0, high=1.0)
+        check_whole(self, 1, "relocated")
+        check_number(self, "exchanged", low=0.0)
 
 
 def propose(

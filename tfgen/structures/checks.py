@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-__all__ = ["as_structures"]
+__all__ = ["as_structures", "find_fault"]
 
 # Cells below this volume, Å³ (with vectors of length 1 where there are none), are mistakes: each
 # atom would have a huge number of images within reach.
@@ -39,6 +39,11 @@ def as_structures(structures: Atoms | Sequence[Atoms], name: str = "structures")
             if not _sound([structure]):
                 raise ValueError(f"{name}[{i}] {_fault(structure)}")
     return listed
+
+
+def find_fault(structure: Atoms) -> str:
+    """Returns what `as_structures` finds wrong with a structure, "is ..." or "has ...", or ""."""
+    return "" if _sound([structure]) else _fault(structure)
 
 
 def _sound(structures: list[Atoms]) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfgen._settings import check_whole
+
 __all__ = ["ReportSettings"]
 
 
@@ -25,7 +27,5 @@ class ReportSettings:
     map_structures: int = 1000
 
     def __post_init__(self) -> None:
-        for name, least in (("pictures", 1), ("map_structures", 3)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; a whole number from {least} on is needed")
+        check_whole(self, 1, "pictures")
+        check_whole(self, 3, "map_structures")
