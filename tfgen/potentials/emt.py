@@ -123,11 +123,14 @@ class EMT:
                     f"EMT knows {', '.join(self.species)}"
                 )
 
-    def compute(self, structures: Atoms | Sequence[Atoms]) -> dict[str, Any]:
+    def compute(
+        self, structures: Atoms | Sequence[Atoms], *, pairs_per_chunk: int = PAIRS_PER_CHUNK
+    ) -> dict[str, Any]:
         """Computes energies, forces and stresses of ASE structures in float64.
 
         Args:
             structures: one or many, of any sizes, clusters or periodic; left unmodified.
+            pairs_per_chunk: pairs of atoms that are held at once, which bounds the memory.
 
         Returns:
             {"energy": [structures], eV (ASE's zero: the bulk metals), "forces": list of
@@ -143,7 +146,7 @@ class EMT:
         forces: list[np.ndarray] = [np.empty(0)] * len(structures)
         stress: list[np.ndarray | None] = [None] * len(structures)
         for group in groups(structures):
-            for members in group.chunks(PAIRS_PER_CHUNK // (16 if group.periodic else 1)):
+            for members in group.chunks(pairs_per_chunk // (16 if group.periodic else 1)):
                 chunk = [structures[i] for i in members]
                 batch = StructureBatch.from_ase(chunk, r_cut=self.r_cut, atoms=group.width)
                 found = compiled(self, stress=batch.neighbours is not None)(batch)
