@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ T = TypeVar("T")
 
 # Fingerprints and potentials whose compiled functions are kept, those used last.
 _KEPT = 32
-_COMPILED: OrderedDict[Hashable, dict[Hashable, Any]] = OrderedDict()
+_COMPILED: dict[Hashable, dict[Hashable, Any]] = {}
 _LOCK = threading.RLock()
 
 
@@ -33,10 +32,11 @@ def compiled_for(owner: Hashable, name: Hashable, make: Callable[[], T]) -> T:
             tracing is left to the first call.
     """
     with _LOCK:
-        functions = _COMPILED.setdefault(owner, {})
-        _COMPILED.move_to_end(owner)
-        while len(_COMPILED) > _KEPT:
-            _COMPILED.popitem(last=False)
+        # Inserted anew, so that the first owner is the one that was not used for longest.
+        functions = _COMPILED.pop(owner, {})
+        _COMPILED[owner] = functions
+        if len(_COMPILED) > _KEPT:
+            _COMPILED.pop(next(iter(_COMPILED)), None)
         if name not in functions:
             functions[name] = make()
         return functions[name]

@@ -159,14 +159,14 @@ class EMT:
         return {"energy": energy, "forces": forces, "stress": stress}
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is EMT
+        return type(other) is type(self)
 
     def __repr__(self) -> str:
         return "EMT()"
 
     def __hash__(self) -> int:
         # All are alike, so that each new EMT() finds what was compiled for another.
-        return hash(EMT)
+        return hash(type(self))
 
     def energies(self, batch: StructureBatch) -> tf.Tensor:
         """Computes energies inside TensorFlow.
