@@ -494,7 +494,7 @@ def test_batches_are_smaller_where_structures_are_larger(atoms, structures):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"pairs": 0}, "pairs is 0; a whole number of at least 1"),
+        ({"pairs": 0}, "pairs is 0; a whole number >= 1"),
         ({"smallest": 7}, "smallest is 7; a multiple of 8"),
         ({"largest": 0}, "largest is 0; a multiple of 8"),
         ({"smallest": 16, "largest": 8}, "largest is 8; at least smallest, 16"),

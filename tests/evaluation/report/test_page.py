@@ -147,7 +147,7 @@ def test_settings_of_the_report(tmp_path, monkeypatch):
     written(tmp_path / "report", generated(), dataset())
     assert sizes == [(5, 5), (7, 20)]
     for name, value in (("pictures", 0), ("pictures", 2.5), ("map_structures", 2)):
-        with pytest.raises(ValueError, match=f"{name} is {value}; a whole number from"):
+        with pytest.raises(ValueError, match=f"{name} is {value}; a whole number >="):
             ReportSettings(**{name: value})
 
 
