@@ -303,3 +303,8 @@ class Failing(Calculator):
             print("Python's own")
             print("to standard error", file=sys.stderr)
             os.write(1, b"from below\n")
+
+
+def test_programs_that_read_input_files_take_any_argument():
+    made = make_calculator("ase.calculators.qchem:QChem", {"scf_convergence": 8})
+    assert made.parameters["scf_convergence"] == 8

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
+from ase.calculators.calculator import BaseCalculator, FileIOCalculator
 from ase.optimize import BFGS
 
 from tfgen.potentials._output import redirect_output
@@ -81,9 +81,10 @@ def make_calculator(path: str, arguments: Mapping[str, Any] | None = None) -> Ba
         raise ValueError(
             f"calculator {path!r} is {type(calculator).__name__}, not an ASE calculator"
         )
-    # ASE's base class takes any argument, and those of another name have no effect.
+    # ASE's base class takes any argument, and those of another name have no effect. Calculators
+    # that write input files pass on whatever their program knows.
     known = getattr(type(calculator), "default_parameters", None)
-    if known and isinstance(factory, type):
+    if known and isinstance(factory, type) and not issubclass(factory, FileIOCalculator):
         # The base class itself reads these.
         known = {*known, "restart", "label", "atoms", "directory", *_named_arguments(factory)}
         unknown = [name for name in arguments or {} if name not in known]
