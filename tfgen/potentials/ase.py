@@ -161,6 +161,9 @@ class AsePotential:
         if not is_calculator(calculator):
             raise ValueError(f"calculator is {calculator!r}; an ASE calculator is needed")
         self.calculator = calculator
+        self._first = (
+            calculator  # a reset may replace `calculator`, but not whose potential this is
+        )
         self.path, self.arguments, self.log = path, dict(arguments or {}), log
         self._calculations = 0
         self._lock = threading.Lock()
@@ -187,10 +190,10 @@ class AsePotential:
         return f"AsePotential({self.name}, calculations={self.calculations})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AsePotential) and self.calculator is other.calculator
+        return isinstance(other, AsePotential) and self._first is other._first
 
     def __hash__(self) -> int:
-        return id(self.calculator)
+        return id(self._first)
 
     @property
     def name(self) -> str:
