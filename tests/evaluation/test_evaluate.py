@@ -432,3 +432,19 @@ ONE = [tetrahedron(2.7)]
 def test_wrong_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("more", "verified"),
+    [
+        ({}, True),
+        ({"evaluated_by": {"energy_per_atom": "emt"}}, True),
+        ({"evaluated_by": {"energy_per_atom": "surrogate"}}, None),
+        ({"status": "relaxation not converged"}, False),
+    ],
+)
+def test_verified_is_what_was_calculated_and_converged(more, verified):
+    atoms = tetrahedron(3.3, **record(0.7, 0.7, **more))
+    (row,) = evaluate([atoms], data()).structures
+    assert row.hit is not None
+    assert row.verified is verified

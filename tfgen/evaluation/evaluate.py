@@ -31,6 +31,7 @@ from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
 from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, set_tolerances
 from tfgen.generation.records import STAGES, Record, raw_structures, read_record
 from tfgen.structures import validity
+from tfgen.structures.status import Status
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -212,7 +213,9 @@ def _join_records(
         is_valid, nearest = bool(final.valid[k]), int(final.nearest[k])
         unique = bool(final.unique[k]) if is_valid else None
         novel = bool(final.novel[k]) if is_valid else None
-        hit = relaxed_hits[k]
+        # What only a network says is not verified, nor is what has not converged.
+        hit = None if record.is_guessed else relaxed_hits[k]
+        converged = record.status in (None, Status.CONVERGED)
         result.append(
             StructureMetrics(
                 **vars(record),
@@ -225,7 +228,7 @@ def _join_records(
                 else Nearest(index=int(training[nearest]), distance=float(final.distance[k])),
                 basin_rmsd=None if np.isnan(moved[k]) else float(moved[k]),
                 hit=hits[k],
-                verified=None if hit is None else bool(hit and unique and novel),
+                verified=None if hit is None else bool(hit and unique and novel and converged),
             )
         )
     return result

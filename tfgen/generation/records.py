@@ -9,7 +9,7 @@ import math
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +162,7 @@ class Record:
             candidate of a relaxed structure.
         status: how its generation ended.
         status_detail: what can be said beyond that.
+        evaluated_by: property -> what computed it, as far as that is recorded.
     """
 
     formula: str
@@ -176,6 +177,12 @@ class Record:
     relaxations: int
     status: str | None
     status_detail: str | None
+    evaluated_by: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether a property that was asked for is known from the model's own network only."""
+        return any(self.evaluated_by.get(target.name) == "surrogate" for target in self.targets)
 
     @property
     def final(self) -> Mapping[str, float | None]:
@@ -230,6 +237,8 @@ def read_record(atoms: Atoms, where: str) -> Record:
     relaxations = _count(atoms.info.get("relaxations"), 0, f"{where}: relaxations")
     if relaxations is None:
         relaxations = (candidates or 1) if _mapping(atoms, "relaxed", where) else 0
+    evaluated = atoms.info.get("evaluated_by")
+    evaluated = evaluated if isinstance(evaluated, Mapping) else {}
     try:
         targets = tuple(
             Target.of(name, value) for name, value in _mapping(atoms, "target", where).items()
@@ -247,6 +256,7 @@ def read_record(atoms: Atoms, where: str) -> Record:
         seconds=_finite(atoms.info.get("seconds"), f"{where}: seconds"),
         candidates=candidates,
         relaxations=relaxations,
+        evaluated_by={k: str(v) for k, v in evaluated.items()},
         status=_text(atoms.info.get("status")),
         status_detail=_text(atoms.info.get("status_detail")),
     )
