@@ -267,6 +267,7 @@ def test_what_hits_cost_is_told(tmp_path):
     for atoms in structures:
         atoms.info |= {"candidates": 5, "relaxations": 3}
     structures[0].info["relaxed"] = {"energy_per_atom": 0.6}  # as asked for, and new
+    structures[0].info["status"] = "converged"
     page, metrics = written(tmp_path / "report", structures, dataset())
     rate = metrics.acceptance.rate
     assert f"{100 * rate:.1f} % of 100 candidates accepted" in summarise(metrics)
