@@ -187,7 +187,10 @@ def quick_search() -> Iterator[None]:
 
 def _make_quick_proposer(model: Any, request: Any, settings: Any, **options: Any) -> Proposer:
     """Makes the command line, which has no options for them, use quick settings."""
-    settings = dataclasses.replace(settings, proposals=QUICK_PROPOSALS)
+    if settings.proposals == ProposalSettings():
+        settings = dataclasses.replace(settings, proposals=QUICK_PROPOSALS)
+    if settings.search == SearchSettings():
+        settings = dataclasses.replace(settings, search=QUICK)
     return make_proposer(model, request, settings, **options)
 
 

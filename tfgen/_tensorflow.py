@@ -31,10 +31,12 @@ def compiled_for(owner: Hashable, name: Hashable, make: Callable[[], T]) -> T:
         make: makes it; called at most once while it is kept. It should only wrap the function:
             tracing is left to the first call.
     """
+    # With its hash: a dictionary may find the same object again although its hash has changed.
+    key = (hash(owner), owner)
     with _LOCK:
         # Inserted anew, so that the first owner is the one that was not used for longest.
-        functions = _COMPILED.pop(owner, {})
-        _COMPILED[owner] = functions
+        functions = _COMPILED.pop(key, {})
+        _COMPILED[key] = functions
         if len(_COMPILED) > _KEPT:
             _COMPILED.pop(next(iter(_COMPILED)), None)
         if name not in functions:
