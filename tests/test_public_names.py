@@ -41,6 +41,10 @@ def everything(structures: list[ase.Atoms]) -> str:
     status: list[tfgen.Status] = found.status
     relaxed: tfgen.RelaxationResult = tfgen.relax(found.structures, tfgen.EMT(), fmax=0.01)
     energies: dict[str, object] = tfgen.EMT().compute(relaxed.structures)
+    xtb = tfgen.AsePotential.from_path("tblite.ase:TBLite", {"method": "GFN2-xTB"})
+    tfgen.relax(found.structures, xtb, fmax=0.05)
+    with tfgen.WorkerPotential("tblite.ase:TBLite", workers=2, time_limit=60.0) as potential:
+        tfgen.relax(found.structures, potential, fmax=0.05)
     dataset: tfgen.Dataset = tfgen.build("recipe.toml", "pt13.h5", seed=0, workers=2)
     dataset = tfgen.Dataset.load("pt13.h5")
     model: tfgen.Model = tfgen.train(dataset, ["energy_per_atom"], fingerprint=fingerprint)

@@ -5,6 +5,7 @@ from tfgen.descriptors.acsf import ACSF as ACSF
 from tfgen.evaluation.evaluate import evaluate as evaluate
 from tfgen.evaluation.metrics import Metrics as Metrics
 from tfgen.evaluation.settings import EvaluationSettings as EvaluationSettings
+from tfgen.execution.potentials import WorkerPotential as WorkerPotential
 from tfgen.fingerprints.fingerprint import Fingerprint as Fingerprint
 from tfgen.generation.generate import generate as generate
 from tfgen.generation.settings import GenerationSettings as GenerationSettings
@@ -19,6 +20,7 @@ from tfgen.models.model import Model as Model
 from tfgen.models.settings import NNPSettings as NNPSettings
 from tfgen.models.settings import TrainingSettings as TrainingSettings
 from tfgen.models.training import train as train
+from tfgen.potentials.ase import AsePotential as AsePotential
 from tfgen.potentials.emt import EMT as EMT
 from tfgen.relaxation.relax import RelaxationResult as RelaxationResult
 from tfgen.relaxation.relax import relax as relax

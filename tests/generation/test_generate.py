@@ -208,6 +208,7 @@ class TestFailures:
                 steps=np.ones(n),
                 status=[Status.CALCULATOR_FAILED, *[Status.CONVERGED] * (n - 1)],
                 detail=[""] * n,
+                calculations=np.ones(n, int),
             )
 
         monkeypatch.setattr(verification, "relax", relax)
@@ -254,7 +255,7 @@ class TestPotentials:
         generated = run({ENERGY: (1.4, 1.8)}, seed=3, potential=ase.calculators.emt.EMT())
         for ours, theirs in zip(relaxed, generated, strict=True):
             assert theirs.info["reconstructed"] == pytest.approx(ours.info["reconstructed"])
-            assert theirs.info["evaluated_by"][ENERGY] == "emt"
+            assert theirs.info["evaluated_by"][ENERGY] == "ase.calculators.emt:EMT"
 
     def test_a_calculator_of_ase_relaxes(self):
         generated = run(count=2, relax=True, potential=Springs(), fmax=0.05)
@@ -266,7 +267,7 @@ class TestPotentials:
                 found = free.get_potential_energy() / 6
                 assert atoms.info[name][ENERGY] == pytest.approx(found)
             assert atoms.info["relaxed"][ENERGY] < atoms.info["reconstructed"][ENERGY]
-            assert atoms.info["evaluated_by"] == {ENERGY: "springs", SIZE: "geometry"}
+            assert atoms.info["evaluated_by"] == {ENERGY: f"{__name__}:Springs", SIZE: "geometry"}
 
     def test_relaxing_with_one_does_not_pass_for_evaluating_with_another(self):
         model = small.model()

@@ -17,7 +17,8 @@ from ase.optimize import BFGS
 
 import tfgen
 from tfgen.potentials._output import redirect_output
-from tfgen.potentials.ase import AsePotential, adapt, is_import_path, make_calculator
+from tfgen.potentials.ase import AsePotential, adapt
+from tfgen.potentials.calculators import is_import_path, make_calculator
 from tfgen.structures.status import Status
 
 CLUSTER = Atoms("Pt4", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2, 0], [1.2, 0.7, 2.1]])
@@ -98,7 +99,7 @@ def test_only_calculators_are_adapted():
 
 
 def test_names():
-    assert AsePotential(LennardJones()).name == "lennardjones"
+    assert AsePotential(LennardJones()).name == "ase.calculators.lj:LennardJones"
     potential = AsePotential.from_path("ase.calculators.lj:LennardJones", {"sigma": 2.0})
     assert (potential.name, potential.arguments) == (
         "ase.calculators.lj:LennardJones",
@@ -136,7 +137,7 @@ def test_a_relaxation_is_the_one_of_ase():
     assert found.energy == alone.get_potential_energy()
     assert found.fmax == np.linalg.norm(alone.get_forces(), axis=1).max() <= 0.01
     assert (found.status, found.detail, found.structure.calc) == (Status.CONVERGED, "", None)
-    assert potential.calculations == found.steps + 1
+    assert potential.calculations == found.calculations == found.steps + 2
     assert potential.relax(CLUSTER, fmax=0.01, max_steps=1).status == Status.NOT_CONVERGED
 
 

@@ -53,7 +53,7 @@ def test_a_relaxation_and_its_log(tmp_path, capfd):
     potential = AsePotential.from_path(PATH, ARGUMENTS, log=tmp_path / "log")
     found = potential.relax(clusters(1)[0], fmax=0.05, max_steps=200)
     assert found.status == Status.CONVERGED
-    assert potential.calculations == found.steps + 1
+    assert potential.calculations == found.calculations == found.steps + 2
     again = potential.compute(found.structure)
     assert again["energy"][0] == pytest.approx(found.energy, abs=1e-5)
     assert np.linalg.norm(again["forces"][0], axis=1).max() <= 0.05 + 1e-3

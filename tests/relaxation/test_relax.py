@@ -477,8 +477,8 @@ def test_an_adapted_calculator_is_used_as_it_is_and_counts():
     atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 1.2]])
     potential = AsePotential(LennardJones())
     found = relax([atoms, atoms], potential, fmax=1e-4)
-    # Each step takes one evaluation, and so does the start.
-    assert potential.calculations == found.steps.sum() + 2
+    # Each step takes one evaluation, and so do the start and the check at the end.
+    assert potential.calculations == found.calculations.sum() == found.steps.sum() + 4
     np.testing.assert_array_equal(
         found.energy, relax([atoms] * 2, LennardJones(), fmax=1e-4).energy
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -55,7 +53,7 @@ class _ImportPath(click.ParamType):
         self._names = names
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tfgen.potentials.ase import is_import_path
+        from tfgen.potentials.calculators import is_import_path
 
         if value not in self._names and not is_import_path(value):
             known = "".join(f"{name!r}, " for name in self._names)
@@ -129,10 +127,11 @@ def imported(path: str) -> Any:
     Raises:
         ValueError: if it does not exist, or its module cannot be imported.
     """
-    module, _, name = path.partition(":")
+    from tfgen.potentials.calculators import import_path
+
     _look_here()
     try:
-        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        return import_path(path)
     except Exception as error:  # modules raise what they like
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path!r} cannot be imported: {reason}") from error
@@ -218,7 +217,8 @@ def potential_from(
         from tfgen.potentials.emt import EMT
 
         return EMT()
-    from tfgen.potentials.ase import AsePotential, is_import_path
+    from tfgen.potentials.ase import AsePotential
+    from tfgen.potentials.calculators import is_import_path
 
     if not is_import_path(name):
         raise click.BadParameter(

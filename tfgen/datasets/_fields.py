@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tfgen.datasets._messages import shown
-from tfgen.potentials.ase import is_import_path
+from tfgen.potentials.calculators import is_import_path
 from tfgen.sampling.initial import KINDS, SHAPES
 from tfgen.sampling.moves import MOVES
 from tfgen.structures.formulas import numbers_from_formula

@@ -16,6 +16,7 @@ from tfgen.models.model import Model
 from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
+from tfgen.potentials.evaluation import potential_name
 from tfgen.structures.formulas import formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC
 from tfgen.targets import Target, TargetValue, check_targets, default_tolerance
@@ -127,7 +128,7 @@ def check_request(
     evaluated_by = {
         c.name: "geometry"
         if c.name in GEOMETRIC
-        else _name_of(evaluating)
+        else potential_name(evaluating)
         if c.name == ENERGY_PER_ATOM and evaluating is not None
         else SURROGATE
         for c in model.conditions
@@ -244,7 +245,8 @@ def _check_knows(potential: Any, formula: str, numbers: np.ndarray) -> None:
         unknown = [symbol for symbol in symbols if not _knows(potential, symbol)]
         reason = f"holds {', '.join(unknown)}, which" if unknown else "is a formula that"
         raise UnsupportedFormulaError(
-            f"formula {formula!r} {reason} the potential {_name_of(potential)!r} does not know"
+            f"formula {formula!r} {reason} the potential {potential_name(potential)!r} does not "
+            "know"
         ) from error
 
 
@@ -254,7 +256,3 @@ def _knows(potential: Potential, symbol: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _name_of(potential: Any) -> str:
-    return getattr(potential, "name", None) or type(potential).__name__.lower()

@@ -1,108 +1,80 @@
-"""The one way to ASE calculators: single points, relaxations, and import paths."""
+"""The one way to ASE calculators: single points, relaxations, and properties."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
-import re
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, FileIOCalculator
+from ase.calculators.calculator import BaseCalculator
 from ase.optimize import BFGS
 
 from tfgen.potentials._output import redirect_output
+from tfgen.potentials.calculators import is_calculator, make_calculator
+from tfgen.potentials.properties import PropertyFunction, run_functions
 from tfgen.structures.status import Status
 from tfgen.warnings import TfgenWarning
 
 __all__ = [
     "NOT_FINITE",
     "AsePotential",
+    "Calculation",
     "Relaxation",
     "adapt",
-    "is_calculator",
-    "is_import_path",
-    "make_calculator",
+    "shared_potential",
     "warn_of_failures",
 ]
 
 NOT_FINITE = "energy or forces are not finite"
 """The detail where a calculator gave a result that is no number."""
+REPRODUCIBLE = 1e-3
+"""By how much a fresh calculation may differ from the end of a relaxation, eV/atom."""
 _LONGEST_DETAIL = 300  # characters
+_SHARED: dict[tuple[str, str, Path | None], AsePotential] = {}
 
 
-def is_import_path(path: str) -> bool:
-    """Says whether `path` has the form MODULE:NAME."""
-    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", path) is not None
+@dataclass(frozen=True, kw_only=True)
+class Calculation:
+    """What a calculator said of one structure.
 
-
-def is_calculator(candidate: Any) -> bool:
-    """Says whether an object can be used as an ASE calculator.
-
-    Some calculators have the methods of one, but not the base class.
+    Attributes:
+        energy: eV; NaN if the calculator failed.
+        forces: [atoms, 3], eV/Å, likewise; constraints on atoms do not change them.
+        values: property -> value of the functions asked for; NaN where one failed.
+        status: converged, calculator failed, or property failed.
+        detail: what was said that failed; "" otherwise.
+        calculations: geometries that the calculator was asked for.
     """
-    if isinstance(candidate, type | Atoms):
-        return False
-    methods = ("get_potential_energy", "get_forces")
-    return isinstance(candidate, BaseCalculator) or all(hasattr(candidate, m) for m in methods)
 
+    energy: float
+    forces: np.ndarray
+    values: dict[str, float] = field(default_factory=dict)
+    status: Status = Status.CONVERGED
+    detail: str = ""
+    calculations: int = 1
 
-def make_calculator(path: str, arguments: Mapping[str, Any] | None = None) -> BaseCalculator:
-    """Imports and makes an ASE calculator.
-
-    Args:
-        path: MODULE:NAME of a class, or of a function that returns a calculator, such as
-            "ase.calculators.emt:EMT" or "mace.calculators:mace_mp".
-        arguments: keyword arguments for it.
-
-    Raises:
-        ValueError: if there is no such thing, it cannot be called with the arguments, or what it
-            returns is no ASE calculator.
-    """
-    if not is_import_path(path):
-        raise ValueError(f"calculator {path!r} is not of the form MODULE:NAME")
-    module, _, attribute = path.partition(":")
-    try:
-        factory: Any = importlib.import_module(module)
-        for name in attribute.split("."):
-            factory = getattr(factory, name)
-        calculator = factory(**(arguments or {}))
-    except Exception as error:  # modules and calculators raise what they like
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"calculator {path!r} cannot be made: {reason}") from error
-    if not is_calculator(calculator):
-        raise ValueError(
-            f"calculator {path!r} is {type(calculator).__name__}, not an ASE calculator"
+    @classmethod
+    def failed(
+        cls,
+        structure: Atoms,
+        functions: Sequence[PropertyFunction],
+        detail: str,
+        status: Status = Status.CALCULATOR_FAILED,
+    ) -> Calculation:
+        """The calculation of a structure that failed."""
+        return cls(
+            energy=np.nan,
+            forces=np.full(structure.positions.shape, np.nan),
+            values={function.name: np.nan for function in functions},
+            status=status,
+            detail=detail,
         )
-    # ASE's base class takes any argument, and those of another name have no effect. Calculators
-    # that write input files pass on whatever their program knows.
-    known = getattr(type(calculator), "default_parameters", None)
-    if known and isinstance(factory, type) and not issubclass(factory, FileIOCalculator):
-        # The base class itself reads these.
-        known = {*known, "restart", "label", "atoms", "directory", *_named_arguments(factory)}
-        unknown = [name for name in arguments or {} if name not in known]
-        if unknown:
-            raise ValueError(
-                f"calculator {path!r} has no argument {', '.join(map(repr, unknown))}; it has "
-                f"{', '.join(sorted(known))}"
-            )
-    return calculator
-
-
-def _named_arguments(factory: type) -> list[str]:
-    """Returns the names of a class's arguments, those of its base classes included."""
-    names = []
-    for kind in factory.__mro__:
-        if "__init__" in vars(kind) and kind is not object:
-            names += list(inspect.signature(vars(kind)["__init__"]).parameters)[1:]
-    return [name for name in names if name not in ("args", "kwargs", "parameters")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +84,13 @@ class Relaxation:
     Attributes:
         structure: a copy with the last positions; with those of the start if the calculator raised
             an error.
-        energy: eV, there; NaN if the calculator raised an error.
-        fmax: largest force on an atom, eV/Å; infinite if the calculator raised an error.
+        energy: eV, there, from a calculation that knows nothing of those before; NaN if the
+            calculator raised an error.
+        fmax: largest force on an atom, eV/Å, likewise; infinite if the calculator raised an error.
         steps: steps that were taken.
         status: converged, not converged, or calculator failed.
         detail: what the calculator said that failed; "" otherwise.
+        calculations: geometries that the calculator was asked for.
     """
 
     structure: Atoms
@@ -125,20 +99,45 @@ class Relaxation:
     steps: int
     status: Status
     detail: str
+    calculations: int
+
+    @classmethod
+    def failed(
+        cls,
+        structure: Atoms,
+        detail: str,
+        status: Status = Status.CALCULATOR_FAILED,
+        *,
+        steps: int = 0,
+        calculations: int = 1,
+    ) -> Relaxation:
+        """The relaxation of a structure that failed."""
+        atoms = structure.copy()
+        atoms.calc = None
+        return cls(
+            structure=atoms,
+            energy=np.nan,
+            fmax=np.inf,
+            steps=steps,
+            status=status,
+            detail=detail,
+            calculations=calculations,
+        )
 
 
 class AsePotential:
     """Any ASE calculator, made safe: every use of one in tfgen goes through this class.
 
-    - Results do not depend on what the calculator did before: it is reset before each structure.
-      One without `reset` is made again if its import path is known.
+    - Results do not depend on what the calculator did before: it is reset before each structure,
+      and again after the last step of a relaxation. One without `reset` is made again if its import
+      path is known.
     - Errors and results that are not finite become the status of their structure, with a detail,
       and the others continue. `KeyboardInterrupt` passes.
     - What the calculator prints is kept off the terminal.
     - Calculations are counted.
 
-    A calculator that hangs or crashes takes its process with it, unless it runs in one of
-    `tfgen.execution.processes`.
+    A calculator that hangs or crashes takes its process with it;
+    `tfgen.execution.potentials.WorkerPotential` runs it in others.
 
     Args:
         calculator: an ASE calculator.
@@ -148,6 +147,10 @@ class AsePotential:
 
     Raises:
         ValueError: if `calculator` is not one.
+
+    Example:
+        >>> potential = tfgen.AsePotential.from_path("tblite.ase:TBLite", {"method": "GFN2-xTB"})
+        >>> tfgen.relax(structures, potential, fmax=0.05)
     """
 
     def __init__(
@@ -161,11 +164,15 @@ class AsePotential:
         if not is_calculator(calculator):
             raise ValueError(f"calculator is {calculator!r}; an ASE calculator is needed")
         self.calculator = calculator
-        self._first = (
-            calculator  # a reset may replace `calculator`, but not whose potential this is
-        )
+        # A reset may replace `calculator`, but not whose potential this is.
+        self._first = calculator
+        kind = type(calculator)
+        self.name = path or f"{kind.__module__}:{kind.__qualname__}"
         self.path, self.arguments, self.log = path, dict(arguments or {}), log
-        self._calculations = 0
+        self.implemented_properties: tuple[str, ...] = tuple(
+            getattr(calculator, "implemented_properties", ())
+        )
+        self._calculations, self._failed = 0, False
         self._lock = threading.Lock()
 
     @classmethod
@@ -184,21 +191,16 @@ class AsePotential:
         """
         with redirect_output(log):
             calculator = make_calculator(path, arguments)
-        return cls(calculator, path=path, arguments=arguments, log=log)
+        return AsePotential(calculator, path=path, arguments=arguments, log=log)
 
     def __repr__(self) -> str:
-        return f"AsePotential({self.name}, calculations={self.calculations})"
+        return f"{type(self).__name__}({self.name}, calculations={self.calculations})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AsePotential) and self._first is other._first
 
     def __hash__(self) -> int:
         return id(self._first)
-
-    @property
-    def name(self) -> str:
-        """The import path if it is known, else the calculator's class in lower case."""
-        return self.path or type(self.calculator).__name__.lower()
 
     def describe(self) -> dict[str, Any]:
         """Returns name and arguments as JSON holds them: enough to say what computed a value."""
@@ -228,16 +230,36 @@ class AsePotential:
             TfgenWarning: if the calculator failed for some structures.
         """
         structures = [structures] if isinstance(structures, Atoms) else list(structures)
-        found = [self._compute(structure) for structure in structures]
-        warn_of_failures([detail for *_, detail in found], stacklevel=3)
+        found = self.calculate(structures)
+        warn_of_failures([one.detail for one in found], stacklevel=3)
         return {
-            "energy": np.array([energy for energy, _, _ in found]),
-            "forces": [forces for _, forces, _ in found],
-            "status": [
-                Status.CALCULATOR_FAILED if detail else Status.CONVERGED for *_, detail in found
-            ],
-            "detail": [detail for *_, detail in found],
+            "energy": np.array([one.energy for one in found]),
+            "forces": [one.forces for one in found],
+            "status": [one.status for one in found],
+            "detail": [one.detail for one in found],
         }
+
+    def calculate(
+        self,
+        structures: Sequence[Atoms],
+        functions: Sequence[PropertyFunction] = (),
+        *,
+        advance: Callable[[], Any] | None = None,
+    ) -> list[Calculation]:
+        """Computes energies, forces and further properties of structures.
+
+        Args:
+            structures: left unmodified.
+            functions: are called with a copy of each structure that has the calculator, which has
+                just computed it.
+            advance: called after each structure.
+        """
+        found = []
+        for structure in structures:
+            found.append(self._calculate(structure, functions))
+            if advance is not None:
+                advance()
+        return found
 
     def relax(self, structure: Atoms, *, fmax: float = 0.01, max_steps: int = 2000) -> Relaxation:
         """Relaxes a structure by ASE's BFGS until no force on an atom exceeds `fmax`.
@@ -247,9 +269,35 @@ class AsePotential:
             fmax: eV/Å.
             max_steps: bound on the steps.
         """
+        (found,) = self.relax_all([structure], fmax=fmax, max_steps=max_steps)
+        return found
+
+    def relax_all(
+        self,
+        structures: Sequence[Atoms],
+        *,
+        fmax: float = 0.01,
+        max_steps: int = 2000,
+        advance: Callable[[], Any] | None = None,
+    ) -> list[Relaxation]:
+        """Relaxes structures, one after the other, as `relax` does.
+
+        Args:
+            structures: left unmodified.
+            fmax: eV/Å.
+            max_steps: bound on the steps of each.
+            advance: called after each structure.
+        """
+        found = []
+        for structure in structures:
+            found.append(self._relax(structure, fmax, max_steps))
+            if advance is not None:
+                advance()
+        return found
+
+    def _relax(self, structure: Atoms, fmax: float, max_steps: int) -> Relaxation:
         atoms = structure.copy()
         energy, largest, steps, evaluated = np.nan, np.inf, 0, 0
-        status, detail = Status.NOT_CONVERGED, ""
         with redirect_output(self.log):
             try:
                 atoms.calc = self._reset()
@@ -257,30 +305,55 @@ class AsePotential:
                     for _ in optimizer.irun(fmax=fmax, steps=max_steps):
                         steps, evaluated = optimizer.get_number_of_steps(), evaluated + 1
                         energy = float(atoms.get_potential_energy())
-                        largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+                        largest = _largest_force(atoms.get_forces())
                         # BFGS would continue, and fail with an error of LAPACK.
                         if not (np.isfinite(energy) and np.isfinite(largest)):
-                            status, detail = Status.CALCULATOR_FAILED, NOT_FINITE
-                            break
+                            raise _NotFiniteError
             except Exception as error:  # noqa: BLE001  (calculators raise what they like)
-                status, detail, evaluated = Status.CALCULATOR_FAILED, _words(error), evaluated + 1
-                atoms, energy, largest = structure.copy(), np.nan, np.inf
-            finally:
-                self._count(evaluated)
-        if status is Status.NOT_CONVERGED and largest <= fmax:
-            status = Status.CONVERGED
+                self._count(calculations := max(evaluated, steps + 1))
+                self._failed, detail = True, _words(error)
+                return Relaxation.failed(structure, detail, steps=steps, calculations=calculations)
+        self._count(evaluated)
         atoms.calc = None
+        status = Status.CONVERGED if largest <= fmax else Status.NOT_CONVERGED
+        if steps == 0:
+            return Relaxation(
+                structure=atoms, energy=energy, fmax=largest, steps=steps, status=status,
+                detail="", calculations=evaluated,
+            )  # fmt: skip
+        return self._confirm(atoms, energy, fmax, steps, status, evaluated)
+
+    def _confirm(
+        self, atoms: Atoms, energy: float, fmax: float, steps: int, status: Status, evaluated: int
+    ) -> Relaxation:
+        """Computes the end of a relaxation anew.
+
+        Some calculators start each step from the last, and may end in a state that is not the
+        ground state.
+        """
+        fresh = self._calculate(atoms, ())
+        if fresh.detail:
+            return Relaxation.failed(
+                atoms, fresh.detail, fresh.status, steps=steps, calculations=evaluated + 1
+            )
+        forces = fresh.forces.copy()
+        for constraint in atoms.constraints:
+            constraint.adjust_forces(atoms, forces)
+        difference, detail = abs(fresh.energy - energy), ""
+        if status is Status.CONVERGED and difference > REPRODUCIBLE * len(atoms):
+            status = Status.NOT_CONVERGED
+            detail = f"a fresh calculation at its end differs by {difference:.3g} eV"
         return Relaxation(
             structure=atoms,
-            energy=energy,
-            fmax=largest,
+            energy=fresh.energy,
+            fmax=_largest_force(forces),
             steps=steps,
             status=status,
             detail=detail,
+            calculations=evaluated + 1,
         )
 
-    def _compute(self, structure: Atoms) -> tuple[float, np.ndarray, str]:
-        """Returns energy, forces, and why there are none; "" if there are."""
+    def _calculate(self, structure: Atoms, functions: Sequence[PropertyFunction]) -> Calculation:
         atoms = structure.copy()
         self._count(1)
         with redirect_output(self.log):
@@ -290,20 +363,29 @@ class AsePotential:
                 energy = float(atoms.get_potential_energy())
                 if forces.shape != atoms.positions.shape:
                     raise ValueError(f"forces have the shape {forces.shape}")
-                if np.isfinite(energy) and np.isfinite(forces).all():
-                    return energy, forces, ""
-                detail = NOT_FINITE
+                if not (np.isfinite(energy) and np.isfinite(forces).all()):
+                    raise _NotFiniteError
             except Exception as error:  # noqa: BLE001  (calculators raise what they like)
-                detail = _words(error)
-        return np.nan, np.full(atoms.positions.shape, np.nan), detail
+                self._failed = True
+                return Calculation.failed(structure, functions, _words(error))
+            values, detail = run_functions(functions, atoms)
+        return Calculation(
+            energy=energy,
+            forces=forces,
+            values=values,
+            status=Status.PROPERTY_FAILED if detail else Status.CONVERGED,
+            detail=detail,
+        )
 
     def _reset(self) -> Any:
         """Returns the calculator, which has forgotten what it did before."""
         reset = getattr(self.calculator, "reset", None)
-        if callable(reset):
-            reset()
-        elif self.path is not None:
+        # Nobody knows what state an error has left.
+        if self.path is not None and (self._failed or not callable(reset)):
             self.calculator = make_calculator(self.path, self.arguments)
+            self._failed = False
+        elif callable(reset):
+            reset()
         return self.calculator
 
     def _count(self, calculations: int) -> None:
@@ -311,11 +393,29 @@ class AsePotential:
             self._calculations += calculations
 
 
+class _NotFiniteError(ArithmeticError):
+    """An energy or a force is NaN or infinite."""
+
+
 def adapt(potential: Any) -> Any:
     """Returns an ASE calculator as an `AsePotential`, and anything else as it is."""
     if isinstance(potential, AsePotential) or not is_calculator(potential):
         return potential
     return AsePotential(potential)
+
+
+def shared_potential(path: str, arguments: Mapping[str, Any], log: Path | None) -> AsePotential:
+    """Returns the calculator of an import path, made once in this process.
+
+    Models of some calculators take longer to load than a calculation.
+
+    Raises:
+        ValueError: if it cannot be made; says why.
+    """
+    key = path, json.dumps(arguments, default=repr, sort_keys=True), log
+    if key not in _SHARED:
+        _SHARED[key] = AsePotential.from_path(path, arguments, log=log)
+    return _SHARED[key]
 
 
 def warn_of_failures(details: Sequence[str], stacklevel: int = 2) -> None:
@@ -335,6 +435,12 @@ def warn_of_failures(details: Sequence[str], stacklevel: int = 2) -> None:
         )
 
 
+def _largest_force(forces: np.ndarray) -> float:
+    return float(np.linalg.norm(forces, axis=1).max())
+
+
 def _words(error: Exception) -> str:
     """An error in one line."""
+    if isinstance(error, _NotFiniteError):
+        return NOT_FINITE
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_DETAIL]

@@ -72,6 +72,8 @@ class EMT:
         DOI 10.1016/0039-6028(96)00816-3
     """
 
+    name = "emt"
+
     def __init__(self) -> None:
         self.species = list(ase_parameters)
         largest = max(p[1] for p in ase_parameters.values()) * Bohr

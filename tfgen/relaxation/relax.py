@@ -41,6 +41,7 @@ class RelaxationResult:
         status: converged, not converged (after `max_steps` steps), or calculator failed (no finite
             energy and forces were found, or an ASE calculator raised an error).
         detail: for each structure, what was wrong with the energy and forces; "" if nothing was.
+        calculations: [structures] int, geometries whose energy and forces were computed.
     """
 
     structures: list[Atoms]
@@ -49,6 +50,7 @@ class RelaxationResult:
     steps: np.ndarray
     status: list[Status]
     detail: list[str]
+    calculations: np.ndarray
 
     @property
     def converged(self) -> np.ndarray:
@@ -119,10 +121,7 @@ def relax(
 def _relax_with_ase(
     structures: list[Atoms], potential: AsePotential, fmax: float, max_steps: int, bar: tqdm
 ) -> RelaxationResult:
-    found = []
-    for structure in structures:
-        found.append(potential.relax(structure, fmax=fmax, max_steps=max_steps))
-        bar.update()
+    found = potential.relax_all(structures, fmax=fmax, max_steps=max_steps, advance=bar.update)
     warn_of_failures([one.detail for one in found], stacklevel=4)
     return RelaxationResult(
         structures=[one.structure for one in found],
@@ -131,6 +130,7 @@ def _relax_with_ase(
         steps=np.array([one.steps for one in found]),
         status=[one.status for one in found],
         detail=[one.detail for one in found],
+        calculations=np.array([one.calculations for one in found], int),
     )
 
 
@@ -189,6 +189,7 @@ def _relax_in_batches(
         steps=steps,
         status=status,
         detail=["" if good else NOT_FINITE for good in finite],
+        calculations=steps + 1,
     )
 
 

@@ -29,6 +29,8 @@ class Status(str, enum.Enum):
     RELAXATION_NOT_CONVERGED = "relaxation not converged"
     CALCULATOR_FAILED = "calculator failed"
     """An energy or a force is missing, or is not finite."""
+    PROPERTY_FAILED = "property failed"
+    """The function that computes a property raised an error, or returned no finite number."""
     CRASHED = "crashed"
     """The process that worked on the structure died."""
     TIME_LIMIT = "time limit"

@@ -1,0 +1,142 @@
+"""Calculators in worker processes: crashes, hangs, and results that are kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+
+import tfgen
+from tfgen.execution.potentials import WorkerPotential
+from tfgen.execution.results import ResultStore
+from tfgen.potentials.ase import AsePotential
+from tfgen.potentials.properties import calculator_functions, make_functions
+from tfgen.structures.status import Status
+
+CLUSTERS = [
+    Atoms("Pt4", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2, 0], [1.2, 0.7, 2.1 + 0.1 * k]])
+    for k in range(3)
+]
+FAULTY = f"{__name__}:Faulty"
+
+
+class Faulty(EMT):
+    """Crashes, hangs or raises an error where the first bond is of a certain length."""
+
+    implemented_properties = (*EMT.implemented_properties, "dipole")
+
+    def __init__(self, log: str = "") -> None:
+        super().__init__()
+        self.made = log
+        if log:
+            with open(log, "a") as file:  # noqa: PTH123
+                file.write("made\n")
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        print("the calculator talks")
+        length = atoms.get_distance(0, 1)
+        if length > 9.0:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if length > 8.0:
+            time.sleep(600.0)
+        if length > 7.0:
+            raise RuntimeError("no SCF")
+        if self.made:
+            with open(self.made, "a") as file:  # noqa: PTH123
+                file.write("computed\n")
+        super().calculate(atoms, properties, system_changes)
+        self.results["dipole"] = np.array([0.0, 3.0, 4.0])
+
+
+def width(atoms: Atoms) -> float:
+    return float(np.ptp(atoms.positions[:, 0]))
+
+
+@pytest.fixture(scope="module")
+def potential():
+    with WorkerPotential(FAULTY, workers=2, time_limit=4.0, tries=1) as potential:
+        yield potential
+
+
+def test_values_are_the_calculator_s(potential):
+    functions = [*make_functions({"w": width}), *calculator_functions(potential, ["dipole"])]
+    found = potential.calculate(CLUSTERS, functions)
+    alone = AsePotential(EMT()).compute(CLUSTERS)
+    assert [one.energy for one in found] == alone["energy"].tolist()
+    for one, forces in zip(found, alone["forces"], strict=True):
+        np.testing.assert_array_equal(one.forces, forces)
+        assert one.values == {"w": 2.6, "dipole": 5.0}
+    relaxed = tfgen.relax(CLUSTERS, potential)
+    expected = tfgen.relax(CLUSTERS, EMT())
+    np.testing.assert_array_equal(relaxed.energy, expected.energy)
+    np.testing.assert_array_equal(relaxed.calculations, expected.calculations)
+    for one, other in zip(relaxed.structures, expected.structures, strict=True):
+        np.testing.assert_array_equal(one.positions, other.positions)
+    assert potential.calculations >= 3 + relaxed.calculations.sum()
+
+
+def test_crashes_hangs_and_errors_are_statuses(potential, capfd):
+    bad = [Atoms("Pt2", [[0, 0, 0], [x, 0, 0]]) for x in (7.5, 8.5, 9.5)]
+    advanced = []
+    found = potential.calculate([CLUSTERS[0], *bad], advance=lambda: advanced.append(1))
+    statuses = [Status.CONVERGED, Status.CALCULATOR_FAILED, Status.TIME_LIMIT, Status.CRASHED]
+    assert [one.status for one in found] == statuses
+    assert [one.detail for one in found] == [
+        "", "RuntimeError: no SCF", "stopped after 4 s", "the worker process was ended by SIGSEGV",
+    ]  # fmt: skip
+    assert len(advanced) == 4
+    # The same of relaxations, and those after them go on.
+    relaxed = potential.relax_all([bad[0], bad[2], CLUSTERS[0]])
+    assert [r.status for r in relaxed] == [statuses[1], statuses[3], Status.CONVERGED]
+    np.testing.assert_array_equal(relaxed[1].structure.positions, bad[2].positions)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_results_are_kept_and_not_computed_again(tmp_path):
+    log, path = tmp_path / "log", tmp_path / "results"
+    functions = make_functions({"w": width})
+
+    def run():
+        with WorkerPotential(FAULTY, {"log": str(log)}, results=ResultStore(path)) as potential:
+            found = potential.calculate(CLUSTERS, functions), potential.relax_all(CLUSTERS)
+            return *found, potential.calculations
+
+    first = run()
+    lines = log.read_text().splitlines()
+    # The process has made its calculator once.
+    assert lines.count("made") == 1
+    assert lines.count("computed") == first[2] > 6
+    again = run()
+    assert log.read_text().splitlines().count("computed") == first[2] == again[2]
+    for one, other in zip(first[0], again[0], strict=True):
+        np.testing.assert_array_equal(one.forces, other.forces)
+        assert (one.energy, one.values, one.status) == (other.energy, other.values, other.status)
+    for one, other in zip(first[1], again[1], strict=True):
+        np.testing.assert_array_equal(one.structure.positions, other.structure.positions)
+        assert (one.energy, one.steps, one.calculations) == (
+            other.energy, other.steps, other.calculations,
+        )  # fmt: skip
+
+
+def test_functions_of_no_module_are_refused(potential):
+    with pytest.raises(ValueError, match="compute w: .*cannot be sent to worker processes"):
+        potential.calculate(CLUSTERS, make_functions({"w": lambda _: 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("no_such_module:EMT", {}, "cannot be made: No module"),
+        ("os:abort", {"tries": 1}, "'os:abort' cannot be made: the worker process was ended"),
+        (FAULTY, {"workers": 0}, "workers is 0; at least 1 is needed"),
+        (FAULTY, {"time_limit": 0}, "time_limit is 0; a number of seconds above 0"),
+    ],
+)
+def test_what_cannot_be_made(path, options, message):
+    with pytest.raises(ValueError, match=message):
+        WorkerPotential(path, **options)
