@@ -25,6 +25,7 @@ __all__ = [
     "TARGETS",
     "check_executor",
     "check_extxyz",
+    "compute_option",
     "descriptor_option",
     "fingerprint_from",
     "fingerprint_option",
@@ -187,6 +188,48 @@ potential_argument_option = click.option(
     help="An argument of the ASE calculator that --potential names; may be repeated. VALUE is a "
     "number, true, false or another value of TOML, else text.",
 )  # fmt: skip
+
+
+class _Compute(click.ParamType):
+    """NAME=MODULE:FUNCTION, or the ASE name of a property that calculators compute."""
+
+    name = "NAME=MODULE:FUNCTION"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str | None]:
+        from tfgen.potentials.calculators import is_import_path
+        from tfgen.potentials.properties import CALCULATED
+
+        if isinstance(value, tuple):
+            return value
+        name, equals, path = value.partition("=")
+        if not equals and name in CALCULATED:
+            return name, None
+        if not equals or not name.isidentifier() or not is_import_path(path):
+            known = ", ".join(CALCULATED)
+            self.fail(f"{value!r} is neither NAME=MODULE:FUNCTION nor one of {known}", param, ctx)
+        return name, path
+
+
+def _collect_compute(
+    ctx: click.Context, param: click.Parameter, value: Sequence[tuple[str, str | None]]
+) -> dict[str, str | None]:
+    names = [name for name, _ in value]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise click.BadParameter(f"{twice[0]} is given twice", ctx, param)
+    if value:
+        _look_here()
+    return dict(value)
+
+
+compute_option = click.option(
+    "--compute", type=_Compute(), multiple=True, callback=_collect_compute,
+    metavar="NAME=MODULE:FUNCTION",
+    help="A property that your function of an ase.Atoms computes, or the ASE name of one that the "
+    "calculator itself computes, like dipole; may be repeated.",
+)  # fmt: skip
+"""Passes property -> MODULE:FUNCTION, or None where the calculator computes it."""
 
 
 def potential_from(
