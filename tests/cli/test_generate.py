@@ -15,6 +15,7 @@ from commands import failed, run, run_alone
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation import generate as generation
 from tfgen.generation import proposals
+from tfgen.generation.verification import Verifier
 from tfgen.models.model import Model
 from tfgen.potentials import emt
 
@@ -25,6 +26,11 @@ MIDDLE = ("--target", "energy_per_atom=1.6")
 @pytest.fixture
 def no_work(monkeypatch):
     monkeypatch.setattr(generation, "generate", lambda *_, **__: pytest.fail("work has begun"))
+
+
+@pytest.fixture
+def no_search(monkeypatch):
+    monkeypatch.setattr(proposals, "reconstruct", lambda *_, **__: pytest.fail("work has begun"))
 
 
 @pytest.fixture
@@ -79,13 +85,23 @@ def test_writes_structures_with_their_records(model_folder, tmp_path, quick):
     verified = sum(atoms.info["verified"] for atoms in structures)
     assert 4 <= spent <= 8
     assert (spent == 4) == (verified == 4 or lines[1].startswith("4 of 4"))
-    assert lines[1] == (
-        f"{verified} of 4 are on target, valid and new; {spent} relaxations were spent on them"
+    assert lines[1] == f"{verified} of 4 are on target, valid and new"
+    proposed, calculations = (
+        sum(atoms.info[name] for atoms in structures) for name in ("proposed", "calculations")
     )
+    assert lines[2] == (
+        f"{proposed} proposals, {spent} candidates and {calculations} calculations were spent on "
+        "them"
+    )
+    assert proposed == spent  # without an NNP
+    assert calculations >= 2 * spent  # before, and at least once while it relaxes
+    apart = lines.index("what the model's own network says, which nothing has calculated:")
     for stage in ("decoded", "reconstructed", "relaxed"):
         values = [atoms.info[stage]["energy_per_atom"] for atoms in structures]
         (line,) = (x for x in lines if x.strip().startswith(f"{stage} energy_per_atom"))
-        assert line.endswith(f"mean {np.mean(values):.4f}, {min(values):.4f} to {max(values):.4f}")
+        shown = f"mean {np.mean(values):.4f}, {min(values):.4f} to {max(values):.4f}"
+        assert line.endswith(shown if stage == "decoded" else f"{shown}, by emt")
+        assert (lines.index(line) > apart) == (stage == "decoded")
     for atoms in structures:
         assert atoms.info["target"] == {"energy_per_atom": [1.4, 1.8]}
         assert atoms.info["seed"] == 3
@@ -134,7 +150,7 @@ class TestPotentialsThatCannotServe:
     def test_where_nothing_tells_candidates_apart(self, model_folder, tmp_path, shared):
         options = ("--potential", "none", "--candidates", 2)
         result = generate(model_folder, tmp_path / "out.extxyz", *MIDDLE, *options)
-        failed(result, 1, "nothing computes energy_per_atom", "--candidates can only be 1")
+        failed(result, 1, "nothing calculates energy_per_atom", "--candidates can only be 1")
         assert "candidates=" not in result.stderr
         assert not list(tmp_path.iterdir())
 
@@ -265,7 +281,107 @@ def test_ctrl_c_leaves_the_old_file_whole(model_folder, tmp_path, shared, monkey
     assert result.exit_code == 1
     assert "Aborted!" in result.stderr
     assert output.read_text() == "mine"
-    assert list(tmp_path.iterdir()) == [output]
+    # What was proposed is kept for the same command.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.extxyz", "out.extxyz.partial"]
+
+
+def width(atoms):
+    return float(np.ptp(atoms.positions[:, 0]))
+
+
+HERE = f"{__name__}:width"
+
+
+def test_a_computed_property_and_its_tolerance(model_folder, tmp_path, shared):
+    output = tmp_path / "out.extxyz"
+    options = (
+        "--compute",
+        f"width={HERE}",
+        "--tolerance",
+        "energy_per_atom=0.5",
+        "--candidates",
+        1,
+    )
+    result = generate(model_folder, output, *MIDDLE, *options, "--relax", "none")
+    assert result.exit_code == 0, result.output
+    for atoms in ase.io.read(output, ":"):
+        assert atoms.info["reconstructed"]["width"] == pytest.approx(width(atoms), abs=1e-6)
+        assert atoms.info["evaluated_by"]["width"] == HERE
+        assert atoms.info["hit_tolerance"] == {"energy_per_atom": 0.5}
+    assert f", by {HERE}" in result.stdout
+
+
+def test_what_only_the_network_says_stands_apart(model_folder, tmp_path, shared):
+    options = ("--potential", "none", "--candidates", 1)
+    result = generate(model_folder, tmp_path / "out.extxyz", *MIDDLE, *options)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert "0 calculations were spent" in lines[1]
+    apart = lines.index("what the model's own network says, which nothing has calculated:")
+    guessed = [i for i, line in enumerate(lines) if "energy_per_atom: mean" in line]
+    assert guessed
+    assert min(guessed) > apart
+    assert lines[-1] == (
+        "nothing has calculated energy_per_atom, so that nothing is verified; "
+        "--potential MODULE:NAME would"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--compute", "gap"], 2, "'gap' is neither NAME=MODULE:FUNCTION nor one of free_energy"),
+        (["--compute", "gap=math"], 2, "'gap=math' is neither"),
+        (["--compute", f"a={HERE}", "--compute", f"a={HERE}"], 2, "a is given twice"),
+        (["--compute", "gap=no_such_module:gap"], 1, "'no_such_module:gap' cannot be imported"),
+        (["--compute", "gap=math:pi"], 1, "'math:pi' is a float, not a function"),
+        (["--compute", f"energy={HERE}"], 1, "tfgen computes energy itself"),
+        (["--compute", "dipole"], 1, "dipole has no function, and emt does not compute it"),
+        (["--tolerance", "energy_per_atom=0"], 2, "is not NAME=VALUE with a value above 0"),
+        (["--tolerance", "energy_per_atom=-1"], 2, "is not NAME=VALUE with a value above 0"),
+        (["--tolerance", "energy_per_atom=nan"], 2, "is not NAME=VALUE with a value above 0"),
+        (["--tolerance", "hue=1"], 1, "tolerance names 'hue'; the targets are energy_per_atom"),
+        (["--potential-arg", "a"], 2, "'a' is not of the form KEY=VALUE"),
+        (["--potential-arg", "a=1"], 2, "--potential-arg goes with --potential MODULE:NAME"),
+        (["--potential", LJ, "--potential-arg", "sigmo=1"], 1, "has no argument 'sigmo'"),
+        (["--potential", "no_such:EMT"], 1, "'no_such:EMT' cannot be made: No module named"),
+        (["--workers", 0], 2, "0 is not in the range x>=1"),
+        (["--time-limit", 0], 2, "is not in the range"),
+        (["--executor", "dask"], 2, "--executor dask needs --scheduler ADDRESS"),
+    ],
+)
+def test_what_cannot_be_computed(model_folder, tmp_path, shared, no_search, options, code, words):
+    result = generate(model_folder, tmp_path / "out.extxyz", *MIDDLE, *options)
+    failed(result, code, words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_keeps_what_is_done(model_folder, tmp_path, shared, monkeypatch):
+    output, options = tmp_path / "out.extxyz", (*MIDDLE, "--tolerance", "energy_per_atom=9")
+    verify, calls = Verifier.verify, []
+
+    def interrupted(self, *arguments):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return verify(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Verifier, "verify", interrupted)
+        result = generate(model_folder, output, *options)
+    assert result.exit_code == 1
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"Error: interrupted; '{output}.partial' keeps what is done")
+    assert not output.exists()
+    finished = tmp_path / "out.unfinished.extxyz"
+    if finished.exists():
+        done = ase.io.read(finished, ":")
+        assert f"{len(done)} of 4 structures are finished, in '{finished}'" in line
+        assert all(atoms.info["verified"] for atoms in done)
+    result = generate(model_folder, output, *options)
+    assert result.exit_code == 0, result.output
+    assert len(ase.io.read(output, ":")) == 4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.extxyz"]
 
 
 def test_a_name_that_promises_another_format(model_folder, tmp_path):

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.io import write
 
 from tfgen.generation.ranking import Proposal
-from tfgen.generation.records import make_records, raw_structures, read_generated, read_record
+from tfgen.generation.records import Cost, make_records, raw_structures, read_generated, read_record
 from tfgen.generation.request import Request
 from tfgen.generation.verification import Verification
 from tfgen.structures.status import Status
@@ -70,7 +70,8 @@ class TestMaking:
         return Verification(
             proposal=proposal, structure=moved, reconstructed={ENERGY: 1.5, SIZE: 2.0},
             relaxed={ENERGY: np.inf, SIZE: 2.1}, status=Status.NOT_VALID,
-            status_detail="in two pieces", sound=False, on_target=False, new=True, miss=3.0,
+            status_detail="in two pieces", calculations=7, sound=False, on_target=False, new=True,
+            miss=3.0,
         )  # fmt: skip
 
     def made(self, verification, **changes):
@@ -80,7 +81,9 @@ class TestMaking:
             "evaluated_by": {ENERGY: "emt", SIZE: "geometry"}, "candidates": 1, **changes,
         }  # fmt: skip
         request = Request(**options)
-        (atoms,) = make_records([verification], small.model(), request, tried=[4], seconds=0.5)
+        (atoms,) = make_records(
+            [verification], small.model(), request, costs=[Cost(4, 30, 9)], seconds=0.5
+        )
         return atoms
 
     def test_of_a_relaxed_structure(self, verification):
@@ -100,6 +103,8 @@ class TestMaking:
             "seed": 7,
             "request": 0,
             "candidates": 4,
+            "calculations": 30,
+            "proposed": 9,
             "verified": False,
             "seconds": 0.5,
         }

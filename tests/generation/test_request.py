@@ -116,7 +116,7 @@ class TestWhatNothingComputes:
         request = check(targets={"gap": 1.5}, model=model)
         assert request.evaluated_by == {"gap": "surrogate", ENERGY: "emt"}
         assert (request.unverifiable, request.candidates) == (["gap"], 1)
-        with pytest.raises(UnverifiableError, match="candidates is 2, but nothing computes gap to"):
+        with pytest.raises(UnverifiableError, match="candidates is 2, but nothing calculates gap"):
             check(targets={"gap": 1.5, ENERGY: 1.0}, model=model, candidates=2)
 
 

@@ -13,11 +13,6 @@ import click
 
 from tfgen.warnings import TfgenWarning
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 if TYPE_CHECKING:
     from tfgen.targets import Target
 
@@ -30,13 +25,13 @@ __all__ = [
     "fingerprint_from",
     "fingerprint_option",
     "imported",
+    "look_here",
     "output_option",
     "overwrite_option",
     "path_argument",
-    "potential_argument_option",
-    "potential_from",
     "seed_option",
     "shown_warnings",
+    "tolerance_option",
 ]
 
 seed_option = click.option(
@@ -101,6 +96,33 @@ def path_argument(name: str, metavar: str) -> Any:
     return click.argument(name, metavar=metavar, type=click.Path(path_type=Path))
 
 
+def _read_tolerances(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.partition("=")
+        try:
+            tolerance = float(number)
+        except ValueError:
+            tolerance = -1.0
+        if not name or not 0.0 < tolerance < float("inf"):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE with a value above 0")
+        if name in result:
+            raise click.BadParameter(f"{name!r} is given twice")
+        result[name] = tolerance
+    return result
+
+
+def tolerance_option(flag: str) -> Any:
+    """The option, under some name, that says how near a property must come to its target."""
+    return click.option(
+        flag, metavar="NAME=VALUE", multiple=True, callback=_read_tolerances,
+        help="How near a property must come to its target, in the property's unit. Default: 0.01 "
+        "for energy_per_atom, 5 % of the range in the training set for any other.",
+    )  # fmt: skip
+
+
 class _Target(click.ParamType):
     """NAME=VALUE or NAME=LO:HI."""
 
@@ -130,7 +152,7 @@ def imported(path: str) -> Any:
     """
     from tfgen.potentials.calculators import import_path
 
-    _look_here()
+    look_here()
     try:
         return import_path(path)
     except Exception as error:  # modules raise what they like
@@ -138,7 +160,7 @@ def imported(path: str) -> Any:
         raise ValueError(f"{path!r} cannot be imported: {reason}") from error
 
 
-def _look_here() -> None:
+def look_here() -> None:
     """Lets modules in the current folder be imported."""
     here = str(Path.cwd())
     if here not in sys.path:
@@ -162,32 +184,6 @@ def fingerprint_from(name: str, species: list[str]) -> Any:
         kind = type(found).__name__
         raise ValueError(f"fingerprint {name!r} is a {kind}, not a tfgen.Fingerprint")
     return found
-
-
-class _Argument(click.ParamType):
-    """KEY=VALUE, where VALUE is a value of TOML, or text."""
-
-    name = "KEY=VALUE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, Any]:
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = value.partition("=")
-        if not equals or not key.isidentifier():
-            self.fail(f"{value!r} is not of the form KEY=VALUE", param, ctx)
-        try:
-            return key, tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            return key, text
-
-
-potential_argument_option = click.option(
-    "--potential-arg", "arguments", type=_Argument(), multiple=True, metavar="KEY=VALUE",
-    help="An argument of the ASE calculator that --potential names; may be repeated. VALUE is a "
-    "number, true, false or another value of TOML, else text.",
-)  # fmt: skip
 
 
 class _Compute(click.ParamType):
@@ -219,7 +215,7 @@ def _collect_compute(
     if twice := [name for name in names if names.count(name) > 1]:
         raise click.BadParameter(f"{twice[0]} is given twice", ctx, param)
     if value:
-        _look_here()
+        look_here()
     return dict(value)
 
 
@@ -230,45 +226,6 @@ compute_option = click.option(
     "calculator itself computes, like dipole; may be repeated.",
 )  # fmt: skip
 """Passes property -> MODULE:FUNCTION, or None where the calculator computes it."""
-
-
-def potential_from(
-    name: str, arguments: Sequence[tuple[str, Any]] = (), option: str = "--potential"
-) -> Any:
-    """Returns what computes energies: "auto", "emt", "none", or MODULE:NAME of an ASE calculator.
-
-    Args:
-        name: as the user gave it.
-        arguments: of the calculator.
-        option: that named it.
-
-    Raises:
-        click.UsageError: if the name has another form, an argument is given twice, or there are
-            arguments, but no calculator.
-        ValueError: if there is no such calculator, or it cannot be made.
-    """
-    keys = [key for key, _ in arguments]
-    if len(set(keys)) < len(keys):
-        raise click.BadParameter("each KEY takes one value", param_hint="--potential-arg")
-    if keys and name in ("auto", "none", "emt"):
-        raise click.UsageError(f"--potential-arg goes with {option} MODULE:NAME, not with {name}")
-    if name == "auto":
-        return "auto"
-    if name == "none":
-        return None
-    if name == "emt":
-        from tfgen.potentials.emt import EMT
-
-        return EMT()
-    from tfgen.potentials.ase import AsePotential
-    from tfgen.potentials.calculators import is_import_path
-
-    if not is_import_path(name):
-        raise click.BadParameter(
-            f"{name!r} is not one of auto, emt, none, MODULE:NAME", param_hint=option
-        )
-    _look_here()
-    return AsePotential.from_path(name, dict(arguments))
 
 
 @contextmanager

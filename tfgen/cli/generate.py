@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -12,18 +15,27 @@ from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import (
     TARGETS,
     check_extxyz,
+    compute_option,
     descriptor_option,
     imported,
+    look_here,
     output_option,
     overwrite_option,
     path_argument,
-    potential_argument_option,
-    potential_from,
     seed_option,
     shown_warnings,
+    tolerance_option,
+)
+from tfgen.cli._potentials import (
+    Running,
+    open_potential,
+    potential_argument_option,
+    running_options,
 )
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from tfgen.targets import Target
 
 
@@ -48,6 +60,9 @@ if TYPE_CHECKING:
     "ASE calculator.",
 )  # fmt: skip
 @potential_argument_option
+@running_options
+@compute_option
+@tolerance_option("--tolerance")
 @click.option(
     "--candidates", type=click.IntRange(1), metavar="N",
     help="Candidates that may be relaxed for one structure: those off target are replaced by the "
@@ -65,6 +80,9 @@ def generate(
     relax: str,
     potential: str,
     arguments: tuple[tuple[str, Any], ...],
+    running: Running,
+    compute: dict[str, str | None],
+    tolerance: dict[str, float],
     candidates: int | None,
     descriptors: tuple[str, ...],
     seed: int,
@@ -74,6 +92,8 @@ def generate(
     load_quietly()
     check_extxyz(output)
     from tfgen._files import require_absent
+    from tfgen.execution.results import ResultStore
+    from tfgen.generation.generate import InterruptedRequest
     from tfgen.generation.generate import generate as run
     from tfgen.generation.records import write
     from tfgen.generation.request import UnsupportedFormulaError, UnverifiableError
@@ -84,27 +104,30 @@ def generate(
     if len(set(names)) < len(names):
         raise click.BadParameter("each property takes one target", param_hint="--target")
     require_absent(output, overwrite)
-    evaluator = potential_from(potential, arguments)
-    if relax in ("auto", potential):
-        relaxer = True
-    else:
-        relaxer = potential_from(relax, option="--relax") or False
+    look_here()
+    results = ResultStore(output.with_name(output.name + ".partial"))
     loaded = Model.load(model, [imported(path) for path in descriptors])
-    if relaxer is True and (
-        potential == "none" or (potential == "auto" and loaded.potential != "emt")
-    ):
-        relaxer = False
+    log = output.with_name(output.name + ".calculator.log")
+    opened = functools.partial(open_potential, running=running, results=results, log=log)
     try:
-        with shown_warnings():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(shown_warnings())
+            evaluator = stack.enter_context(opened(potential, arguments))
+            relaxer: Any = "auto"
+            if relax not in ("auto", potential):
+                relaxer = stack.enter_context(opened(relax, (), option="--relax")) or False
             generated = run(
                 loaded,
                 formula,
                 {target.name: target.value for target in targets},
                 count,
                 seed=seed,
+                tolerance=tolerance,
                 potential=evaluator,
                 relax=relaxer,
+                compute=compute,
                 settings=GenerationSettings(candidates=candidates),
+                results=results,
                 progress=True,
             )
     except UnsupportedFormulaError as error:
@@ -113,24 +136,91 @@ def generate(
         ) from error
     except UnverifiableError as error:
         raise click.ClickException(
-            f"nothing computes {', '.join(error.properties)}, so that --candidates can only be 1; "
-            "--potential names what computes energies"
+            f"nothing calculates {', '.join(error.properties)}, so that --candidates can only be "
+            f"1; {_what_would_help(error.properties)}"
         ) from error
+    except InterruptedRequest as error:
+        _keep_interrupted(error.structures, count, output)
     write(generated, output, overwrite)
+    results.remove()
+    _unfinished(output).unlink(missing_ok=True)
+    report(generated, output)
+
+
+def _what_would_help(properties: Sequence[str]) -> str:
+    """Says how properties could be calculated."""
+    from tfgen.structures.properties import ENERGIES
+
+    ways = [
+        "--potential MODULE:NAME" if name in ENERGIES else f"--compute {name}=MODULE:FUNCTION"
+        for name in properties
+    ]
+    return f"{' and '.join(dict.fromkeys(ways))} would"
+
+
+def _unfinished(output: Path) -> Path:
+    """Returns the file of the structures that an interrupted request has finished."""
+    return output.with_name(f"{output.stem}.unfinished{output.suffix}")
+
+
+def _keep_interrupted(structures: Sequence[Atoms], count: int, output: Path) -> NoReturn:
+    """Writes what there is, and says how to go on."""
+    from tfgen.generation.records import write
+
+    partial = output.with_name(output.name + ".partial")
+    finished = _unfinished(output)
+    said = f"interrupted; {str(partial)!r} keeps what is done, and the same command continues"
+    if not partial.exists():
+        said = "interrupted before there was anything to keep"
+    if structures:
+        write(structures, finished, overwrite=True)
+        said += f"; {len(structures)} of {count} structures are finished, in {str(finished)!r}"
+    raise click.ClickException(said) from None
+
+
+def report(generated: Sequence[Atoms], output: Path) -> None:
+    """Prints what came of a request; what only the network says stands apart."""
+    from tfgen.generation.request import SURROGATE
+
     counts = Counter(atoms.info["status"] for atoms in generated).most_common()
     statuses = ", ".join(f"{number} {status}" for status, number in counts)
     click.echo(f"{len(generated)} structures in {output}: {statuses}")
+    spent = {
+        name: sum(atoms.info[name] for atoms in generated)
+        for name in ("candidates", "calculations", "proposed")
+    }
     verified = [atoms.info["verified"] for atoms in generated if "verified" in atoms.info]
     if verified:
-        spent, kind = sum(atoms.info["candidates"] for atoms in generated), "calculations"
+        click.echo(f"{sum(verified)} of {len(generated)} are on target, valid and new")
+    click.echo(
+        f"{spent['proposed']} proposals, {spent['candidates']} candidates and "
+        f"{spent['calculations']} calculations were spent on them"
+    )
+    sources = generated[0].info["evaluated_by"]
+    calculated = [name for name, source in sources.items() if source != SURROGATE]
+    for stage in ("reconstructed", "relaxed"):
+        for name in calculated:
+            _print_range(generated, stage, name, f", by {sources[name]}")
+    guessed = [name for name in sources if name not in calculated]
+    click.echo("what the model's own network says, which nothing has calculated:")
+    for name in generated[0].info["decoded"]:
+        _print_range(generated, "decoded", name)
+    for stage in ("reconstructed", "relaxed"):
+        for name in guessed:
+            _print_range(generated, stage, name)
+    missing = [name for name in generated[0].info["target"] if name in guessed]
+    if missing:
         click.echo(
-            f"{sum(verified)} of {len(generated)} are on target, valid and new; "
-            f"{spent} {kind if relaxer is False else 'relaxations'} were spent on them"
+            f"nothing has calculated {', '.join(missing)}, so that nothing is verified; "
+            f"{_what_would_help(missing)}"
         )
-    for stage in ("decoded", "reconstructed", "relaxed"):
-        for name in generated[0].info[stage]:
-            values = [atoms.info[stage][name] for atoms in generated]
-            values = [v for v in values if v is not None]
-            if values:
-                click.echo(f"  {stage:>13} {name}: mean {sum(values) / len(values):.4f}, "
-                           f"{min(values):.4f} to {max(values):.4f}")  # fmt: skip
+
+
+def _print_range(generated: Sequence[Atoms], stage: str, name: str, source: str = "") -> None:
+    values = [atoms.info[stage].get(name) for atoms in generated]
+    values = [value for value in values if value is not None]
+    if values:
+        click.echo(
+            f"  {stage:>13} {name}: mean {sum(values) / len(values):.4f}, "
+            f"{min(values):.4f} to {max(values):.4f}{source}"
+        )

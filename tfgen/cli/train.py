@@ -15,10 +15,14 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
-    potential_argument_option,
-    potential_from,
     seed_option,
     shown_warnings,
+)
+from tfgen.cli._potentials import (
+    Running,
+    open_potential,
+    potential_argument_option,
+    running_options,
 )
 from tfgen.models.settings import TrainingSettings
 
@@ -52,6 +56,7 @@ if TYPE_CHECKING:
     "EMT's; MODULE:NAME is an ASE calculator.",
 )  # fmt: skip
 @potential_argument_option
+@running_options
 @click.option(
     "--logs", type=click.Path(path_type=Path), metavar="FOLDER",
     help="TensorBoard logs.  [default: MODEL.logs]",
@@ -70,6 +75,7 @@ def train(
     kl_weight: float,
     potential: str,
     arguments: tuple[tuple[str, Any], ...],
+    running: Running,
     logs: Path | None,
     seed: int,
     overwrite: bool,
@@ -78,11 +84,12 @@ def train(
     load_quietly()
     from tfgen._files import require_folder_replaceable
     from tfgen.datasets.storage import Dataset
+    from tfgen.execution.results import ResultStore
     from tfgen.models.artefact import CONTENTS
     from tfgen.models.training import train as run
 
     require_folder_replaceable(output, overwrite, CONTENTS)
-    calculator = potential_from(potential, arguments)
+    results = ResultStore(output.with_name(output.name + ".calculations"))
     data = Dataset.load(dataset)
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
@@ -91,8 +98,10 @@ def train(
         # Runs are not mixed: TensorBoard would draw one over the other.
         require_folder_replaceable(logs, overwrite, ("train", "validation"))
         shutil.rmtree(logs, ignore_errors=True)
+    log = output.with_name(output.name + ".calculator.log")
+    calculators = open_potential(potential, arguments, running, results=results, log=log)
     try:
-        with shown_warnings():
+        with shown_warnings(), calculators as calculator:
             model = run(
                 data,
                 properties,
@@ -112,13 +121,14 @@ def train(
                 progress=True,
             )
     except KeyboardInterrupt:
-        kept = (partial / "backup").exists()
+        kept = (partial / "backup").exists() or len(results)
         raise click.ClickException(
             f"interrupted; {str(partial)!r} keeps what is done, the same command continues there"
             if kept
             else "interrupted before there was anything to keep"
         ) from None
     model.save(output, overwrite)
+    results.remove()
     _report(model)
     click.echo(f"model in {output}, TensorBoard logs in {logs}")
 

@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from ase import Atoms
+
+T = TypeVar("T")
 
 __all__ = ["ResultStore", "fingerprint_of"]
 
@@ -74,6 +76,14 @@ class ResultStore:
                     # The end of a line that an interruption has cut.
                     file.write(f"{self._rest}{line}\n")
                 self._rest = ""
+
+    def keep(self, key: str, compute: Callable[[], T]) -> T:
+        """Returns the result of a key; `compute` is called for it if it is not there."""
+        found = self.get(key)
+        if found is None:
+            self.add(key, compute())
+            found = self.get(key)
+        return cast(T, found)
 
     def remove(self) -> None:
         """Removes the file: what it was kept for is done."""

@@ -9,12 +9,15 @@ inverted fingerprint, and nothing can be said of it in advance.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, cast
+import hashlib
+from dataclasses import asdict
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from tfgen.execution.results import ResultStore, fingerprint_of
 from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
 from tfgen.generation.coarse_inversion import (
     centred_structures,
@@ -42,7 +45,13 @@ _STREAM = 2
 
 
 class Proposer(Protocol):
-    """Makes candidates for a request, each once."""
+    """Makes candidates for a request, each once.
+
+    Attributes:
+        proposed: relaxations on the NNP, or inversions without one, so far.
+    """
+
+    proposed: int
 
     def take(self, count: int) -> list[Proposal]:
         """Returns the `count` best candidates, however good that is."""
@@ -52,13 +61,19 @@ class Proposer(Protocol):
 
 
 def make_proposer(
-    model: Model, request: Request, settings: GenerationSettings, *, progress: bool = False
+    model: Model,
+    request: Request,
+    settings: GenerationSettings,
+    *,
+    results: ResultStore | None = None,
+    progress: bool = False,
 ) -> Proposer:
     """Returns what makes the best candidates for the model: it screens, if there is an NNP."""
     sampler = FingerprintSampler(model, request)
+    used: dict[str, Any] = {"results": results, "progress": progress}
     if model.neural_potential is None:
-        return InvertingProposer(model, request, sampler, settings, progress)
-    return ScreeningProposer(model, request, sampler, settings.proposals, progress)
+        return InvertingProposer(model, request, sampler, settings, **used)
+    return ScreeningProposer(model, request, sampler, settings.proposals, **used)
 
 
 def training_structures(model: Model, numbers: np.ndarray) -> list[Atoms]:
@@ -83,6 +98,21 @@ class Samples(NamedTuple):
     fingerprints: np.ndarray
     energies: np.ndarray
     seed: int
+
+
+def _key(
+    request: Request, samples: Samples, settings: GenerationSettings | ProposalSettings
+) -> str:
+    """Names what is made of samples: all that it depends on, but for the model itself."""
+    fingerprints = hashlib.sha256(np.ascontiguousarray(samples.fingerprints).tobytes())
+    task = {
+        "fingerprints": fingerprints.hexdigest(),
+        "energies": [repr(energy) for energy in samples.energies.tolist()],
+        "seed": samples.seed,
+        "minima": request.minima,
+        "settings": asdict(settings),
+    }
+    return fingerprint_of(Atoms(request.numbers), task)
 
 
 class FingerprintSampler:
@@ -125,24 +155,22 @@ class InvertingProposer:
         request: Request,
         sampler: FingerprintSampler,
         settings: GenerationSettings,
-        progress: bool,
+        *,
+        results: ResultStore | None = None,
+        progress: bool = False,
     ) -> None:
         self._model, self._request, self._sampler = model, request, sampler
         self._settings, self._progress = settings, progress
+        self._results = ResultStore() if results is None else results
+        self.proposed = 0
 
     def take(self, count: int) -> list[Proposal]:
         """Returns `count` inverted fingerprints."""
         model, samples = self._model, self._sampler.sample(count)
-        found = reconstruct(
-            model.fingerprint,
-            samples.fingerprints,
-            Atoms(self._request.numbers).get_chemical_formula(),
-            seed=samples.seed,
-            scale=model.scale,
-            max_rounds=self._settings.max_rounds,
-            settings=self._settings.search,
-            progress=self._progress,
-        )
+        self.proposed += count
+        key = _key(self._request, samples, self._settings)
+        found = self._results.keep(key, lambda: self._invert(samples))
+        structures = [Atoms(found["numbers"], positions=x) for x in found["positions"]]
         return [
             Proposal(
                 structure=atoms,
@@ -152,9 +180,27 @@ class InvertingProposer:
                 status=status_of(atoms, loss, model.tolerance),
             )
             for atoms, fingerprint, loss in zip(
-                found.structures, samples.fingerprints, found.loss, strict=True
+                structures, samples.fingerprints, found["loss"], strict=True
             )
         ]
+
+    def _invert(self, samples: Samples) -> dict[str, Any]:
+        """Returns positions and losses, JSON-able."""
+        found = reconstruct(
+            self._model.fingerprint,
+            samples.fingerprints,
+            Atoms(self._request.numbers).get_chemical_formula(),
+            seed=samples.seed,
+            scale=self._model.scale,
+            max_rounds=self._settings.max_rounds,
+            settings=self._settings.search,
+            progress=self._progress,
+        )
+        return {
+            "numbers": found.structures[0].numbers.tolist(),
+            "positions": [structure.positions.tolist() for structure in found.structures],
+            "loss": found.loss.tolist(),
+        }
 
     def take_promising(self, count: int) -> list[Proposal]:
         """Returns `count` inverted fingerprints: all may be on target and new."""
@@ -170,10 +216,13 @@ class ScreeningProposer:
         request: Request,
         sampler: FingerprintSampler,
         settings: ProposalSettings,
-        progress: bool,
+        *,
+        results: ResultStore | None = None,
+        progress: bool = False,
     ) -> None:
         self._model, self._request, self._sampler = model, request, sampler
         self._settings, self._progress = settings, progress
+        self._results = ResultStore() if results is None else results
         self._nnp = cast(NeuralPotential, model.neural_potential)
         self._training = training_structures(model, request.numbers)
         self.proposed = 0
@@ -195,9 +244,19 @@ class ScreeningProposer:
 
     def propose(self, count: int) -> None:
         """Makes `count` more proposals, which then wait to be taken."""
-        request, settings = self._request, self._settings
         samples = self._sampler.sample(count)
         self.proposed += count
+        key = _key(self._request, samples, self._settings)
+        found = self._results.keep(key, lambda: self._make(samples))
+        structures = [Atoms(self._request.numbers, positions=x) for x in found["positions"]]
+        energies, sound = np.array(found["energies"], float), np.array(found["sound"], bool)
+        self.waiting += self._assess(
+            structures, energies / len(self._request.numbers), sound, samples
+        )
+
+    def _make(self, samples: Samples) -> dict[str, Any]:
+        """Returns positions, energies, eV, and which structures are sound, JSON-able."""
+        request, settings, count = self._request, self._settings, len(samples.fingerprints)
         with tqdm(total=count, desc="proposing", unit="", disable=not self._progress) as bar:
             positions = invert_coarsely(
                 self._model.fingerprint,
@@ -214,7 +273,11 @@ class ScreeningProposer:
                 )
         inverted = centred_structures(request.numbers, positions)
         structures, energies, sound = self._relax(inverted)
-        self.waiting += self._assess(structures, energies / len(request.numbers), sound, samples)
+        return {
+            "positions": [structure.positions.tolist() for structure in structures],
+            "energies": energies.tolist(),
+            "sound": sound.tolist(),
+        }
 
     def _propose_until_promising(self, count: int) -> Ranking:
         """Proposes until enough are promising, or as many as a request may."""

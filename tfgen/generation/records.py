@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # reading records needs no TensorFlow
 
 __all__ = [
     "STAGES",
+    "Cost",
     "Record",
     "make_records",
     "raw_structures",
@@ -37,12 +38,27 @@ __all__ = [
 STAGES = ("decoded", "reconstructed", "relaxed")
 
 
+class Cost(NamedTuple):
+    """What was spent on one structure asked for.
+
+    Attributes:
+        candidates: structures that were verified for it.
+        calculations: geometries whose energy, forces or properties a potential or a function has
+            calculated for it.
+        proposed: its share of the relaxations on the NNP, or of the inversions without one.
+    """
+
+    candidates: int
+    calculations: int
+    proposed: int
+
+
 def make_records(
-    verifications: Sequence[Verification],
+    verifications: Sequence[Verification | None],
     model: Model,
     request: Request,
     *,
-    tried: Sequence[int],
+    costs: Sequence[Cost],
     seconds: float,
 ) -> list[Atoms]:
     """Returns the structures of a request, each with its record in `atoms.info`.
@@ -51,25 +67,28 @@ def make_records(
     computed all properties that were asked for.
 
     Args:
-        verifications: the best candidate of each structure asked for.
+        verifications: the best candidate of each structure asked for; None where there is none yet,
+            and no structure is returned.
         model: the model.
         request: the request.
-        tried: [count], how many candidates were verified for each.
+        costs: [count], what was spent on each.
         seconds: spent on each.
     """
     names = [c.name for c in model.conditions]
-    sampled = np.array([v.proposal.fingerprint for v in verifications])
-    decoded = model.predict_properties(sampled).tolist()
+    tolerances = {t.name: t.tolerance for t in request.targets if t.is_value}
     generated = []
     for i, verification in enumerate(verifications):
+        if verification is None:
+            continue
         proposal = verification.proposal
+        decoded = model.predict_properties(proposal.fingerprint[None])[0].tolist()
         atoms = proposal.structure.copy()
         if request.relaxed_by is not None:
             atoms.positions = verification.structure.positions
             atoms.set_array("reconstructed_positions", proposal.structure.positions.copy())
         atoms.info.update(
             target={target.name: target.to_json() for target in request.targets},
-            decoded=_null_if_not_finite(dict(zip(names, decoded[i], strict=True))),
+            decoded=_null_if_not_finite(dict(zip(names, decoded, strict=True))),
             predicted=_null_if_not_finite(proposal.predicted),
             reconstructed=_null_if_not_finite(verification.reconstructed),
             relaxed=_null_if_not_finite(verification.relaxed),
@@ -79,9 +98,11 @@ def make_records(
             status=str(verification.status),
             seed=request.seed,
             request=i,
-            candidates=tried[i],
+            **costs[i]._asdict(),
             seconds=seconds,
         )
+        if tolerances:
+            atoms.info["hit_tolerance"] = tolerances
         if verification.status_detail:
             atoms.info["status_detail"] = verification.status_detail
         if not request.unverifiable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -17,8 +17,9 @@ from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.potentials.evaluation import potential_name
+from tfgen.potentials.properties import PropertyFunction, calculator_functions, make_functions
 from tfgen.structures.formulas import formula_of, numbers_from_formula
-from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC
+from tfgen.structures.properties import ENERGIES, GEOMETRIC, UNITS
 from tfgen.targets import Target, TargetValue, check_targets, default_tolerance
 from tfgen.warnings import TfgenWarning
 
@@ -28,11 +29,13 @@ __all__ = [
     "UnsupportedFormulaError",
     "UnverifiableError",
     "check_request",
-    "warn_of_extrapolation",
+    "warn_of_doubts",
 ]
 
 # Candidates for each structure, where something can tell which are on target.
 CANDIDATES = 10
+# Names of potentials that give the same values.
+SAME_VALUES = {"emt", "ase.calculators.emt:EMT"}
 # What `evaluated_by` says where only the model's own network computes a property.
 SURROGATE = "surrogate"
 
@@ -42,16 +45,16 @@ class UnsupportedFormulaError(ValueError):
 
 
 class UnverifiableError(ValueError):
-    """Several candidates are asked for, but nothing computes a property to choose them by.
+    """Several candidates are asked for, but nothing calculates a property to choose them by.
 
     Attributes:
-        properties: those that nothing computes.
+        properties: those that nothing calculates.
     """
 
     def __init__(self, candidates: int, properties: Sequence[str]) -> None:
         super().__init__(
-            f"candidates is {candidates}, but nothing computes {', '.join(properties)} to choose "
-            "by; 1, or a potential, is needed"
+            f"candidates is {candidates}, but nothing calculates {', '.join(properties)} to "
+            "choose by; 1, a potential or a function in compute is needed"
         )
         self.properties = tuple(properties)
 
@@ -69,9 +72,11 @@ class Request:
         relaxed_by: relaxes candidates; None if they stay as reconstructed.
         minima: whether proposals relax to minima of the NNP; if not, they stay at the target
             energy.
-        evaluated_by: property -> what computes it: the name of the potential, "geometry", or
-            "surrogate" (the model's own network) where nothing better is at hand.
+        evaluated_by: property -> what computes it: the name of the potential or function,
+            "geometry", or "surrogate" (the model's own network) where nothing calculates it. The
+            properties that the model knows come first, in their order.
         candidates: how many may be relaxed and verified for each structure asked for.
+        functions: compute further properties.
     """
 
     numbers: np.ndarray
@@ -83,10 +88,11 @@ class Request:
     minima: bool
     evaluated_by: Mapping[str, str]
     candidates: int
+    functions: tuple[PropertyFunction, ...] = ()
 
     @property
     def unverifiable(self) -> list[str]:
-        """The properties asked for that nothing but the model's own network tells."""
+        """The properties asked for of which only the model's own network says anything."""
         return [t.name for t in self.targets if self.evaluated_by[t.name] == SURROGATE]
 
 
@@ -99,8 +105,9 @@ def check_request(
     seed: int,
     tolerance: Mapping[str, float] | None,
     potential: Potential | AsePotential | BaseCalculator | str | None,
-    relax: bool | Potential | AsePotential | BaseCalculator,
+    relax: bool | Potential | AsePotential | BaseCalculator | str,
     candidates: int | None,
+    compute: Mapping[str, Callable[[Atoms], Any] | str | None] | None = None,
 ) -> Request:
     """Checks the arguments of `tfgen.generate`, which documents them.
 
@@ -118,21 +125,21 @@ def check_request(
         check_targets(targets, [c.name for c in model.conditions]), model, tolerance or {}
     )
     evaluating = _choose_potential(model, potential)
-    if relax is True and evaluating is None:
-        raise ValueError("relax is True, but there is no potential; pass one, or relax=False")
-    relaxing = evaluating if relax is True else None
-    if not isinstance(relax, bool):
-        relaxing = _check_potential("relax", relax)
+    relaxing = _choose_relaxing(relax, evaluating)
     for used in (evaluating, relaxing):
         _check_knows(used, formula, numbers)
-    evaluated_by = {
-        c.name: "geometry"
-        if c.name in GEOMETRIC
-        else potential_name(evaluating)
-        if c.name == ENERGY_PER_ATOM and evaluating is not None
-        else SURROGATE
-        for c in model.conditions
-    }
+    functions = _make_functions(compute or {}, evaluating)
+    given = [function.name for function in functions]
+    # The same name in another unit is another quantity.
+    functions += [
+        function
+        for condition in model.conditions
+        for function in calculator_functions(evaluating, [condition.name])
+        if condition.name not in given and condition.unit == function.unit
+    ]
+    names = [c.name for c in model.conditions if c.unit == UNITS.get(c.name, c.unit)]
+    sources = _find_sources([*names, *given], evaluating, functions)
+    evaluated_by = {c.name: SURROGATE for c in model.conditions} | sources
     unknown = [t.name for t in asked if evaluated_by[t.name] == SURROGATE]
     if candidates is None:
         nothing_computed = relaxing is None and evaluating is None
@@ -145,6 +152,7 @@ def check_request(
         count=int(count),
         seed=int(seed),
         potential=evaluating,
+        functions=tuple(functions),
         relaxed_by=relaxing,
         minima=relaxing is not None or model.minima,
         evaluated_by=evaluated_by,
@@ -152,11 +160,20 @@ def check_request(
     )
 
 
-def warn_of_extrapolation(model: Model, request: Request) -> None:
-    """Warns if the model was not trained on a target, or on the composition.
+def warn_of_doubts(model: Model, request: Request) -> None:
+    """Warns if the model was not trained on a target, on the composition, or by the potential.
 
     The warnings name the line that called this function's caller.
     """
+    trained = model.potential
+    evaluating = trained if request.potential is None else potential_name(request.potential)
+    if trained not in (None, evaluating) and not {trained, evaluating} <= SAME_VALUES:
+        warnings.warn(
+            f"the model was trained on energies of {trained}, and {evaluating} evaluates; their "
+            "energies are not comparable",
+            TfgenWarning,
+            stacklevel=3,
+        )
     targets = {target.name: target for target in request.targets}
     for condition in model.conditions:
         target = targets.get(condition.name)
@@ -220,6 +237,47 @@ def _choose_potential(
             raise ValueError(f"potential is {potential!r}; 'auto', None or an object is needed")
         return EMT() if model.potential == "emt" else None
     return None if potential is None else _check_potential("potential", potential)
+
+
+def _choose_relaxing(
+    relax: bool | Potential | AsePotential | BaseCalculator | str,
+    evaluating: Potential | AsePotential | None,
+) -> Potential | AsePotential | None:
+    if isinstance(relax, str) and relax != "auto":
+        raise ValueError(f"relax is {relax!r}; 'auto', a bool or an object is needed")
+    if relax is True and evaluating is None:
+        raise ValueError("relax is True, but there is no potential; pass one, or relax=False")
+    if isinstance(relax, str | bool):
+        return evaluating if relax else None
+    return _check_potential("relax", relax)
+
+
+def _make_functions(
+    compute: Mapping[str, Callable[[Atoms], Any] | str | None],
+    potential: Potential | AsePotential | None,
+) -> list[PropertyFunction]:
+    functions = make_functions({k: v for k, v in compute.items() if v is not None})
+    own = [name for name, function in compute.items() if function is None]
+    found = calculator_functions(potential, own)
+    if missing := sorted(set(own) - {function.name for function in found}):
+        by = "no potential" if potential is None else potential_name(potential)
+        raise ValueError(
+            f"compute: {', '.join(missing)} has no function, and {by} does not compute it"
+        )
+    return [*functions, *found]
+
+
+def _find_sources(
+    names: Sequence[str],
+    potential: Potential | AsePotential | None,
+    functions: Sequence[PropertyFunction],
+) -> dict[str, str]:
+    """Returns property -> what computes it."""
+    sources = {function.name: function.source for function in functions}
+    sources |= dict.fromkeys(GEOMETRIC, "geometry")
+    if potential is not None:
+        sources |= dict.fromkeys(ENERGIES, potential_name(potential))
+    return {name: sources.get(name, SURROGATE) for name in names}
 
 
 def _check_potential(name: str, potential: Any) -> Potential | AsePotential:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from tfgen.execution.results import ResultStore, fingerprint_of
 from tfgen.generation.proposals import training_structures
 from tfgen.generation.ranking import Proposal
 from tfgen.generation.request import SURROGATE, Request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Model
-from tfgen.potentials.ase import AsePotential
-from tfgen.potentials.base import Potential
+from tfgen.potentials.ase import warn_of_failures
+from tfgen.potentials.evaluation import evaluate, potential_name
 from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
-from tfgen.structures.properties import ENERGY_PER_ATOM, compute
+from tfgen.structures.properties import ENERGIES, GEOMETRIC, compute
 from tfgen.structures.status import Status
 from tfgen.structures.validity import valid
 from tfgen.targets import hits_all, largest_miss
 
-__all__ = ["Evaluator", "Verification", "Verifier"]
+__all__ = ["Evaluated", "Evaluator", "Verification", "Verifier"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,10 @@ class Verification:
         relaxed: property -> value of the relaxed structure; empty if it was not to be relaxed.
         status: converged, or how the candidate failed.
         status_detail: what can be said beyond that.
+        calculations: energies, forces and properties that were calculated of it, one for each
+            geometry.
         sound: converged and valid.
-        on_target: sound, and all properties asked for are hits.
+        on_target: sound, and all properties asked for are calculated, and hits.
         new: equal to no training structure and to none accepted, or verified, before.
         miss: how far the properties are off (see `Target.miss`).
     """
@@ -49,6 +52,7 @@ class Verification:
     relaxed: dict[str, float]
     status: Status
     status_detail: str
+    calculations: int
     sound: bool
     on_target: bool
     new: bool
@@ -65,38 +69,63 @@ class Verification:
         return not self.sound, not self.on_target, not self.new, self.miss
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What is known of a structure.
+
+    Attributes:
+        values: property -> value; NaN where a calculation failed.
+        status: converged, or how a calculation failed.
+        detail: what was said that failed; "" otherwise.
+        calculations: geometries that were calculated.
+    """
+
+    values: dict[str, float]
+    status: Status
+    detail: str
+    calculations: int
+
+
 class Evaluator:
-    """Computes the properties of a model's conditions by the best means at hand."""
+    """Computes the properties of a request by the best means at hand."""
 
     def __init__(self, model: Model, request: Request) -> None:
         self._model, self._request = model, request
-        self._computed = [
-            name for name, source in request.evaluated_by.items() if source != SURROGATE
-        ]
+        self._geometric = [name for name in request.evaluated_by if name in GEOMETRIC]
+        sources = request.evaluated_by
+        self._energies = [name for name in ENERGIES if sources.get(name, SURROGATE) != SURROGATE]
 
     def evaluate(
         self, structures: Sequence[Atoms], energies: np.ndarray | None = None
-    ) -> list[dict[str, float]]:
-        """Returns property -> value of each structure, NaN where a calculation failed.
+    ) -> list[Evaluated]:
+        """Evaluates structures of the composition asked for.
 
         Args:
-            structures: of the composition asked for.
+            structures: n structures.
             energies: [n], eV, if they are known; they are computed otherwise.
         """
-        if ENERGY_PER_ATOM in self._computed and energies is None:
-            energies = self._energies(structures)
-        values = compute(structures, self._computed, energies)
-        names = list(self._request.evaluated_by)
-        if len(self._computed) < len(names):
+        request = self._request
+        known = energies is not None and not request.functions
+        found = evaluate(None if known else request.potential, structures, request.functions)
+        warn_of_failures(found.detail, stacklevel=5)
+        energies = energies if known else found.energy
+        names = [*self._geometric, *(self._energies)]
+        values = {**compute(structures, names, energies), **found.values}
+        guessed = [n for n, source in request.evaluated_by.items() if source == SURROGATE]
+        if guessed:
             fingerprints = self._model.fingerprint.create(structures)
             predicted = self._model.predict_properties(fingerprints)
-            for i, name in enumerate(names):
-                values.setdefault(name, predicted[:, i])
-        return [{name: float(values[name][i]) for name in names} for i in range(len(structures))]
-
-    def _energies(self, structures: Sequence[Atoms]) -> np.ndarray:
-        potential = cast(Potential | AsePotential, self._request.potential)
-        return np.asarray(potential.compute(structures)["energy"])
+            places = {c.name: place for place, c in enumerate(self._model.conditions)}
+            values |= {name: predicted[:, places[name]] for name in guessed}
+        return [
+            Evaluated(
+                values={name: float(values[name][i]) for name in request.evaluated_by},
+                status=found.status[i],
+                detail=found.detail[i],
+                calculations=int(found.calculations[i]),
+            )
+            for i in range(len(structures))
+        ]
 
 
 class Verifier:
@@ -108,9 +137,11 @@ class Verifier:
         request: Request,
         settings: GenerationSettings,
         *,
+        results: ResultStore | None = None,
         progress: bool = False,
     ) -> None:
         self._request, self._settings, self._progress = request, settings, progress
+        self._results = ResultStore() if results is None else results
         self._evaluator = Evaluator(model, request)
         self._training = training_structures(model, request.numbers)
 
@@ -125,57 +156,76 @@ class Verifier:
             accepted: structures accepted before.
         """
         structures = [c.structure for c in candidates]
-        reconstructed = self._evaluator.evaluate(structures)
-        relaxed: list[dict[str, float]] = [{} for _ in candidates]
-        status = [c.status for c in candidates]
+        before = final = self._evaluator.evaluate(structures)
+        spent = [found.calculations for found in before]
         if self._request.relaxed_by is not None:
-            structures, relaxed, converged = self._relax(structures)
-            status = [
-                Status.RELAXATION_NOT_CONVERGED if was == Status.CONVERGED and not done else was
-                for was, done in zip(status, converged, strict=True)
-            ]
-        for i, was in enumerate(status):
-            energies = [row.get(ENERGY_PER_ATOM, 0.0) for row in (reconstructed[i], relaxed[i])]
-            computable = was in (Status.CONVERGED, Status.RELAXATION_NOT_CONVERGED)
-            if computable and not np.isfinite(energies).all():
-                status[i] = Status.CALCULATOR_FAILED
+            structures, final = self._relax(structures)
+            spent = [a + b.calculations for a, b in zip(spent, final, strict=True)]
         is_valid, new = valid(structures), self._are_new(structures, accepted)
         verifications = []
         for i, candidate in enumerate(candidates):
-            values = relaxed[i] or reconstructed[i]
-            sound = bool(is_valid[i]) and status[i] == Status.CONVERGED
+            status, detail = candidate.status, candidate.status_detail
+            if status == Status.CONVERGED:
+                status, detail = final[i].status, final[i].detail
+            sound = bool(is_valid[i]) and status == Status.CONVERGED
+            calculated = not self._request.unverifiable
+            targets = self._request.targets
             verifications.append(
                 Verification(
                     proposal=candidate,
                     structure=structures[i],
-                    reconstructed=reconstructed[i],
-                    relaxed=relaxed[i],
-                    status=status[i],
-                    status_detail=candidate.status_detail if status[i] == candidate.status else "",
+                    reconstructed=before[i].values,
+                    relaxed={} if final is before else final[i].values,
+                    status=status,
+                    status_detail=detail,
+                    calculations=spent[i],
                     sound=sound,
-                    on_target=sound and hits_all(self._request.targets, values),
+                    on_target=sound and calculated and hits_all(targets, final[i].values),
                     new=bool(new[i]),
-                    miss=largest_miss(self._request.targets, values),
+                    miss=largest_miss(targets, final[i].values),
                 )
             )
         return verifications
 
-    def _relax(
-        self, structures: Sequence[Atoms]
-    ) -> tuple[list[Atoms], list[dict[str, float]], np.ndarray]:
-        """Returns relaxed structures, their properties, and which of them converged."""
-        request, settings = self._request, self._settings
-        result = relax(
+    def _relax(self, structures: Sequence[Atoms]) -> tuple[list[Atoms], list[Evaluated]]:
+        """Returns relaxed structures, and what is known of them."""
+        request = self._request
+        task = {"relaxed by": potential_name(request.relaxed_by), **asdict(self._settings)}
+        keys = [fingerprint_of(structure, task) for structure in structures]
+        result = self._results.keep(" ".join(keys), lambda: self._relax_now(structures))
+        relaxed = [structure.copy() for structure in structures]
+        for structure, positions in zip(relaxed, result["positions"], strict=True):
+            structure.positions = positions
+        # Energies of another potential are not those that the model was trained on.
+        same = request.relaxed_by == request.potential
+        evaluated = self._evaluator.evaluate(relaxed, np.array(result["energy"]) if same else None)
+        found = []
+        for i, one in enumerate(evaluated):
+            status, detail = one.status, one.detail
+            if result["status"][i] != Status.CONVERGED:
+                status, detail = Status(result["status"][i]), result["detail"][i]
+            if status == Status.NOT_CONVERGED:
+                status = Status.RELAXATION_NOT_CONVERGED
+            spent = one.calculations + result["calculations"][i]
+            found.append(replace(one, status=status, detail=detail, calculations=spent))
+        return relaxed, found
+
+    def _relax_now(self, structures: Sequence[Atoms]) -> dict[str, Any]:
+        """Returns what came of a relaxation, JSON-able."""
+        found = relax(
             structures,
-            request.relaxed_by,
-            fmax=settings.fmax,
-            max_steps=settings.max_steps,
+            self._request.relaxed_by,
+            fmax=self._settings.fmax,
+            max_steps=self._settings.max_steps,
             progress=self._progress,
         )
-        # Energies of another potential are not those that the model was trained on.
-        energies = result.energy if request.relaxed_by == request.potential else None
-        rows = self._evaluator.evaluate(result.structures, energies)
-        return result.structures, rows, result.converged
+        return {
+            "positions": [structure.positions.tolist() for structure in found.structures],
+            "energy": np.asarray(found.energy).tolist(),
+            "status": [str(status) for status in found.status],
+            "detail": found.detail,
+            "calculations": np.asarray(found.calculations).tolist(),
+        }
 
     def _are_new(self, structures: Sequence[Atoms], accepted: Sequence[Atoms]) -> np.ndarray:
         """Says which structures equal no training structure, none accepted and none before."""

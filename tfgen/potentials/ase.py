@@ -419,16 +419,16 @@ def shared_potential(path: str, arguments: Mapping[str, Any], log: Path | None) 
 
 
 def warn_of_failures(details: Sequence[str], stacklevel: int = 2) -> None:
-    """Warns if a calculator failed for some structures.
+    """Warns if calculations failed for some structures.
 
     Args:
-        details: of all structures; "" where the calculator did not fail.
+        details: of all structures; "" where nothing failed.
         stacklevel: as for `warnings.warn`, counted from here.
     """
     failed = [detail for detail in details if detail]
     if failed:
         warnings.warn(
-            f"the calculator failed for {len(failed)} of {len(details)} structures, "
+            f"calculations failed for {len(failed)} of {len(details)} structures, "
             f"last with: {failed[-1]}",
             TfgenWarning,
             stacklevel=stacklevel,

@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from tfgen.potentials.calculators import import_path, is_import_path
-from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC
+from tfgen.structures.properties import ENERGIES, GEOMETRIC
 
 __all__ = [
     "CALCULATED",
@@ -95,7 +95,7 @@ def _make_function(name: str, function: Callable[[Atoms], Any] | str) -> Propert
     label = f"compute {name}"
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"compute: {name!r} is no name for a property; use letters, digits and _")
-    if name in (*GEOMETRIC, ENERGY_PER_ATOM, "energy"):
+    if name in (*GEOMETRIC, *ENERGIES):
         raise ValueError(f"{label}: tfgen computes {name} itself; another name is needed")
     if isinstance(function, str):
         source = function

@@ -15,6 +15,7 @@ from tfgen.structures.neighbour_lists import neighbour_pairs
 
 __all__ = [
     "COORDINATION_FACTOR",
+    "ENERGIES",
     "ENERGY_PER_ATOM",
     "GEOMETRIC",
     "UNITS",
@@ -35,6 +36,8 @@ _PAIRS = 200_000
 _PAIRWISE = 500
 
 ENERGY_PER_ATOM = "energy_per_atom"
+ENERGIES = (ENERGY_PER_ATOM, "energy")
+"""What follows from the energy of a structure."""
 
 
 def radius_of_gyration(structures: Sequence[Atoms]) -> np.ndarray:
@@ -160,7 +163,7 @@ def compute(
 
     Args:
         structures: any mix of sizes; left unmodified.
-        names: "energy_per_atom" (needs `energies`) or names in `GEOMETRIC`.
+        names: of `ENERGIES` (they need `energies`) or of `GEOMETRIC`.
         energies: [n], eV, of the whole structures.
 
     Returns:
@@ -174,17 +177,19 @@ def compute(
     for name in names:
         if name in GEOMETRIC:
             result[name] = GEOMETRIC[name][1](structures)
-        elif name == ENERGY_PER_ATOM and energies is not None:
+        elif name in ENERGIES and energies is not None:
             if np.shape(energies) != (len(structures),):
                 raise ValueError(
                     f"energies has shape {np.shape(energies)}; ({len(structures)},) is needed"
                 )
             sizes = np.array([len(s) for s in structures], np.float64)
-            result[name] = np.asarray(energies, np.float64) / sizes
-        elif name == ENERGY_PER_ATOM:
+            result[name] = np.asarray(energies, np.float64).copy()
+            if name == ENERGY_PER_ATOM:
+                result[name] /= sizes
+        elif name in ENERGIES:
             raise ValueError(f"{name} needs energies; none were given")
         else:
-            known = ", ".join([ENERGY_PER_ATOM, *GEOMETRIC])
+            known = ", ".join([*ENERGIES, *GEOMETRIC])
             raise ValueError(f"property {name!r} cannot be computed; known are {known}")
     return result
 

@@ -1,0 +1,210 @@
+"""Properties that functions and calculators compute, what they cost, and interrupted requests."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ase.io
+import numpy as np
+import pytest
+import small
+from ase import Atoms
+from ase.calculators.emt import EMT
+
+import tfgen
+from tfgen.execution.results import ResultStore
+from tfgen.generation import proposals, verification
+from tfgen.generation.generate import InterruptedRequest, generate
+from tfgen.generation.records import raw_structures, write
+from tfgen.generation.request import UnverifiableError
+from tfgen.generation.settings import GenerationSettings
+from tfgen.generation.verification import Verifier
+from tfgen.models.model import Condition
+from tfgen.structures.status import Status
+from tfgen.warnings import TfgenWarning
+
+ENERGY, SIZE = small.PROPERTIES
+GAP = {"gap": 0.5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with small.quick_search():
+        yield
+
+
+def model(unit="eV", name="gap", **other):
+    """Knows a gap where the small model knows the size."""
+    conditions = (small.model().conditions[0], Condition(name, unit, -99.0, 99.0))
+    return dataclasses.replace(small.model(), conditions=conditions, tolerance=1e3, **other)
+
+
+def run(targets=GAP, count=3, *, of=None, candidates=1, **options) -> list[Atoms]:
+    options = {"potential": small.potential(), "relax": False, **options}
+    settings = GenerationSettings(candidates=candidates, max_rounds=0)
+    return generate(of or model(), "Pt6", targets, count, settings=settings, **options)
+
+
+def spread(atoms: Atoms) -> float:
+    return float(atoms.get_all_distances().max())
+
+
+def energy_twice(atoms: Atoms) -> float:
+    return 2.0 * atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("compute", [spread, f"{__name__}:spread"])
+def test_a_function_is_called_before_and_after_relaxation(compute):
+    generated = run({"gap": (0.0, 99.0)}, relax=True, compute={"gap": compute})
+    for stage, structures in (("reconstructed", raw_structures(generated)), ("relaxed", generated)):
+        found = [atoms.info[stage]["gap"] for atoms in generated]
+        np.testing.assert_allclose(found, [spread(s) for s in structures], atol=1e-12)
+    for atoms in generated:
+        assert atoms.info["evaluated_by"] == {ENERGY: "emt", "gap": f"{__name__}:spread"}
+        assert type(atoms.info["verified"]) is bool
+
+
+def test_a_hit_is_one_by_the_function():
+    exact = [spread(atoms) for atoms in run({"gap": (0.0, 99.0)}, compute={"gap": spread})]
+    for tolerance, hits in ((0.01, {exact[0]}), (99.0, set(exact))):
+        generated = run({"gap": exact[0]}, compute={"gap": spread}, tolerance={"gap": tolerance})
+        for atoms in generated:
+            on_target = abs(spread(atoms) - exact[0]) <= tolerance
+            assert atoms.info["hit_tolerance"] == {"gap": tolerance}
+            if atoms.info["verified"]:
+                assert on_target
+        assert hits
+
+
+def test_a_network_s_word_verifies_nothing(tmp_path):
+    generated = run({"gap": (-99.0, 99.0), ENERGY: (1.4, 1.8)})
+    assert generated[0].info["evaluated_by"] == {ENERGY: "emt", "gap": "surrogate"}
+    write(generated, tmp_path / "out.extxyz")
+    for atoms in ase.io.read(tmp_path / "out.extxyz", ":"):
+        assert "verified" not in atoms.info
+    with pytest.raises(UnverifiableError, match="nothing calculates gap to choose by; .* compute"):
+        run(candidates=2)
+
+
+def test_with_a_function_several_candidates_can_be_told_apart():
+    generated = run({"gap": 0.01}, 2, compute={"gap": spread}, candidates=3)
+    assert [atoms.info["candidates"] for atoms in generated] == [3, 3]
+    assert not any(atoms.info["verified"] for atoms in generated)
+
+
+def test_another_property_is_recorded_too():
+    generated = run({ENERGY: 1.5}, of=small.model(), compute={"twice": energy_twice})
+    for atoms in generated:
+        per_atom = atoms.info["reconstructed"][ENERGY]
+        assert atoms.info["reconstructed"]["twice"] == pytest.approx(12 * per_atom)
+        assert list(atoms.info["decoded"]) == [ENERGY, SIZE]
+
+
+def test_a_function_that_fails_is_a_status(monkeypatch):
+    monkeypatch.setattr(proposals, "status_of", lambda *_: Status.CONVERGED)
+
+    def broken(_: Atoms) -> float:
+        raise RuntimeError("no gap")
+
+    with pytest.warns(TfgenWarning, match="failed for 3 of 3 .* gap: RuntimeError: no gap"):
+        generated = run(compute={"gap": broken})
+    for atoms in generated:
+        assert atoms.info["status"] == "property failed"
+        assert atoms.info["status_detail"] == "gap: RuntimeError: no gap"
+        assert atoms.info["reconstructed"]["gap"] is None
+        assert atoms.info["verified"] is False
+
+
+class Polar(EMT):
+    """EMT with a dipole."""
+
+    implemented_properties = (*EMT.implemented_properties, "dipole")
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        self.results["dipole"] = self.atoms.positions[0] * 2.0
+
+
+class TestOwnProperties:
+    """Of the calculator, by their ASE names."""
+
+    def test_need_no_function(self):
+        of = model("e Å", "dipole", potential=None)
+        generated = run({"dipole": (0.0, 99.0)}, of=of, potential=Polar())
+        for atoms in generated:
+            expected = 2.0 * np.linalg.norm(atoms.positions[0])
+            assert atoms.info["reconstructed"]["dipole"] == pytest.approx(expected)
+            assert atoms.info["evaluated_by"]["dipole"] == f"{__name__}:Polar"
+            assert "verified" in atoms.info
+
+    def test_of_another_unit_are_another_quantity(self):
+        generated = run({"dipole": 1.0}, of=model("debye", "dipole", potential=None),
+                        potential=Polar())  # fmt: skip
+        assert generated[0].info["evaluated_by"]["dipole"] == "surrogate"
+
+    def test_that_the_potential_does_not_have(self):
+        with pytest.raises(ValueError, match="compute: dipole has no function, and emt does not"):
+            run(compute={"dipole": None, "gap": spread})
+        with pytest.raises(ValueError, match="dipole has no function, and no potential does not"):
+            run(compute={"dipole": None}, potential=None)
+
+
+def test_the_energy_of_the_whole_is_the_potential_s():
+    of = model("eV", "energy")
+    generated = run({"energy": (0.0, 99.0)}, of=of)
+    for atoms in generated:
+        found = atoms.info["reconstructed"]
+        assert found["energy"] == pytest.approx(6 * found[ENERGY])
+        assert atoms.info["evaluated_by"]["energy"] == "emt"
+
+
+def test_calculations_are_counted():
+    of = dataclasses.replace(small.model(), potential=None)
+    potential = tfgen.AsePotential(EMT())
+    generated = run({ENERGY: 1.5}, of=of, potential=potential, relax=True, candidates=2)
+    counted = sum(atoms.info["calculations"] for atoms in generated)
+    assert counted == potential.calculations
+    assert sum(atoms.info["proposed"] for atoms in generated) == sum(
+        atoms.info["candidates"] for atoms in generated
+    )
+
+
+class TestInterruptions:
+    def test_what_is_done_is_kept_and_not_repeated(self, tmp_path, monkeypatch):
+        path, options = tmp_path / "kept", {"relax": True, "candidates": 3, "seed": 5}
+        whole = run({ENERGY: 1.5}, of=small.model(), **options)
+
+        verify, calls = Verifier.verify, []
+
+        def interrupted(self, *arguments):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return verify(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Verifier, "verify", interrupted)
+            with pytest.raises(InterruptedRequest) as caught:
+                run({ENERGY: 1.5}, of=small.model(), results=ResultStore(path), **options)
+        assert all(atoms.info["verified"] for atoms in caught.value.structures)
+        # Neither the inversion nor the relaxation of the first round is done again.
+        again, relaxed = [], []
+        reconstruct, relax = proposals.reconstruct, verification.relax
+
+        def count_inversions(*arguments, **other):
+            again.append(len(arguments[1]))
+            return reconstruct(*arguments, **other)
+
+        def count_relaxations(*arguments, **other):
+            relaxed.append(len(arguments[0]))
+            return relax(*arguments, **other)
+
+        monkeypatch.setattr(proposals, "reconstruct", count_inversions)
+        monkeypatch.setattr(verification, "relax", count_relaxations)
+        resumed = run({ENERGY: 1.5}, of=small.model(), results=ResultStore(path), **options)
+        assert sum(again) < sum(atoms.info["candidates"] for atoms in whole)
+        assert sum(relaxed) < sum(atoms.info["candidates"] for atoms in whole)
+        for ours, theirs in zip(resumed, whole, strict=True):
+            np.testing.assert_array_equal(ours.positions, theirs.positions)
+            for name in ("status", "relaxed", "candidates", "calculations", "proposed"):
+                assert ours.info[name] == theirs.info[name]
