@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -123,9 +125,31 @@ def test_results_are_kept_and_not_computed_again(tmp_path):
         )  # fmt: skip
 
 
-def test_functions_of_no_module_are_refused(potential):
-    with pytest.raises(ValueError, match="compute w: .*cannot be sent to worker processes"):
-        potential.calculate(CLUSTERS, make_functions({"w": lambda _: 1.0}))
+def test_functions_that_are_mended_or_changed_are_called_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module, path = tmp_path / "changing_properties.py", tmp_path / "results"
+    values = []
+    for text in ("1 / 0", "2.0", "2.0", "3.0"):
+        module.write_text(f"def number(atoms):\n    return {text}\n")
+        importlib.invalidate_caches()
+        sys.modules.pop("changing_properties", None)
+        functions = make_functions({"number": "changing_properties:number"})
+        with WorkerPotential(FAULTY, results=ResultStore(path)) as potential:
+            values.append(potential.calculate(CLUSTERS[:1], functions)[0].values["number"])
+    assert values == pytest.approx([np.nan, 2.0, 2.0, 3.0], nan_ok=True)
+    # The failure was not kept, and what does not change is kept once.
+    assert len(ResultStore(path)) == 2
+
+
+def in_main(atoms: Atoms) -> float:
+    return 1.0
+
+
+def test_functions_of_no_module_are_refused(potential, monkeypatch):
+    monkeypatch.setattr(in_main, "__module__", "__main__")
+    for function in (lambda _: 1.0, in_main):
+        with pytest.raises(ValueError, match="compute w: .*cannot be sent to worker processes"):
+            potential.calculate(CLUSTERS, make_functions({"w": function}))
 
 
 @pytest.mark.parametrize(

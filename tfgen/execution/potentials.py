@@ -24,6 +24,8 @@ __all__ = ["WorkerPotential"]
 
 # In a process of a cluster, where jobs run apart from it; none starts before the first job.
 _PROCESSES = Processes()
+# Results that are not kept: another time, or another machine, may be luckier, and functions mended.
+_PASSING = (Status.CRASHED, Status.TIME_LIMIT, Status.PROPERTY_FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class _Job:
             {
                 "path": self.path,
                 "arguments": self.arguments,
-                "functions": [[f.name, f.source] for f in self.functions],
+                "functions": [[f.name, f.source, f.code] for f in self.functions],
                 "relax": [self.fmax, self.max_steps],
             },
         )
@@ -129,6 +131,19 @@ class WorkerPotential(AsePotential):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def check_functions(self, functions: Sequence[PropertyFunction]) -> None:
+        """Checks that functions can be sent to the worker processes.
+
+        Raises:
+            ValueError: if one cannot.
+        """
+        for function in functions:
+            if not _can_be_sent(function):
+                raise ValueError(
+                    f"compute {function.name}: {function.source!r} cannot be sent to worker "
+                    "processes; a function of a module is needed"
+                )
+
     def calculate(
         self,
         structures: Sequence[Atoms],
@@ -139,14 +154,9 @@ class WorkerPotential(AsePotential):
         """Computes as `AsePotential.calculate` does, in the worker processes.
 
         Raises:
-            ValueError: if a function cannot be sent to another process.
+            ValueError: as `check_functions`.
         """
-        for function in functions:
-            if not _can_be_sent(function):
-                raise ValueError(
-                    f"compute {function.name}: {function.source!r} cannot be sent to worker "
-                    "processes; a function of a module is needed"
-                )
+        self.check_functions(functions)
         jobs = [self._job(structure, functions=tuple(functions)) for structure in structures]
         return self._run_all(jobs, advance)
 
@@ -188,8 +198,7 @@ class WorkerPotential(AsePotential):
             for future in concurrent.futures.as_completed(futures):
                 i = futures[future]
                 results[i] = future.result()
-                # Another time, or another machine, may be luckier.
-                if results[i].status not in (Status.CRASHED, Status.TIME_LIMIT):
+                if results[i].status not in _PASSING:
                     self._results.add(keys[i], _encode(results[i]))
                 if advance is not None:
                     advance()
@@ -238,6 +247,8 @@ class _Remote(Calculator):
 
 
 def _can_be_sent(function: PropertyFunction) -> bool:
+    if getattr(function.function, "__module__", "") == "__main__":
+        return False  # it is another module there
     try:
         pickle.dumps(function)
     except (pickle.PicklingError, AttributeError, TypeError):

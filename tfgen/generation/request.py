@@ -16,8 +16,8 @@ from tfgen.models.model import Model
 from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
-from tfgen.potentials.evaluation import potential_name
-from tfgen.potentials.properties import PropertyFunction, calculator_functions, make_functions
+from tfgen.potentials.evaluation import functions_for, potential_name
+from tfgen.potentials.properties import PropertyFunction, calculator_functions
 from tfgen.structures.formulas import formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, UNITS
 from tfgen.targets import Target, TargetValue, check_targets, default_tolerance
@@ -128,7 +128,7 @@ def check_request(
     relaxing = _choose_relaxing(relax, evaluating)
     for used in (evaluating, relaxing):
         _check_knows(used, formula, numbers)
-    functions = _make_functions(compute or {}, evaluating)
+    functions = functions_for(compute or {}, evaluating)
     given = [function.name for function in functions]
     # The same name in another unit is another quantity.
     functions += [
@@ -250,21 +250,6 @@ def _choose_relaxing(
     if isinstance(relax, str | bool):
         return evaluating if relax else None
     return _check_potential("relax", relax)
-
-
-def _make_functions(
-    compute: Mapping[str, Callable[[Atoms], Any] | str | None],
-    potential: Potential | AsePotential | None,
-) -> list[PropertyFunction]:
-    functions = make_functions({k: v for k, v in compute.items() if v is not None})
-    own = [name for name, function in compute.items() if function is None]
-    found = calculator_functions(potential, own)
-    if missing := sorted(set(own) - {function.name for function in found}):
-        by = "no potential" if potential is None else potential_name(potential)
-        raise ValueError(
-            f"compute: {', '.join(missing)} has no function, and {by} does not compute it"
-        )
-    return [*functions, *found]
 
 
 def _find_sources(

@@ -215,6 +215,9 @@ class AsePotential:
     def check(self, structures: Sequence[Atoms]) -> None:
         """Does nothing: an ASE calculator does not tell which elements it knows."""
 
+    def check_functions(self, functions: Sequence[PropertyFunction]) -> None:
+        """Does nothing: any function can be called in this process."""
+
     def compute(self, structures: Atoms | Sequence[Atoms]) -> dict[str, Any]:
         """Computes energies and forces of structures, one after the other.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,15 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from tfgen.potentials.ase import NOT_FINITE, AsePotential
 from tfgen.potentials.base import Potential
-from tfgen.potentials.properties import PropertyFunction, run_functions
+from tfgen.potentials.properties import (
+    PropertyFunction,
+    calculator_functions,
+    make_functions,
+    run_functions,
+)
 from tfgen.structures.status import Status
 
-__all__ = ["Evaluation", "PotentialCalculator", "evaluate", "potential_name"]
+__all__ = ["Evaluation", "PotentialCalculator", "evaluate", "functions_for", "potential_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +139,31 @@ def potential_name(potential: Any) -> str:
     """Returns what records say computed a value: "emt", or MODULE:NAME."""
     kind = type(potential)
     return str(getattr(potential, "name", None) or f"{kind.__module__}:{kind.__qualname__}")
+
+
+def functions_for(
+    compute: Mapping[str, Callable[[Atoms], Any] | str | None],
+    potential: Potential | AsePotential | None,
+) -> list[PropertyFunction]:
+    """Returns what computes properties of structures that have a potential.
+
+    Args:
+        compute: property -> a function, the import path MODULE:FUNCTION of one, or None for a
+            property that the potential's own calculator computes.
+        potential: of the structures.
+
+    Raises:
+        ValueError: as `make_functions`, and if the potential does not compute such a property, or
+            a function cannot be sent to where the potential works.
+    """
+    functions = make_functions({k: v for k, v in compute.items() if v is not None})
+    own = [name for name, function in compute.items() if function is None]
+    found = calculator_functions(potential, own)
+    if missing := sorted(set(own) - {function.name for function in found}):
+        by = "no potential" if potential is None else potential_name(potential)
+        raise ValueError(
+            f"compute: {', '.join(missing)} has no function, and {by} does not compute it"
+        )
+    if isinstance(potential, AsePotential):
+        potential.check_functions(functions)
+    return [*functions, *found]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import inspect
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ __all__ = [
     "PropertyFunction",
     "calculator_functions",
     "make_functions",
+    "own_function",
     "run_functions",
 ]
 
@@ -62,6 +66,18 @@ class PropertyFunction:
     function: Callable[[Atoms], Any]
     source: str
     unit: str = "unknown"
+
+    @functools.cached_property
+    def code(self) -> str:
+        """A digest of the file that the function is in, which another version of it changes.
+
+        "" if there is no such file.
+        """
+        try:
+            path = inspect.getsourcefile(inspect.unwrap(self.function))
+            return hashlib.sha256(Path(path or "").read_bytes()).hexdigest()
+        except (OSError, TypeError, ValueError):
+            return ""
 
     def __call__(self, atoms: Atoms) -> float:
         """Computes the property.
@@ -126,15 +142,33 @@ def calculator_functions(potential: Any, names: Sequence[str]) -> list[PropertyF
     """
     implemented = getattr(potential, "implemented_properties", ())
     return [
-        PropertyFunction(
-            name, functools.partial(_read, name), str(potential.name), CALCULATED[name][0]
-        )
+        own_function(name, str(potential.name))
         for name in names
         if name in CALCULATED and name in implemented
     ]
 
 
+def own_function(name: str, source: str) -> PropertyFunction:
+    """Returns what takes a property from the calculator that structures have.
+
+    Args:
+        name: of the property, by its ASE name.
+        source: what records say computed the values.
+
+    Raises:
+        ValueError: if there is no such property.
+    """
+    if name not in CALCULATED:
+        raise ValueError(
+            f"compute {name}: there is no function, and the properties that calculators compute "
+            f"are {', '.join(CALCULATED)}"
+        )
+    return PropertyFunction(name, functools.partial(_read, name), source, CALCULATED[name][0])
+
+
 def _read(name: str, atoms: Atoms) -> float:
+    if atoms.calc is None:
+        raise ValueError(f"there is no {name}")
     return CALCULATED[name][1](atoms.calc.get_property(name, atoms))
 
 
