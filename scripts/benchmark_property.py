@@ -1,0 +1,1 @@
+benchmarks/benchmark_property.py
