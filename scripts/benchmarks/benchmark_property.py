@@ -96,9 +96,13 @@ def judge(structures: Sequence[Atoms], name: str, relax: Any, function: str) -> 
 
 
 def sample_random(
-    formula: str, count: int, potential: tfgen.WorkerPotential, name: str, function: str, fmax: float
+    formula: str, count: int, potential: tfgen.WorkerPotential, compute: dict[str, str], fmax: float
 ) -> tuple[Any, int]:
-    """Relaxes random structures; returns their values, NaN where one failed, and the calculations."""
+    """Relaxes random structures.
+
+    Returns:
+        Their values, [count], NaN where one failed, and the number of calculations.
+    """
     import numpy as np
     from ase import Atoms
 
@@ -112,8 +116,9 @@ def sample_random(
     positions = random_structures(numbers, count, np.random.default_rng(1))
     structures = [Atoms(numbers, positions=x) for x in positions]
     relaxed = tfgen.relax(structures, potential, fmax=fmax, max_steps=300, progress=True)
-    found = evaluate(potential, relaxed.structures, make_functions({name: function}))
-    values = np.where(relaxed.converged, found.values[name], np.nan)
+    found = evaluate(potential, relaxed.structures, make_functions(compute))
+    (values,) = found.values.values()
+    values = np.where(relaxed.converged, values, np.nan)
     return values, int(relaxed.calculations.sum() + found.calculations.sum())
 
 
@@ -180,7 +185,7 @@ def main(
                                time_limit=600.0) as potential:  # fmt: skip
         model = train(dataset, folder, name, potential, epochs)
         (formula,) = model.formulas
-        random, cost = sample_random(formula, random_count, potential, name, function, fmax)
+        random, cost = sample_random(formula, random_count, potential, {name: function}, fmax)
         learned = (model.provenance["nnp"] or {}).get("single_points", 0)
         click.echo(
             f"{formula}: {len(dataset)} structures, {len(training)} to train on; "

@@ -46,6 +46,7 @@ class Case(NamedTuple):
     arguments: dict[str, Any]
     formula: str
     fmax: float
+    vacuum: float = 0.0
 
 
 CASES = {
@@ -53,9 +54,9 @@ CASES = {
     "tblite": Case("tblite", "tblite.ase:TBLite", {"method": "GFN2-xTB", "verbosity": 0}, "Si7",
                    0.05),
     "chgnet": Case("chgnet", "chgnet.model.dynamics:CHGNetCalculator", {"use_device": "cpu"},
-                   "Pt9", 0.05),
+                   "Pt9", 0.05, 6.0),
     "sevenn": Case("sevenn", "sevenn.calculator:SevenNetCalculator",
-                   {"model": "7net-0", "device": "cpu"}, "Pt9", 0.05),
+                   {"model": "7net-0", "device": "cpu"}, "Pt9", 0.05, 6.0),
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def recipe_of(case: Case, count: int, folder: Path) -> Path:
     path.write_text(
         f'name = "small"\n[sample]\nformula = "{case.formula}"\ncount = {count}\n'
         f'[relax]\npotential = "{case.path}"\narguments = {{ {arguments} }}\n'
-        f"fmax = {case.fmax}\nmax_steps = 300\nrattle = 0.0\ntime_limit = 600.0\n",
+        f"vacuum = {case.vacuum}\nfmax = {case.fmax}\nmax_steps = 300\nrattle = 0.0\ntime_limit = 600.0\n",
         "utf-8",
     )
     return path
@@ -79,7 +80,8 @@ def largest_difference(structures: Sequence[Atoms], case: Case) -> float:
     differences = [0.0]
     for atoms in structures:
         reported = atoms.info["relaxed"]["energy_per_atom"]
-        fresh = AsePotential.from_path(case.path, case.arguments).compute(atoms)["energy"][0]
+        potential = AsePotential.from_path(case.path, case.arguments, vacuum=case.vacuum)
+        fresh = potential.compute(atoms)["energy"][0]
         if reported is not None:
             differences.append(abs(reported - fresh / len(atoms)))
     return max(differences)
@@ -93,7 +95,7 @@ def run(case: Case, options: dict[str, int], folder: Path) -> str:
     dataset = tfgen.build(recipe_of(case, count, folder), folder / "set.h5", workers=workers)
     middle = float(sorted(dataset.properties["energy_per_atom"])[len(dataset) // 2])
     with tfgen.WorkerPotential(
-        case.path, case.arguments, workers=workers, time_limit=600.0
+        case.path, case.arguments, vacuum=case.vacuum, workers=workers, time_limit=600.0
     ) as potential:
         began = time.perf_counter()
         potential.compute(dataset.structures)

@@ -309,3 +309,31 @@ class Failing(Calculator):
 def test_programs_that_read_input_files_take_any_argument():
     made = make_calculator("ase.calculators.qchem:QChem", {"scf_convergence": 8})
     assert made.parameters["scf_convergence"] == 8
+
+
+class NeedsBox(EMT):
+    """A calculator that refuses structures without a cell."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        if atoms.cell.rank < 3:
+            raise ValueError("no cell")
+        low, high = atoms.positions.min(axis=0), atoms.positions.max(axis=0)
+        np.testing.assert_allclose(atoms.cell.lengths() - (high - low), 12.0, atol=4.0)
+        super().calculate(atoms, properties, system_changes)
+
+
+def test_a_box_that_only_the_calculator_sees():
+    alone, boxed = AsePotential(EMT()), AsePotential(NeedsBox(), vacuum=6.0)
+    with pytest.warns(tfgen.TfgenWarning, match="ValueError: no cell"):
+        assert np.isnan(AsePotential(NeedsBox()).compute(CLUSTER)["energy"][0])
+    found, expected = boxed.compute(CLUSTER), alone.compute(CLUSTER)
+    np.testing.assert_allclose(found["energy"], expected["energy"], atol=1e-12)
+    np.testing.assert_allclose(found["forces"][0], expected["forces"][0], atol=1e-12)
+    found, expected = (p.relax(CLUSTER) for p in (boxed, alone))
+    np.testing.assert_allclose(found.structure.positions, expected.structure.positions, atol=1e-9)
+    assert found.energy == pytest.approx(expected.energy, abs=1e-12)
+    assert found.structure.cell.rank == 0
+    # Whoever has a cell keeps it.
+    crystal = Atoms("Pt", cell=[[0, 2, 2], [2, 0, 2], [2, 2, 0]], pbc=True)
+    energies = [p.compute(crystal)["energy"][0] for p in (alone, AsePotential(EMT(), vacuum=6.0))]
+    assert energies[0] == energies[1]

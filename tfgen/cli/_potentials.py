@@ -61,12 +61,14 @@ class Running:
     """Where ASE calculators run.
 
     Attributes:
+        vacuum: around clusters, in a box that only the calculator sees, Å; 0: no box.
         workers: processes of this machine; None: one.
         time_limit: for one structure, s.
         executor: "local" or "dask".
         scheduler: address of the Dask scheduler.
     """
 
+    vacuum: float
     workers: int | None
     time_limit: float
     executor: str
@@ -79,6 +81,7 @@ def running_options(command: F) -> F:
     @functools.wraps(command)
     def wrapped(
         *arguments: Any,
+        vacuum: float,
         workers: int | None,
         time_limit: float,
         executor: str,
@@ -86,7 +89,7 @@ def running_options(command: F) -> F:
         **options: Any,
     ) -> Any:
         check_executor(executor, scheduler, workers)
-        running = Running(workers, time_limit, executor, scheduler)
+        running = Running(vacuum, workers, time_limit, executor, scheduler)
         return command(*arguments, running=running, **options)
 
     for option in (
@@ -108,6 +111,11 @@ def running_options(command: F) -> F:
         click.option(
             "--workers", type=click.IntRange(1), metavar="N",
             help="Processes in which an ASE calculator runs.  [default: 1]",
+        ),
+        click.option(
+            "--vacuum", type=click.FloatRange(0, 100), default=0.0, show_default=True, metavar="Å",
+            help="Empty space around a cluster in a box that only an ASE calculator sees, if that "
+            "needs one.",
         ),
     ):  # fmt: skip
         wrapped = option(wrapped)
@@ -185,6 +193,7 @@ def _open_workers(
             WorkerPotential(
                 name,
                 arguments,
+                vacuum=running.vacuum,
                 workers=running.workers or 1,
                 time_limit=running.time_limit,
                 executor=cluster,

@@ -32,6 +32,7 @@ from tfgen.cli._potentials import (
     potential_argument_option,
     running_options,
 )
+from tfgen.generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -68,6 +69,12 @@ if TYPE_CHECKING:
     help="Candidates that may be relaxed for one structure: those off target are replaced by the "
     "next; 1 takes the first.  [default: 10, or 1 if nothing computes the properties asked for]",
 )  # fmt: skip
+@click.option(
+    "--fmax", type=click.FloatRange(0, 1e3, min_open=True), default=GenerationSettings.fmax,
+    show_default=True, metavar="eV/Å",
+    help="Largest force at which the relaxation of a candidate stops. Self-consistent methods "
+    "seldom come below 0.02 to 0.05.",
+)  # fmt: skip
 @descriptor_option
 @seed_option
 @overwrite_option
@@ -84,6 +91,7 @@ def generate(
     compute: dict[str, str | None],
     tolerance: dict[str, float],
     candidates: int | None,
+    fmax: float,
     descriptors: tuple[str, ...],
     seed: int,
     overwrite: bool,
@@ -97,7 +105,6 @@ def generate(
     from tfgen.generation.generate import generate as run
     from tfgen.generation.records import write
     from tfgen.generation.request import UnsupportedFormulaError, UnverifiableError
-    from tfgen.generation.settings import GenerationSettings
     from tfgen.models.model import Model
 
     names = [target.name for target in targets]
@@ -126,7 +133,7 @@ def generate(
                 potential=evaluator,
                 relax=relaxer,
                 compute=compute,
-                settings=GenerationSettings(candidates=candidates),
+                settings=GenerationSettings(candidates=candidates, fmax=fmax),
                 results=results,
                 progress=True,
             )

@@ -34,7 +34,7 @@ class _Job:
 
     Attributes:
         path, arguments: of the calculator.
-        log: its log.
+        vacuum, log: as for `AsePotential`.
         structure: without a calculator.
         functions: of a single point.
         fmax, max_steps: of a relaxation; None for a single point.
@@ -44,6 +44,7 @@ class _Job:
 
     path: str
     arguments: Mapping[str, Any]
+    vacuum: float
     log: Path | None
     structure: Atoms
     functions: tuple[PropertyFunction, ...] = ()
@@ -60,6 +61,7 @@ class _Job:
             {
                 "path": self.path,
                 "arguments": self.arguments,
+                "vacuum": self.vacuum,
                 "functions": [[f.name, f.source, f.code] for f in self.functions],
                 "relax": [self.fmax, self.max_steps],
             },
@@ -82,6 +84,7 @@ class WorkerPotential(AsePotential):
     Args:
         path: import path MODULE:NAME of the calculator.
         arguments: keyword arguments for it.
+        vacuum: as for `AsePotential`.
         workers: number of processes.
         time_limit: for one structure, s; None: none.
         executor: runs the jobs instead of the processes of this machine, like that of a Dask
@@ -99,6 +102,7 @@ class WorkerPotential(AsePotential):
         path: str,
         arguments: Mapping[str, Any] | None = None,
         *,
+        vacuum: float = 0.0,
         workers: int = 1,
         time_limit: float | None = None,
         executor: concurrent.futures.Executor | None = None,
@@ -119,7 +123,7 @@ class WorkerPotential(AsePotential):
         if isinstance(problem, str):
             self.close()
             raise ValueError(problem)
-        super().__init__(_Remote(problem), path=path, arguments=arguments, log=log)
+        super().__init__(_Remote(problem), path=path, arguments=arguments, vacuum=vacuum, log=log)
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -178,6 +182,7 @@ class WorkerPotential(AsePotential):
         return _Job(
             path=str(self.path),
             arguments=self.arguments,
+            vacuum=self.vacuum,
             log=self.log,
             structure=plain,
             time_limit=self._time_limit,
@@ -258,7 +263,8 @@ def _can_be_sent(function: PropertyFunction) -> bool:
 
 def _describe(request: tuple[str, Mapping[str, Any], Path | None]) -> Any:
     try:
-        return shared_potential(*request).implemented_properties
+        path, arguments, log = request
+        return shared_potential(path, arguments, log=log).implemented_properties
     except ValueError as error:
         return str(error)
 
@@ -278,7 +284,7 @@ def _run(job: _Job, processes: Processes = _PROCESSES) -> Any:
 
 
 def _do(job: _Job) -> Any:
-    potential = shared_potential(job.path, job.arguments, job.log)
+    potential = shared_potential(job.path, job.arguments, vacuum=job.vacuum, log=job.log)
     if job.fmax is None:
         return potential.calculate([job.structure], job.functions)[0]
     return potential.relax(job.structure, fmax=job.fmax, max_steps=job.max_steps or 0)

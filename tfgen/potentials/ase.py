@@ -36,7 +36,7 @@ NOT_FINITE = "energy or forces are not finite"
 REPRODUCIBLE = 1e-3
 """By how much a fresh calculation may differ from the end of a relaxation, eV/atom."""
 _LONGEST_DETAIL = 300  # characters
-_SHARED: dict[tuple[str, str, Path | None], AsePotential] = {}
+_SHARED: dict[tuple[str, str, float, Path | None], AsePotential] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,8 @@ class AsePotential:
         calculator: an ASE calculator.
         path: its import path MODULE:NAME, if known.
         arguments: the keyword arguments that it was made with.
+        vacuum: empty space on all sides of a structure without a cell, in a box that only the
+            calculator sees, Å. 0: no box. Some calculators need one.
         log: a file to which what the calculator prints is appended; it is lost if None.
 
     Raises:
@@ -159,6 +161,7 @@ class AsePotential:
         *,
         path: str | None = None,
         arguments: Mapping[str, Any] | None = None,
+        vacuum: float = 0.0,
         log: Path | None = None,
     ) -> None:
         if not is_calculator(calculator):
@@ -169,6 +172,7 @@ class AsePotential:
         kind = type(calculator)
         self.name = path or f"{kind.__module__}:{kind.__qualname__}"
         self.path, self.arguments, self.log = path, dict(arguments or {}), log
+        self.vacuum = vacuum
         self.implemented_properties: tuple[str, ...] = tuple(
             getattr(calculator, "implemented_properties", ())
         )
@@ -177,13 +181,19 @@ class AsePotential:
 
     @classmethod
     def from_path(
-        cls, path: str, arguments: Mapping[str, Any] | None = None, *, log: Path | None = None
+        cls,
+        path: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        vacuum: float = 0.0,
+        log: Path | None = None,
     ) -> AsePotential:
         """Makes the calculator that an import path names.
 
         Args:
             path: as for `make_calculator`.
             arguments: keyword arguments for it.
+            vacuum: as for the class.
             log: as for the class.
 
         Raises:
@@ -191,7 +201,7 @@ class AsePotential:
         """
         with redirect_output(log):
             calculator = make_calculator(path, arguments)
-        return AsePotential(calculator, path=path, arguments=arguments, log=log)
+        return AsePotential(calculator, path=path, arguments=arguments, vacuum=vacuum, log=log)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}, calculations={self.calculations})"
@@ -203,9 +213,9 @@ class AsePotential:
         return id(self._first)
 
     def describe(self) -> dict[str, Any]:
-        """Returns name and arguments as JSON holds them: enough to say what computed a value."""
+        """Returns name, arguments and box as JSON holds them: what computed a value."""
         text: dict[str, Any] = json.loads(json.dumps(self.arguments, default=str))
-        return {"name": self.name, "arguments": text}
+        return {"name": self.name, "arguments": text, "vacuum": self.vacuum}
 
     @property
     def calculations(self) -> int:
@@ -299,7 +309,7 @@ class AsePotential:
         return found
 
     def _relax(self, structure: Atoms, fmax: float, max_steps: int) -> Relaxation:
-        atoms = structure.copy()
+        atoms = self._put_in_box(structure)
         energy, largest, steps, evaluated = np.nan, np.inf, 0, 0
         with redirect_output(self.log):
             try:
@@ -317,7 +327,7 @@ class AsePotential:
                 self._failed, detail = True, _words(error)
                 return Relaxation.failed(structure, detail, steps=steps, calculations=calculations)
         self._count(evaluated)
-        atoms.calc = None
+        atoms = self._take_out(atoms, structure)
         status = Status.CONVERGED if largest <= fmax else Status.NOT_CONVERGED
         if steps == 0:
             return Relaxation(
@@ -357,7 +367,7 @@ class AsePotential:
         )
 
     def _calculate(self, structure: Atoms, functions: Sequence[PropertyFunction]) -> Calculation:
-        atoms = structure.copy()
+        atoms = self._put_in_box(structure)
         self._count(1)
         with redirect_output(self.log):
             try:
@@ -379,6 +389,20 @@ class AsePotential:
             status=Status.PROPERTY_FAILED if detail else Status.CONVERGED,
             detail=detail,
         )
+
+    def _put_in_box(self, structure: Atoms) -> Atoms:
+        """Returns a copy, in a box if one is needed."""
+        atoms = structure.copy()
+        if self.vacuum and not atoms.pbc.any() and atoms.cell.rank < 3:
+            atoms.center(vacuum=self.vacuum)
+        return atoms
+
+    def _take_out(self, atoms: Atoms, structure: Atoms) -> Atoms:
+        """Returns the structure with the positions that its copy in a box has in the end."""
+        result = structure.copy()
+        into = self._put_in_box(structure).positions[0] - structure.positions[0]
+        result.positions = atoms.positions - into
+        return result
 
     def _reset(self) -> Any:
         """Returns the calculator, which has forgotten what it did before."""
@@ -407,7 +431,9 @@ def adapt(potential: Any) -> Any:
     return AsePotential(potential)
 
 
-def shared_potential(path: str, arguments: Mapping[str, Any], log: Path | None) -> AsePotential:
+def shared_potential(
+    path: str, arguments: Mapping[str, Any], *, vacuum: float = 0.0, log: Path | None = None
+) -> AsePotential:
     """Returns the calculator of an import path, made once in this process.
 
     Models of some calculators take longer to load than a calculation.
@@ -415,9 +441,9 @@ def shared_potential(path: str, arguments: Mapping[str, Any], log: Path | None) 
     Raises:
         ValueError: if it cannot be made; says why.
     """
-    key = path, json.dumps(arguments, default=repr, sort_keys=True), log
+    key = path, json.dumps(arguments, default=repr, sort_keys=True), vacuum, log
     if key not in _SHARED:
-        _SHARED[key] = AsePotential.from_path(path, arguments, log=log)
+        _SHARED[key] = AsePotential.from_path(path, arguments, vacuum=vacuum, log=log)
     return _SHARED[key]
 
 
