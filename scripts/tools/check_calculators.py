@@ -67,7 +67,7 @@ def recipe_of(case: Case, count: int, folder: Path) -> Path:
     path.write_text(
         f'name = "small"\n[sample]\nformula = "{case.formula}"\ncount = {count}\n'
         f'[relax]\npotential = "{case.path}"\narguments = {{ {arguments} }}\n'
-        f"vacuum = {case.vacuum}\nfmax = {case.fmax}\nmax_steps = 300\nrattle = 0.0\ntime_limit = 600.0\n",
+        f"vacuum = {case.vacuum}\nfmax = {case.fmax}\nmax_steps = 300\nrattle = 0.0\n",
         "utf-8",
     )
     return path
