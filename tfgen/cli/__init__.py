@@ -39,6 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        # This process is tfgen's: what keras.json or the user's environment says is for others.
+        os.environ["KERAS_BACKEND"] = "tensorflow"
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         return command
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import keras
 import numpy as np
 from ase import Atoms
 
 from tfgen._files import new_folder, require_folder_replaceable
+from tfgen.models._keras import keras
 
 __all__ = [
     "CONTENTS",

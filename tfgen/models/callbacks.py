@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import keras
 from tqdm import tqdm
+
+from tfgen.models._keras import keras
 
 __all__ = ["BackUpEvery", "KLWarmUp", "KeepBest", "ShowProgress"]
 

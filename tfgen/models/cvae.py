@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfgen.models._keras import check_dtype, in_float32, keras
 from tfgen.models.settings import LIKELIHOODS
 
 __all__ = ["CVAE"]
@@ -71,6 +71,7 @@ class CVAE(keras.Model):
         V. Fung et al., Mach. Learn.: Sci. Technol. 3, 045018 (2022). DOI 10.1088/2632-2153/aca1f7
     """
 
+    @in_float32()
     def __init__(
         self,
         features: int,
@@ -84,7 +85,7 @@ class CVAE(keras.Model):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype=check_dtype("a CVAE", kwargs.pop("dtype", None)), **kwargs)
         if min(features, conditions, properties, latent) < 1 or properties > conditions:
             raise ValueError(
                 f"features, conditions, properties, latent are {features}, {conditions}, "
@@ -120,6 +121,7 @@ class CVAE(keras.Model):
             )
         ]  # fmt: skip
 
+    @in_float32()
     def build(self, input_shape: Any = None) -> None:
         """Creates all weights, those of the scaling included."""
 

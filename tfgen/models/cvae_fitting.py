@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfgen._files import OutputExistsError, new_file, require_folder_replaceable
+from tfgen.models._keras import keras
 from tfgen.models.batches import choose_steps_per_execution, make_batches
 from tfgen.models.callbacks import BackUpEvery, KeepBest, KLWarmUp, ShowProgress
 from tfgen.models.cvae import CVAE

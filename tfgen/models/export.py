@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 
-import keras
 import tensorflow as tf
 
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.inversion.graph_population import Candidates
 from tfgen.inversion.graph_search import GraphSearch, Problem
 from tfgen.inversion.settings import GraphSearchSettings
+from tfgen.models._keras import in_float32, keras
 from tfgen.models.model import Model
 from tfgen.structures.batch import StructureBatch
 
@@ -20,6 +20,7 @@ __all__ = ["export"]
 CONTENTS = ("assets", "assets.extra", "variables", "saved_model.pb", "fingerprint.pb")
 
 
+@in_float32()
 def export(
     model: Model,
     folder: str | os.PathLike[str],

@@ -14,6 +14,7 @@ import tensorflow as tf
 from ase import Atoms
 
 from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.models._keras import in_float32
 from tfgen.models.artefact import (
     NNP_FILE,
     SCHEMA,
@@ -196,6 +197,7 @@ class Model:
         write_folder(folder, self.config(), self.cvae, self.nnp, structures, overwrite)
 
     @classmethod
+    @in_float32()
     def load(cls, folder: str | os.PathLike[str], descriptors: Sequence[type[Any]] = ()) -> Model:
         """Reads a model that `save` has written. Runs no code that came with it.
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
 from ase.data import atomic_numbers
 
 from tfgen.descriptors.base import Descriptor, check_structures
+from tfgen.models._keras import check_dtype, in_float32, keras
 from tfgen.potentials.base import compiled
 from tfgen.structures.batch import StructureBatch
 
@@ -64,6 +64,7 @@ class EnergyNetwork(keras.Model):
         DOI 10.1103/PhysRevLett.98.146401
     """
 
+    @in_float32()
     def __init__(
         self,
         features: int,
@@ -74,7 +75,7 @@ class EnergyNetwork(keras.Model):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dtype=check_dtype("an NNP", kwargs.pop("dtype", None)), **kwargs)
         if min(features, elements, *hidden) < 1:
             raise ValueError(
                 f"features, elements, hidden are {features}, {elements}, {hidden}; all must be >= 1"
@@ -98,6 +99,7 @@ class EnergyNetwork(keras.Model):
             keras.metrics.Mean(name=name) for name in ("loss", "energy_error", "slope_error")
         ]
 
+    @in_float32()
     def build(self, input_shape: Any = None) -> None:
         """Creates all weights, those of the scaling included."""
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from tfgen.descriptors.base import Descriptor
 from tfgen.descriptors.evaluator import Evaluator
+from tfgen.models._keras import keras
 from tfgen.models.batches import choose_steps_per_execution, make_batches
 from tfgen.models.neural_potential import EnergyNetwork, select_broad
 from tfgen.models.settings import NNPSettings

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
@@ -17,6 +16,7 @@ from ase.data import chemical_symbols
 from tfgen.datasets.storage import Dataset, provenance
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
+from tfgen.models._keras import in_float32, keras
 from tfgen.models.artefact import encode_config
 from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
@@ -33,6 +33,7 @@ from tfgen.structures.properties import ENERGY_PER_ATOM
 __all__ = ["train"]
 
 
+@in_float32()
 def train(
     dataset: Dataset,
     properties: Sequence[str] = (ENERGY_PER_ATOM,),
