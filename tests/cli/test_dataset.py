@@ -49,6 +49,41 @@ def file(tmp_path):
     return path
 
 
+PROPERTIES = """
+NO_FUNCTION = 1
+
+def span(atoms):
+    return atoms.get_all_distances().max()
+
+def hopeless(atoms):
+    raise RuntimeError("no SCF")
+"""
+
+
+def test_a_build_computes_properties(recipe, tmp_path, monkeypatch):
+    (tmp_path / "span_of_a_user.py").write_text(PROPERTIES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    output = tmp_path / "tiny.h5"
+    command = ["build", recipe, "-o", output, "--compute"]
+    for value, code, words in (
+        ("span=span_of_a_user:spam", 1, ["compute span: 'span_of_a_user:spam' cannot be imported"]),
+        ("span=no_such_module:span", 1, ["cannot be imported: No module named 'no_such_module'"]),
+        ("span=span_of_a_user:NO_FUNCTION", 1, ["is a int, not a function of an ase.Atoms"]),
+        ("dipole", 1, ["dipole has no function, and emt does not compute it"]),
+        ("span", 2, ["'span' is neither NAME=MODULE:FUNCTION nor one of"]),
+        ("span=span_of_a_user:hopeless", 1, ["leaves no structures: 12 sampled", "no SCF"]),
+    ):
+        assert_one_line(run(*command, value), code, *words)
+        assert not output.exists()
+    result = run(*command, "span=span_of_a_user:span")
+    assert result.exit_code == 0, result.output
+    assert "0  property failed" in result.output
+    dataset = Dataset.load(output)
+    spans = [s.get_all_distances().max() for s in dataset.structures]
+    np.testing.assert_array_equal(dataset.properties["span"], spans)
+
+
 def test_the_whole_way(recipe, tmp_path):
     output = tmp_path / "tiny.h5"
     result = run("build", recipe, "-o", output, "--seed", 3)

@@ -21,7 +21,9 @@ CONVERGED, UNCONVERGED, FAILED, LATE = (
 )  # fmt: skip
 
 
-def results(positions, energy=None, status=None, detail=None, snapshots=(), shot_energy=()):
+def results(
+    positions, energy=None, status=None, detail=None, snapshots=(), shot_energy=(), owner=None
+):
     x = np.array(positions, float)
     n, atoms, _ = x.shape
     shots = np.array(snapshots, float).reshape(-1, atoms, 3)
@@ -32,6 +34,7 @@ def results(positions, energy=None, status=None, detail=None, snapshots=(), shot
         status=np.array([Status.CONVERGED] * n if status is None else status),
         detail=np.full(n, "") if detail is None else np.array(detail),
         snapshots=shots,
+        owner=np.zeros(len(shots), int) if owner is None else np.array(owner),
         snapshot_energy=np.array(shot_energy, float),
         snapshot_fmax=np.full(len(shots), 0.7),
     )
@@ -204,7 +207,8 @@ def test_shares_are_equal_as_far_as_they_can_be(sizes, most):
 
 
 def test_equal_structures_have_features_too():
-    kept = filtering._Kept([Atoms("Pt2", [[0, 0, 0], [2, 0, 0]])] * 2, np.zeros(2), np.zeros(2))
+    pair = Atoms("Pt2", [[0, 0, 0], [2, 0, 0]])
+    kept = filtering._Kept([pair] * 2, np.zeros(2), np.zeros(2), np.arange(2))
     np.testing.assert_array_equal(filtering._compute_features(kept), np.zeros([2, 2]))
 
 
@@ -212,3 +216,45 @@ def test_split_shares_are_the_recipe_s():
     recipe = Recipe("x", Sample(("Pt5",), 40), split=Split(0.5, 0.5, 0.0))
     split = select(recipe, 0, {"Pt5": [results(random(40))]}, []).split
     assert np.bincount(split, minlength=3).tolist() == [20, 20, 0]
+
+
+def test_snapshots_are_in_the_split_of_the_minimum_that_they_lead_to():
+    rng = np.random.default_rng(5)
+    minima = random(20)
+    # Of each minimum three structures, from two parts of the work, and four snapshots on the way.
+    lead, shot_owner = np.repeat(np.arange(20), 3), np.tile(np.arange(60), 4)
+    order = rng.permutation(60)
+    shots = minima[lead[order][shot_owner]] + rng.normal(scale=0.1, size=[240, 5, 3])
+    basin_of = {}
+    parts = []
+    for rows in (np.arange(25), np.arange(25, 60)):
+        own = np.flatnonzero(np.isin(shot_owner, rows))
+        parts.append(
+            results(
+                minima[lead[order][rows]],
+                energy=lead[order][rows] * 0.01,
+                snapshots=shots[own],
+                shot_energy=1.0 + rng.random(len(own)),
+                owner=shot_owner[own] - rows[0],
+            )
+        )
+    for x, basin in zip([*minima, *shots], [*range(20), *lead[order][shot_owner]], strict=True):
+        basin_of[x.tobytes()] = basin
+    recipe = Recipe("x", Sample(("Pt5",), 60), relax=Relax(snapshots=(0,)))
+    dataset = select(recipe, 0, {"Pt5": parts}, [])
+    assert len(dataset) > 200
+    basins = np.array([basin_of[s.positions.tobytes()] for s in dataset.structures])
+    for basin in range(20):
+        assert len(set(dataset.split[basins == basin].tolist())) == 1
+    sizes = np.bincount(dataset.split) / len(dataset)
+    np.testing.assert_allclose(sizes, [0.8, 0.1, 0.1], atol=0.03)
+
+
+def test_a_snapshot_that_leads_nowhere_is_a_basin_of_its_own():
+    part = results(
+        [TRIANGLE, BENT], [0.0, np.nan], [CONVERGED, UNCONVERGED],
+        snapshots=[line(3), BENT], shot_energy=[1.0, 2.0], owner=[1, 1],
+    )  # fmt: skip
+    recipe = Recipe("x", Sample(("Pt3",), 2), relax=Relax(snapshots=(0,)), split=Split(0.5, 0.5, 0))
+    split = select(recipe, 0, {"Pt3": [part]}, []).split
+    assert split[1] == split[2] != split[0]

@@ -74,6 +74,23 @@ def test_the_recipes_in_the_documentation_of_calculators_are_valid(tmp_path):
         compile(block.split("```")[0], "cluster.md", "exec")
 
 
+def test_functions_that_compute_properties(tmp_path):
+    table = '[compute]\ngap = "my.module:Class.gap"\ndipole = "calculator"\n'
+    recipe = load_recipe(write(tmp_path, ASE + table))
+    assert recipe.compute == {"gap": "my.module:Class.gap", "dipole": "calculator"}
+    for line, message in (
+        ('gap = "my.module"', "compute is .*; a table like { gap = .*; gap is 'my.module'"),
+        ("gap = 1", "a table like { gap = .*; gap is 1"),
+        ('gap = "calculator"', "gap is no property of calculators; these are free_energy"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(write(tmp_path, f"{ASE}[compute]\n{line}\n"))
+    with pytest.raises(RecipeError, match="compute is 1; a table"):
+        load_recipe(write(tmp_path, f"compute = 1\n{ASE}"))
+    with pytest.raises(RecipeError, match="compute.dipole is 'calculator', .*not with 'emt'"):
+        load_recipe(write(tmp_path, GOOD + '[compute]\ndipole = "calculator"\n'))
+
+
 def test_every_key_is_in_the_documentation():
     text = module.__doc__
     for section in (Sample, Relax, Explore, Select, Split):
@@ -165,7 +182,7 @@ def test_missing_recipes(recipe):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("name", "nmae"), "unknown key 'nmae'; allowed are description, explore"),
+        (("name", "nmae"), "unknown key 'nmae'; allowed are compute, description, explore"),
         (("count", "cuont"), "unknown key 'sample.cuont'; allowed are count"),
         (('name = "x"', ""), "name is missing"),
         (("[sample]", "[relax]"), "sample. is missing"),

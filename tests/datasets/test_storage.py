@@ -373,3 +373,35 @@ def test_splits_are_drawn_and_checked():
     for bad in ((0.5, 0.5, 0.5), (1.5, -0.5, 0.0), (1.0,)):
         with pytest.raises(ValueError, match="fractions are"):
             assign_splits(10, bad, np.random.default_rng(0))
+
+
+def test_a_group_is_in_one_split():
+    rng = np.random.default_rng(0)
+    for sizes in ([6] * 20, [1] * 40 + [5] * 20, [90, *[1] * 10], [960, *[1] * 40], [50, 30, 20]):
+        groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+        split = assign_splits(len(groups), (0.8, 0.1, 0.1), np.random.default_rng(1), groups)
+        for group in range(len(sizes)):
+            assert len(set(split[groups == group])) == 1
+        # As near to the shares as whole groups allow.
+        got = np.bincount(split, minlength=3)
+        free = len(groups) - max(sizes)
+        for share in got[1:]:
+            wanted = min(0.1 * len(groups), free / 2)
+            assert abs(share - wanted) <= min(s for s in sizes if s < 60) / 2 or share == 30
+
+
+def test_single_groups_are_split_as_structures_are():
+    names = np.random.default_rng(3).permutation(60) + 7
+    for n in (1, 2, 3, 5, 60):
+        plain = assign_splits(n, (0.8, 0.1, 0.1), np.random.default_rng(2))
+        grouped = assign_splits(n, (0.8, 0.1, 0.1), np.random.default_rng(2), names[:n])
+        np.testing.assert_array_equal(plain, grouped)
+    # The split of today's data sets stays as it is.
+    expected = np.repeat([0, 1, 2], [48, 6, 6])[np.random.default_rng(2).permutation(60)]
+    np.testing.assert_array_equal(plain, expected)
+
+
+def test_few_groups_are_there_for_training_first():
+    for groups, expected in (([0] * 4, [4]), ([0] * 4 + [1], [4, 1]), ([0, 1, 1, 2], [2, 1, 1])):
+        split = assign_splits(len(groups), (0.8, 0.1, 0.1), np.random.default_rng(0), groups)
+        assert np.bincount(split).tolist() == expected

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import check_executor, shown_warnings
+from tfgen.cli._options import check_executor, compute_option, look_here, shown_warnings
 
 __all__ = ["dataset"]
 
@@ -54,6 +54,7 @@ def dataset() -> None:
     is_flag=True,
     help="Replace the output, and discard what is left of another, interrupted build.",
 )
+@compute_option
 def build(
     recipe: str,
     output: str,
@@ -62,6 +63,7 @@ def build(
     executor: str,
     scheduler: str | None,
     overwrite: bool,
+    compute: dict[str, str | None],
 ) -> None:
     """Run RECIPE, a TOML file or a name such as pt13, and write a data set.
 
@@ -69,6 +71,7 @@ def build(
     """
     check_executor(executor, scheduler, workers)
     load_quietly()
+    look_here()
     from tfgen.datasets.building import build as run
     from tfgen.datasets.building import partial_folder
     from tfgen.datasets.recipe import RecipeError, load_recipe
@@ -90,6 +93,7 @@ def build(
                 executor=executor,
                 scheduler=scheduler,
                 overwrite=overwrite,
+                compute=compute,
                 progress=True,
             )
     except KeyboardInterrupt:

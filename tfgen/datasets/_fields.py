@@ -15,16 +15,19 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from tfgen.datasets._messages import shown
 from tfgen.potentials.calculators import is_import_path
+from tfgen.potentials.properties import CALCULATED
 from tfgen.sampling.initial import KINDS, SHAPES
 from tfgen.sampling.moves import MOVES
 from tfgen.structures.formulas import numbers_from_formula
 
 __all__ = [
+    "CALCULATOR",
     "METHODS",
     "POTENTIALS",
     "AboveZero",
     "Count",
     "Formulas",
+    "Functions",
     "Growing",
     "Kinds",
     "Method",
@@ -38,6 +41,8 @@ __all__ = [
     "Text",
 ]
 
+CALCULATOR = "calculator"
+"""Stands in a recipe for what computes a property that the calculator itself has."""
 POTENTIALS = ("emt",)
 METHODS = ("random", "farthest")
 
@@ -108,6 +113,20 @@ def _growing(value: Any) -> Any:
     return tuple(value)
 
 
+def _functions(value: Any) -> Any:
+    """Takes a table of import paths, or of `CALCULATOR`."""
+    needed = 'a table like { gap = "MODULE:FUNCTION" } is needed'
+    if not isinstance(value, dict):
+        raise ValueError(needed)
+    for name, path in value.items():
+        if path == CALCULATOR and name not in CALCULATED:
+            known = ", ".join(CALCULATED)
+            raise ValueError(f"{name} is no property of calculators; these are {known}")
+        if path != CALCULATOR and not (isinstance(path, str) and is_import_path(path)):
+            raise ValueError(f"{needed}, or {{ dipole = {CALCULATOR!r} }}; {name} is {shown(path)}")
+    return value
+
+
 def _plain(value: Any) -> Any:
     """Takes a table of texts, finite numbers, true and false, and lists and tables of such."""
     if not isinstance(value, dict):
@@ -134,4 +153,5 @@ Kinds = Annotated[tuple[str, ...], _one_of(*KINDS)]
 Shapes = Annotated[tuple[str, ...], _one_of(*SHAPES)]
 Moves = Annotated[tuple[str, ...], _one_of(*MOVES)]
 Growing = Annotated[tuple[int, ...], BeforeValidator(_growing)]
+Functions = Annotated[dict[str, str], BeforeValidator(_functions)]
 Plain = Annotated[dict[str, Any], BeforeValidator(_plain)]

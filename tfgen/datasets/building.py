@@ -26,6 +26,13 @@ from tqdm import tqdm
 from tfgen import __version__
 from tfgen._files import OutputExistsError, new_file, require_absent
 from tfgen.datasets import exploring
+from tfgen.datasets.computing import (
+    FMAX,
+    Compute,
+    describe_compute,
+    find_compute,
+    open_computer,
+)
 from tfgen.datasets.filtering import describe_failures, select
 from tfgen.datasets.recipe import Recipe, load_recipe
 from tfgen.datasets.settings import BuildSettings
@@ -35,15 +42,16 @@ from tfgen.execution.dask import dask_executor
 from tfgen.execution.processes import ProcessDiedError, Processes
 from tfgen.execution.workers import Workers, run_all
 from tfgen.structures.batch import bucket
+from tfgen.structures.properties import UNITS
 from tfgen.warnings import TfgenWarning
 
 __all__ = ["build", "partial_folder"]
 
 EXECUTORS = ("local", "dask")
-PARTIAL_VERSION = 4  # of the files in a folder of unfinished work
+PARTIAL_VERSION = 5  # of the files in a folder of unfinished work
 
 # How the names of everything in a folder of unfinished work begin.
-_OWN = ("task.json", ".task-", "chunk-", ".chunk-", "dataset.h5", ".dataset-")
+_OWN = ("task.json", ".task-", "chunk-", ".chunk-", "properties", "dataset.h5", ".dataset-")
 
 _Runner = Callable[[Sequence[Task]], Iterator[tuple[Task, list[Results]]]]
 
@@ -57,6 +65,7 @@ def build(
     executor: str = "local",
     scheduler: str | None = None,
     overwrite: bool = False,
+    compute: Compute | None = None,
     settings: BuildSettings | None = None,
     progress: bool = False,
 ) -> Dataset:
@@ -69,6 +78,9 @@ def build(
     With an ASE calculator each structure is relaxed in a worker process. Where the process crashes,
     or is stopped at the recipe's time limit, the structure is counted, and the others continue.
 
+    Properties that functions compute come last, on the structures that are left. Those for which a
+    function fails are dropped and counted as well.
+
     Args:
         recipe: what to build; a recipe, the path of its file, or its name in `datasets/`.
         output: the HDF5 file to write.
@@ -77,6 +89,10 @@ def build(
         executor: "local", or "dask" for a Dask cluster that is there already.
         scheduler: address of the Dask scheduler.
         overwrite: replace `output`, and discard what is left of another, interrupted build.
+        compute: property -> a function `f(atoms) -> float`, or its import path MODULE:FUNCTION, or
+            None for a property of the ASE calculator by its ASE name; in addition to those of the
+            recipe. `atoms.calc` is the recipe's potential. An ASE calculator works in other
+            processes, which have to be able to import the function.
         settings: how the work is cut into tasks, and how structures leave saddle points; the
             defaults if None.
         progress: show a progress bar.
@@ -88,38 +104,56 @@ def build(
     Raises:
         FileNotFoundError: if there is no such recipe.
         FileExistsError: if the output exists and `overwrite` is false.
-        ValueError: if the recipe is not valid, its calculator cannot be made, nothing is left (says
-            which filter took how many), the interrupted build in `FILE.h5.partial` is another one,
-            or an argument is out of its range.
+        ValueError: if the recipe is not valid, its calculator cannot be made, what computes a
+            property is no function, nothing is left (says which filter took how many), the
+            interrupted build in `FILE.h5.partial` is another one, or an argument is out of its
+            range.
         ImportError: if Dask is asked for and not installed.
         ConnectionError: if the Dask scheduler cannot be reached.
         ChildProcessError: if worker processes die again and again; what is done is kept.
+
+    Warns:
+        TfgenWarning: if the calculator or a function failed for some structures.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     settings = settings or BuildSettings()
     _check_arguments(seed, workers, executor, scheduler)
+    compute = find_compute(recipe, compute)
     folder = partial_folder(output)
     task = _make_record(recipe, seed, settings)
-    if not overwrite and (ready := _find_finished(Path(output), folder, task, recipe)) is not None:
-        _remove(folder)
-        return ready
+    if not overwrite:
+        ready = _find_finished(Path(output), folder, task, recipe, compute)
+        if ready is not None:
+            _remove(folder)
+            return ready
     output = require_absent(output, overwrite)
     _prepare(folder, task, overwrite)
     try:
-        results, rounds = _run_rounds(recipe, seed, settings, folder, workers, scheduler, progress)
+        with open_computer(
+            recipe.relax,
+            compute,
+            folder / "properties.jsonl",
+            workers=workers,
+            scheduler=scheduler,
+            tries=settings.tries,
+            progress=progress,
+        ) as computer:
+            results, rounds = _run_rounds(
+                recipe, seed, settings, folder, workers, scheduler, progress
+            )
+            try:
+                dataset = select(recipe, seed, results, rounds if recipe.explore else [], computer)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; what was computed waits in {str(folder)!r}: remove it to compute it "
+                    "again"
+                ) from error
     except BaseException:
         if not any(folder.glob("chunk-*")):
             _remove(folder)  # it holds no results
         raise
-    failed = describe_failures(r for parts in results.values() for r in parts)
-    try:
-        dataset = select(recipe, seed, results, rounds if recipe.explore else [])
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; what was computed waits in {str(folder)!r}: remove it to compute it again"
-        ) from error
-    if failed:
+    if failed := describe_failures(r for parts in results.values() for r in parts):
         warnings.warn(f"the calculator failed for some, most often: {failed}", TfgenWarning, 2)
     whole = folder / "dataset.h5"
     dataset.save(whole, overwrite=True)
@@ -203,7 +237,7 @@ def _read_record(folder: Path) -> Any:
 
 
 def _find_finished(
-    output: Path, folder: Path, task: dict[str, Any], recipe: Recipe
+    output: Path, folder: Path, task: dict[str, Any], recipe: Recipe, compute: Compute
 ) -> Dataset | None:
     """Returns the data set if this build was finished but for the removal of its folder."""
     if not output.is_file() or not folder.is_dir():
@@ -217,6 +251,9 @@ def _find_finished(
     theirs = dataset.metadata
     ours = theirs.get("recipe"), theirs.get("seed"), theirs.get("versions", {}).get("tfgen")
     same = ours == (recipe.text, task["seed"], __version__) and theirs.get("kind") == "built"
+    by = theirs.get("evaluated_by", {})
+    computed = {name: source for name, source in by.items() if name not in (*UNITS, FMAX)}
+    same &= computed == describe_compute(recipe.relax, compute)
     return dataset if same else None
 
 

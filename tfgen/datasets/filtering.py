@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from tfgen.datasets.computing import FMAX, Computer
 from tfgen.datasets.exploring import make_generator
 from tfgen.datasets.recipe import Recipe
 from tfgen.datasets.selection import farthest_points
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
 from tfgen.datasets.tasks import Results
 from tfgen.structures.formulas import numbers_from_formula
-from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
+from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRY, UNITS, applicable, compute
 from tfgen.structures.similarity import duplicates, sorted_distances
 from tfgen.structures.status import Status
 from tfgen.structures.validity import BOND_FACTOR, connected
+from tfgen.warnings import TfgenWarning
 
 __all__ = ["describe_failures", "select"]
 
-FMAX = "fmax"
-"""Property that says how far from a minimum a structure is, where not all are minima."""
 FAILURES = (
     Status.NOT_CONVERGED, Status.CALCULATOR_FAILED, Status.CRASHED, Status.TIME_LIMIT,
 )  # fmt: skip
@@ -31,21 +34,33 @@ FAILURES = (
 
 
 class _Kept(NamedTuple):
-    """Structures of one composition, with energy [n], eV, and fmax [n], eV/Å."""
+    """Structures of one composition.
+
+    Attributes:
+        structures: n structures.
+        energy: [n], eV.
+        fmax: [n], eV/Å.
+        basin: [n] int, the same for a minimum and all that leads to it.
+    """
 
     structures: list[Atoms]
     energy: np.ndarray
     fmax: np.ndarray
+    basin: np.ndarray
 
     def take(self, rows: np.ndarray) -> _Kept:
         """Returns those in `rows`, a list of places or a mask."""
         places = np.arange(len(self.structures))[rows]
-        return _Kept([self.structures[i] for i in places], self.energy[rows], self.fmax[rows])
+        return _Kept([self.structures[i] for i in places], *(a[rows] for a in self[1:]))
 
 
 def describe_failures(results: Iterable[Results]) -> str:
     """Returns what was said most often of structures that failed; "" if nothing was."""
-    said = Counter(m for result in results for m in result.detail.tolist() if m)
+    return _most_often(m for result in results for m in result.detail.tolist())
+
+
+def _most_often(details: Iterable[str]) -> str:
+    said = Counter(filter(None, details))
     return said.most_common(1)[0][0] if said else ""
 
 
@@ -54,6 +69,7 @@ def select(
     seed: int,
     results: Mapping[str, Sequence[Results]],
     rounds: Sequence[Mapping[str, int]],
+    computer: Computer | None = None,
 ) -> Dataset:
     """Filters the structures, counts what each filter takes, and makes the data set.
 
@@ -62,9 +78,13 @@ def select(
         seed: of the build.
         results: formula -> what its tasks returned, in the order of the tasks.
         rounds: what to say of each round.
+        computer: computes further properties of the structures that are left.
 
     Raises:
         ValueError: if nothing is left; says which filter took how many.
+
+    Warns:
+        TfgenWarning: if a property could not be computed for some structures, which are dropped.
     """
     counts: dict[str, int] = {"sampled": recipe.sample.count * len(results)}
     if recipe.explore:
@@ -80,22 +100,50 @@ def select(
         chosen = _choose(recipe, seed, kept)
         kept = [k.take(rows) for k, rows in zip(kept, chosen, strict=True)]
         counts["above the maximum count"] = sum(sizes) - sum(len(k.energy) for k in kept)
-    structures = [atoms for k in kept for atoms in k.structures]
-    counts["kept"] = len(structures)
-    if not structures:
+    whole = _join(kept)
+    computed: dict[str, np.ndarray] = {}
+    said = describe_failures(r for parts in results.values() for r in parts)
+    if computer is not None and whole.structures:
+        computed, good, failed = _compute(computer, whole.structures, counts)
+        whole, said = whole.take(good), failed or said
+    counts["kept"] = len(whole.structures)
+    if not whole.structures:
         taken = ", ".join(f"{n} {stage}" for stage, n in counts.items() if stage != "kept")
-        said = describe_failures(r for parts in results.values() for r in parts)
         raise ValueError(
             f"recipe {recipe.name!r} leaves no structures: {taken}"
             + (f"; most often: {said}" if said else "")
         )
-    names = [ENERGY_PER_ATOM, *applicable(structures)]
-    properties = compute(structures, names, np.concatenate([k.energy for k in kept]))
+    names = [ENERGY_PER_ATOM, *applicable(whole.structures)]
+    properties = compute(whole.structures, names, whole.energy)
     units = {name: UNITS[name] for name in names}
+    by = dict.fromkeys(names, GEOMETRY) | {ENERGY_PER_ATOM: recipe.relax.potential}
     if recipe.relax.snapshots:
-        properties[FMAX] = np.concatenate([k.fmax for k in kept])
-        units[FMAX] = "eV/Å"
-    fractions = recipe.split.train, recipe.split.validation, recipe.split.test
+        properties[FMAX], units[FMAX], by[FMAX] = whole.fmax, "eV/Å", recipe.relax.potential
+    for function in computer.functions if computer is not None else ():
+        properties[function.name] = computed[function.name]
+        units[function.name], by[function.name] = function.unit, function.source
+    return Dataset(
+        structures=whole.structures,
+        properties=properties,
+        units=units,
+        split=assign_splits(
+            len(whole.structures),
+            (recipe.split.train, recipe.split.validation, recipe.split.test),
+            make_generator(seed, "splitting"),
+            whole.basin,
+        ),
+        metadata=_describe(recipe, seed, counts, by, rounds),
+    )
+
+
+def _describe(
+    recipe: Recipe,
+    seed: int,
+    counts: Mapping[str, int],
+    evaluated_by: Mapping[str, str],
+    rounds: Sequence[Mapping[str, int]],
+) -> dict[str, Any]:
+    """Returns the metadata."""
     metadata = {
         "name": recipe.name,
         "description": recipe.description,
@@ -103,7 +151,8 @@ def select(
         "potential": recipe.relax.potential,
         "recipe": recipe.text,
         "seed": seed,
-        "counts": counts,
+        "counts": dict(counts),
+        "evaluated_by": dict(evaluated_by),
         "thresholds": {
             "bond_factor": BOND_FACTOR,
             "duplicate_tolerance": recipe.select.duplicate_tolerance,
@@ -112,13 +161,41 @@ def select(
     }
     if rounds:
         metadata["rounds"] = [dict(round_) for round_ in rounds]
-    return Dataset(
-        structures=structures,
-        properties=properties,
-        units=units,
-        split=assign_splits(len(structures), fractions, make_generator(seed, "splitting")),
-        metadata=metadata,
+    return metadata
+
+
+def _join(kept: Sequence[_Kept]) -> _Kept:
+    """Puts compositions one after the other, and numbers their basins on."""
+    ends = np.cumsum([0, *(int(k.basin.max(initial=-1)) + 1 for k in kept)])
+    return _Kept(
+        [atoms for k in kept for atoms in k.structures],
+        np.concatenate([k.energy for k in kept]),
+        np.concatenate([k.fmax for k in kept]),
+        np.concatenate([k.basin + end for k, end in zip(kept, ends[:-1], strict=True)]),
     )
+
+
+def _compute(
+    computer: Computer, structures: Sequence[Atoms], counts: dict[str, int]
+) -> tuple[dict[str, np.ndarray], np.ndarray, str]:
+    """Computes properties, and counts the structures that have none.
+
+    Returns:
+        Property -> [m] values; which structures have them, [n] bool; what was said most often of
+        the others, "" if there are none.
+    """
+    values, detail = computer.compute(structures)
+    good = np.array([not said for said in detail])
+    counts[str(Status.PROPERTY_FAILED)] = int((~good).sum())
+    failed = _most_often(detail)
+    if failed and good.any():
+        warnings.warn(
+            f"properties could not be computed for {int((~good).sum())} of {len(good)} "
+            f"structures, most often: {failed}",
+            TfgenWarning,
+            stacklevel=4,
+        )
+    return {name: column[good] for name, column in values.items()}, good, failed
 
 
 def _filter(
@@ -140,10 +217,16 @@ def _filter(
         return np.concatenate([*found, *(getattr(r, snapshots) for r in parts)])
 
     numbers = numbers_from_formula(formula)
+    starts = np.cumsum([0, *(len(r.energy) for r in parts)])
+    initial = [
+        np.flatnonzero(rows) + start for rows, start in zip(converged, starts[:-1], strict=True)
+    ]
+    owners = [r.owner + start for r, start in zip(parts, starts[:-1], strict=True)]
     found = _Kept(
         [Atoms(numbers, positions=x) for x in both("positions", "snapshots")],
         both("energy", "snapshot_energy"),
         both("fmax", "snapshot_fmax"),
+        np.concatenate([*initial, *owners]),
     )
     # Of equal ones the lowest stays.
     found = found.take(np.argsort(found.energy, kind="stable"))
@@ -153,7 +236,10 @@ def _filter(
     first = duplicates(found.structures, recipe.select.duplicate_tolerance)
     unique = first == np.arange(len(first))
     took("duplicates", int((~unique).sum()))
-    found = found.take(unique)
+    # Initial structures that lead to the same minimum are in one basin.
+    same = coo_array((np.ones(len(first)), (found.basin, found.basin[first])), 2 * [starts[-1]])
+    basins = connected_components(same, directed=False)[1]
+    found = found._replace(basin=basins[found.basin]).take(unique)
     window = recipe.select.energy_window
     if window is not None:
         per_atom = found.energy / len(numbers)

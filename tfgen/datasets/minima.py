@@ -7,18 +7,29 @@ calculators start at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase import Atoms
 
 from tfgen.datasets.recipe import Relax
 from tfgen.datasets.settings import BuildSettings
-from tfgen.potentials.ase import AsePotential
+from tfgen.potentials.ase import shared_potential
 from tfgen.structures.similarity import duplicates
 from tfgen.structures.status import Status
 
-__all__ = ["Found", "Relaxed", "Relaxer", "find_minima", "make_relaxer"]
+if TYPE_CHECKING:
+    from tfgen.potentials.base import Potential
+
+__all__ = [
+    "Found",
+    "Relaxed",
+    "Relaxer",
+    "find_minima",
+    "make_batched_potential",
+    "make_relaxer",
+    "put_in_box",
+]
 
 
 class Relaxed(NamedTuple):
@@ -135,14 +146,20 @@ def _descend(relaxer: Relaxer, relax: Relax, structures: list[Atoms]) -> Found:
     return Found(state, Relaxed(seen, *rest), np.concatenate(owners))
 
 
-def _make_batched_relaxer(settings: Relax) -> Relaxer:
+def make_batched_potential(settings: Relax) -> Potential:
+    """Returns the one of tfgen's own potentials that a recipe names."""
     from tfgen._tensorflow import load_quietly
 
     load_quietly()
     from tfgen.potentials.emt import EMT
-    from tfgen.relaxation.relax import relax
 
-    potential = {"emt": EMT}[settings.potential]()
+    return {"emt": EMT}[settings.potential]()
+
+
+def _make_batched_relaxer(settings: Relax) -> Relaxer:
+    potential = make_batched_potential(settings)
+
+    from tfgen.relaxation.relax import relax
 
     def relaxer(structures: list[Atoms], steps: int) -> Relaxed:
         result = relax(structures, potential, fmax=settings.fmax, max_steps=steps)
@@ -158,13 +175,12 @@ def _make_batched_relaxer(settings: Relax) -> Relaxer:
 
 
 def _make_ase_relaxer(settings: Relax) -> Relaxer:
-    # A new calculator for each task: what an old one remembers beyond `reset` would make results
-    # depend on what the process did before.
-    potential = AsePotential.from_path(settings.potential, settings.arguments)
+    # Made once in each process, and reset before each structure.
+    potential = shared_potential(settings.potential, settings.arguments, None)
 
     def relaxer(structures: list[Atoms], steps: int) -> Relaxed:
         found = [
-            potential.relax(_put_in_box(s, settings.vacuum), fmax=settings.fmax, max_steps=steps)
+            potential.relax(put_in_box(s, settings.vacuum), fmax=settings.fmax, max_steps=steps)
             for s in structures
         ]
         return Relaxed(
@@ -178,7 +194,7 @@ def _make_ase_relaxer(settings: Relax) -> Relaxer:
     return relaxer
 
 
-def _put_in_box(structure: Atoms, vacuum: float) -> Atoms:
+def put_in_box(structure: Atoms, vacuum: float) -> Atoms:
     """Returns a copy without periodicity, in a box with empty space on all sides if asked for."""
     atoms = Atoms(structure.numbers, positions=structure.positions)
     if vacuum:

@@ -40,6 +40,10 @@ method = "random"               # how they are chosen; or "farthest": as differe
 train = 0.8
 validation = 0.1
 test = 0.1
+
+[compute]                       # optional: further properties of the structures that are kept
+gap = "my_properties:gap"       # MODULE:FUNCTION of an ase.Atoms, whose `calc` is the potential
+# dipole = "calculator"         # a property of an ASE calculator itself, by its ASE name
 ```
 
 A recipe has to give only `name`, `sample.formula` and `sample.count`, and `explore.rounds` and
@@ -65,10 +69,12 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_vali
 from pydantic.dataclasses import dataclass
 
 from tfgen.datasets._fields import (
+    CALCULATOR,
     POTENTIALS,
     AboveZero,
     Count,
     Formulas,
+    Functions,
     Growing,
     Kinds,
     Method,
@@ -91,6 +97,7 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "CALCULATOR",
     "Explore",
     "Recipe",
     "RecipeError",
@@ -265,6 +272,7 @@ class Recipe:
     Attributes:
         name: of the data set.
         sample, relax, explore, select, split: the sections.
+        compute: property -> the import path MODULE:FUNCTION of what computes it, or `CALCULATOR`.
         description: one sentence for people.
         text: the TOML text it came from.
     """
@@ -276,6 +284,7 @@ class Recipe:
     explore: Explore | None = None
     select: Select = field(default_factory=Select)
     split: Split = field(default_factory=Split)
+    compute: Functions = field(default_factory=dict)
     text: str = field(default="", metadata=NOT_IN_FILE)
 
     @model_validator(mode="after")
@@ -286,6 +295,12 @@ class Recipe:
                 raise ValueError(
                     f"sample.formula {formula!r} holds {', '.join(missing)}, which the potential "
                     f"'emt' does not know; it knows {', '.join(emt_parameters)}"
+                )
+        for name, path in self.compute.items():
+            if path == CALCULATOR and self.relax.batched:
+                raise ValueError(
+                    f"compute.{name} is {CALCULATOR!r}, which goes with an ASE calculator, not "
+                    f"with {self.relax.potential!r}"
                 )
         return self
 

@@ -252,17 +252,22 @@ class Dataset:
 
 
 def assign_splits(
-    n: int, fractions: tuple[float, float, float], rng: np.random.Generator
+    n: int,
+    fractions: tuple[float, float, float],
+    rng: np.random.Generator,
+    groups: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Assigns n structures to the splits at random.
+    """Assigns n structures to the splits at random, each group as a whole.
 
-    Sizes are rounded, but a split with a share has at least one structure as soon as there are
-    enough for all; the training split comes first.
+    The sizes of the splits are as near to their shares as the groups allow, but a split with a
+    share has at least one group as soon as there are enough for all; the training split comes
+    first.
 
     Args:
         n: number of structures.
         fractions: shares of `SPLITS`, which add up to 1.
         rng: the source of the random permutation.
+        groups: [n], which group each structure is in; None: each is one of its own.
 
     Returns:
         [n] int8: 0 train, 1 validation, 2 test.
@@ -273,14 +278,57 @@ def assign_splits(
     shares = np.array(fractions, np.float64)
     if shares.shape != (3,) or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"fractions are {fractions!r}; three shares that add up to 1 are needed")
-    sizes = np.floor(shares * n + 0.5).astype(int)
-    sizes[1:] = np.maximum(sizes[1:], shares[1:] > 0)
-    sizes[0] = n - sizes[1:].sum()
+    wanted = np.floor(shares * n + 0.5).astype(int)
+    wanted[1:] = np.maximum(wanted[1:], shares[1:] > 0)
+    wanted[0] = n - wanted[1:].sum()
     for split in (2, 1):
-        if sizes[0] < 1:
-            sizes[0] += sizes[split]
-            sizes[split] = 0
-    return np.repeat(np.arange(3, dtype=np.int8), sizes)[rng.permutation(n)]
+        if wanted[0] < 1:
+            wanted[0] += wanted[split]
+            wanted[split] = 0
+    _, first, member = np.unique(
+        np.arange(n) if groups is None else groups, return_index=True, return_inverse=True
+    )
+    # Groups in the order of their first structures, so that single ones have their own places.
+    place = np.argsort(np.argsort(first))[member]
+    sizes = np.bincount(place, minlength=len(first))
+    # The largest group is left for training, even if the other splits have to be smaller.
+    available, held = n - sizes.max(initial=0), wanted[1:].sum()
+    if held > available:
+        wanted[1:] = np.maximum(wanted[1:] * available // held, wanted[1:] > 0)
+    order = np.argsort(rng.permutation(len(sizes)))
+    result = np.zeros(len(sizes), np.int8)
+    left = order[::-1].tolist()
+    for split in (2, 1):
+        # One group stays for each split that comes before.
+        others = 1 + int(split == 2 and wanted[1] > 0)
+        chosen = _fill(left, sizes, wanted[split], len(left) - others)
+        result[chosen] = split
+        taken = set(chosen)
+        left = [group for group in left if group not in taken]
+    return result[place]
+
+
+def _fill(groups: list[int], sizes: np.ndarray, wanted: int, most: int) -> list[int]:
+    """Chooses groups whose sizes come as near to a number as they can, taking them in order.
+
+    Args:
+        groups: to choose from.
+        sizes: of all groups.
+        wanted: number of structures.
+        most: groups that may be chosen; if more than none may, and structures are wanted, one is.
+    """
+    chosen: list[int] = []
+    room = wanted
+    for group in groups:
+        if room and len(chosen) < most and sizes[group] <= room:
+            chosen.append(group)
+            room -= sizes[group]
+    if room and len(chosen) < most:
+        taken = set(chosen)
+        smallest = min((g for g in groups if g not in taken), key=sizes.__getitem__)
+        if not chosen or sizes[smallest] - room < room:
+            chosen.append(smallest)
+    return chosen
 
 
 def provenance() -> dict[str, Any]:

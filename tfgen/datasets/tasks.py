@@ -103,6 +103,7 @@ class Results(NamedTuple):
         status: [size] text, values of `tfgen.structures.status.Status`.
         detail: [size] text, what a calculator said that failed; "" otherwise.
         snapshots: [m, N, 3], Å, structures on the way.
+        owner: [m] int, place of the structure in the part that each snapshot comes from.
         snapshot_energy: [m], eV.
         snapshot_fmax: [m], eV/Å.
     """
@@ -113,6 +114,7 @@ class Results(NamedTuple):
     status: np.ndarray
     detail: np.ndarray
     snapshots: np.ndarray
+    owner: np.ndarray
     snapshot_energy: np.ndarray
     snapshot_fmax: np.ndarray
 
@@ -156,12 +158,14 @@ def run(task: Task) -> list[Results]:
     for part in task.parts:
         rows = np.arange(end, end := end + part.size)
         own = found.minima.take(rows)
-        seen = found.snapshots.take(np.flatnonzero(np.isin(found.owner, rows)))
+        here = np.flatnonzero(np.isin(found.owner, rows))
+        seen = found.snapshots.take(here)
         results.append(
             Results(
                 _stack(own.structures, part.numbers),
                 *own[1:],
                 _stack(seen.structures, part.numbers),
+                found.owner[here] - (end - part.size),
                 seen.energy,
                 seen.fmax,
             )
@@ -198,6 +202,7 @@ def _return_nothing(task: Task, status: Status, detail: str) -> list[Results]:
             status=np.full(part.size, status),
             detail=np.full(part.size, detail),
             snapshots=np.zeros([0, len(part.numbers), 3]),
+            owner=np.zeros(0, int),
             snapshot_energy=np.zeros(0),
             snapshot_fmax=np.zeros(0),
         )

@@ -19,7 +19,7 @@ from tfgen.potentials.emt import EMT
 from tfgen.potentials.evaluation import functions_for, potential_name
 from tfgen.potentials.properties import PropertyFunction, calculator_functions
 from tfgen.structures.formulas import formula_of, numbers_from_formula
-from tfgen.structures.properties import ENERGIES, GEOMETRIC, UNITS
+from tfgen.structures.properties import ENERGIES, GEOMETRIC, GEOMETRY, UNITS
 from tfgen.targets import Target, TargetValue, check_targets, default_tolerance
 from tfgen.warnings import TfgenWarning
 
@@ -259,7 +259,7 @@ def _find_sources(
 ) -> dict[str, str]:
     """Returns property -> what computes it."""
     sources = {function.name: function.source for function in functions}
-    sources |= dict.fromkeys(GEOMETRIC, "geometry")
+    sources |= dict.fromkeys(GEOMETRIC, GEOMETRY)
     if potential is not None:
         sources |= dict.fromkeys(ENERGIES, potential_name(potential))
     return {name: sources.get(name, SURROGATE) for name in names}

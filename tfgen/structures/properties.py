@@ -18,6 +18,7 @@ __all__ = [
     "ENERGIES",
     "ENERGY_PER_ATOM",
     "GEOMETRIC",
+    "GEOMETRY",
     "UNITS",
     "applicable",
     "asphericity",
@@ -38,6 +39,8 @@ _PAIRWISE = 500
 ENERGY_PER_ATOM = "energy_per_atom"
 ENERGIES = (ENERGY_PER_ATOM, "energy")
 """What follows from the energy of a structure."""
+GEOMETRY = "geometry"
+"""What records say computed a property in `GEOMETRIC`."""
 
 
 def radius_of_gyration(structures: Sequence[Atoms]) -> np.ndarray:
