@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from tfgen.datasets.minima import make_batched_potential, put_in_box
+from tfgen.datasets.minima import make_batched_potential
 from tfgen.datasets.recipe import CALCULATOR, Recipe, Relax
 from tfgen.execution.dask import dask_executor
 from tfgen.execution.potentials import WorkerPotential
@@ -38,14 +38,12 @@ class Computer:
     Attributes:
         functions: compute them.
         potential: of the recipe.
-        vacuum: Å around each structure, for a calculator that needs a box.
         results: has the results of an interrupted run, and keeps new ones.
         progress: show a progress bar.
     """
 
     functions: Sequence[PropertyFunction]
     potential: Potential | AsePotential
-    vacuum: float
     results: ResultStore
     progress: bool
 
@@ -60,8 +58,7 @@ class Computer:
             desc="computing properties", total=len(structures), unit="", disable=not self.progress
         ) as bar:
             if isinstance(self.potential, AsePotential):
-                boxed = [put_in_box(atoms, self.vacuum) for atoms in structures]
-                found = evaluate(self.potential, boxed, self.functions, advance=bar.update)
+                found = evaluate(self.potential, structures, self.functions, advance=bar.update)
                 return found.values, found.detail
             # One by one, for a function may take its time.
             rows = []
@@ -149,6 +146,7 @@ def open_computer(
                 WorkerPotential(
                     relax.potential,
                     relax.arguments,
+                    vacuum=relax.vacuum,
                     workers=workers,
                     time_limit=relax.time_limit,
                     executor=executor or None,
@@ -159,7 +157,6 @@ def open_computer(
         yield Computer(
             functions=functions_for(compute, potential),
             potential=potential,
-            vacuum=relax.vacuum,
             results=store,
             progress=progress,
         )

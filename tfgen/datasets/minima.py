@@ -28,7 +28,6 @@ __all__ = [
     "find_minima",
     "make_batched_potential",
     "make_relaxer",
-    "put_in_box",
 ]
 
 
@@ -176,13 +175,10 @@ def _make_batched_relaxer(settings: Relax) -> Relaxer:
 
 def _make_ase_relaxer(settings: Relax) -> Relaxer:
     # Made once in each process, and reset before each structure.
-    potential = shared_potential(settings.potential, settings.arguments, None)
+    potential = shared_potential(settings.potential, settings.arguments, vacuum=settings.vacuum)
 
     def relaxer(structures: list[Atoms], steps: int) -> Relaxed:
-        found = [
-            potential.relax(put_in_box(s, settings.vacuum), fmax=settings.fmax, max_steps=steps)
-            for s in structures
-        ]
+        found = [potential.relax(s, fmax=settings.fmax, max_steps=steps) for s in structures]
         return Relaxed(
             structures=[Atoms(f.structure.numbers, positions=f.structure.positions) for f in found],
             energy=np.array([f.energy for f in found]),
@@ -192,11 +188,3 @@ def _make_ase_relaxer(settings: Relax) -> Relaxer:
         )
 
     return relaxer
-
-
-def put_in_box(structure: Atoms, vacuum: float) -> Atoms:
-    """Returns a copy without periodicity, in a box with empty space on all sides if asked for."""
-    atoms = Atoms(structure.numbers, positions=structure.positions)
-    if vacuum:
-        atoms.center(vacuum=vacuum)
-    return atoms
