@@ -13,6 +13,7 @@ from tfgen.generation.generate import generate
 from tfgen.generation.proposals import FingerprintSampler, make_proposer, training_structures
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings, ProposalSettings
+from tfgen.models.cvae import CVAE
 from tfgen.models.model import Model
 from tfgen.models.nnp_fitting import fit_nnp
 from tfgen.models.settings import NNPSettings
@@ -20,6 +21,7 @@ from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
 from tfgen.structures.properties import radius_of_gyration
 from tfgen.structures.status import Status
+from tfgen.structures.validity import ValidityThresholds
 from tfgen.targets import Target
 
 ENERGY, SIZE = small.PROPERTIES
@@ -213,3 +215,25 @@ class TestGeneration:
             generate(model, "Pt6", asked, 1, tolerance={"hue": 1.0})
         with pytest.raises(ValueError, match="tolerance of energy_per_atom is -1; a number above"):
             generate(model, "Pt6", asked, 1, tolerance={ENERGY: -1})
+
+
+@pytest.mark.parametrize("targets", [{ENERGY: 1.5, SIZE: 2.0}, {SIZE: 2.0}])
+def test_where_no_proposal_is_valid_all_come_back_and_say_so(model, targets):
+    if ENERGY not in targets:  # a model that knows the size only
+        config = {**small.model().cvae.get_config(), "properties": 1, "conditions": 2}
+        cvae = CVAE.from_config(config)
+        cvae.build()
+        model = dataclasses.replace(
+            model, cvae=cvae, conditions=model.conditions[1:], mean=model.mean[1:],
+            covariance=model.covariance[1:, 1:],
+        )  # fmt: skip
+    broken = dataclasses.replace(model)
+    broken.__dict__["validity_thresholds"] = ValidityThresholds(5.0, 6.0, 1.0)
+    for potential in (small.potential(), None):
+        generated = generate(
+            broken, "Pt6", targets, 2, potential=potential,
+            settings=GenerationSettings(proposals=small.QUICK_PROPOSALS),
+        )  # fmt: skip
+        for atoms in generated:
+            assert atoms.info["status"] == "no valid structure"
+            assert atoms.info.get("verified", False) is False

@@ -9,10 +9,13 @@ import pytest
 import small
 from ase import Atoms
 
+import tfgen
+from tfgen.datasets.storage import Dataset
 from tfgen.generation.ranking import Proposal
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.generation.verification import Verifier
+from tfgen.inversion.result import status_of
 from tfgen.structures.properties import radius_of_gyration
 from tfgen.structures.status import Status
 from tfgen.targets import Target
@@ -88,3 +91,23 @@ def test_what_is_not_sound_is_not_accepted():
         assert not verification.sound
         assert verification.miss < 1.0
         assert not verification.accepted
+
+
+def test_short_bonds_of_the_training_set_are_valid():
+    """Two chromium atoms are 1.68 Å apart: 0.6 of the sum of their radii."""
+    dimers = [Atoms("Cr2", positions=[[0, 0, 0], [0, 0, x]]) for x in (1.66, 1.68, 1.7)]
+    model = dataclasses.replace(small.model(), training_structures=tuple(dimers))
+    data = Dataset(
+        structures=dimers, properties={"a": np.zeros(3)}, units={"a": "1"}, split=np.zeros(3)
+    )
+    metrics = tfgen.evaluate(dimers, data)
+    limits = model.validity_thresholds
+    assert metrics.thresholds.overlap_factor == limits.overlap_factor < 1.66 / (2 * 1.39)
+    assert metrics.thresholds.bond_factor == limits.bond_factor
+    assert limits.valid(dimers).all()
+    assert metrics.shares.validity == 1.0
+    statuses = [status_of(d, 0.0, 1.0, limits.overlap_factor) for d in dimers]
+    assert statuses == [Status.CONVERGED] * 3
+    assert status_of(dimers[0], 0.0, 1.0) == Status.OVERLAPPING_ATOMS
+    nothing = dataclasses.replace(model, training_structures=())
+    assert nothing.validity_thresholds[:2] == (0.7, 1.3)

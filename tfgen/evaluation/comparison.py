@@ -11,7 +11,7 @@ from ase import Atoms
 
 from tfgen.evaluation.metrics import Coverage, Shares
 from tfgen.structures import similarity
-from tfgen.structures.validity import ValidityThresholds, valid
+from tfgen.structures.validity import ValidityThresholds
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -63,7 +63,7 @@ def compare(
         limits: what is valid.
         tolerance: structures are equal if all their sorted distances are within this, Å.
     """
-    is_valid = valid(structures, limits.overlap_factor, limits.bond_factor)
+    is_valid = limits.valid(structures)
     unique = np.zeros_like(is_valid)
     nearest, distance = np.full(len(is_valid), -1), np.full(len(is_valid), np.inf)
     members = np.flatnonzero(is_valid)

@@ -35,7 +35,6 @@ from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
 from tfgen.structures.status import Status
-from tfgen.structures.validity import valid
 from tfgen.targets import largest_miss
 
 __all__ = ["Proposer", "make_proposer", "training_structures"]
@@ -177,7 +176,9 @@ class InvertingProposer:
                 fingerprint=fingerprint,
                 predicted={},
                 loss=float(loss),
-                status=status_of(atoms, loss, model.tolerance),
+                status=status_of(
+                    atoms, loss, model.tolerance, model.validity_thresholds.overlap_factor
+                ),
             )
             for atoms, fingerprint, loss in zip(
                 structures, samples.fingerprints, found["loss"], strict=True
@@ -304,9 +305,10 @@ class ScreeningProposer:
         Returns:
             Structures; energies [n], eV; which are valid, and at a minimum if that is wanted, [n].
         """
+        limits = self._model.validity_thresholds
         if not self._request.minima:
             energies = np.asarray(self._nnp.compute(inverted)["energy"])
-            return inverted, energies, np.isfinite(energies) & valid(inverted)
+            return inverted, energies, np.isfinite(energies) & limits.valid(inverted)
         found = relax(
             inverted, self._nnp, fmax=self._settings.fmax, max_steps=self._settings.max_steps
         )
@@ -314,7 +316,7 @@ class ScreeningProposer:
             relaxed if np.isfinite(relaxed.positions).all() else initial
             for relaxed, initial in zip(found.structures, inverted, strict=True)
         ]
-        return structures, found.energy, found.converged & valid(structures)
+        return structures, found.energy, found.converged & limits.valid(structures)
 
     def _assess(
         self,

@@ -21,7 +21,6 @@ from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, compute
 from tfgen.structures.status import Status
-from tfgen.structures.validity import valid
 from tfgen.targets import hits_all, largest_miss
 
 __all__ = ["Evaluated", "Evaluator", "Verification", "Verifier"]
@@ -144,6 +143,7 @@ class Verifier:
         self._results = ResultStore() if results is None else results
         self._evaluator = Evaluator(model, request)
         self._training = training_structures(model, request.numbers)
+        self._limits = model.validity_thresholds
 
     def verify(
         self, candidates: Sequence[Proposal], accepted: Sequence[Atoms]
@@ -161,7 +161,7 @@ class Verifier:
         if self._request.relaxed_by is not None:
             structures, final = self._relax(structures)
             spent = [a + b.calculations for a, b in zip(spent, final, strict=True)]
-        is_valid, new = valid(structures), self._are_new(structures, accepted)
+        is_valid, new = self._limits.valid(structures), self._are_new(structures, accepted)
         verifications = []
         for i, candidate in enumerate(candidates):
             status, detail = candidate.status, candidate.status_detail

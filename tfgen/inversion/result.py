@@ -16,7 +16,7 @@ from tfgen.inversion.search import Found
 from tfgen.inversion.settings import SearchSettings
 from tfgen.structures.similarity import duplicates
 from tfgen.structures.status import Status
-from tfgen.structures.validity import overlapping
+from tfgen.structures.validity import OVERLAP_FACTOR, overlapping
 
 __all__ = ["ReconstructionResult", "judge", "status_of"]
 
@@ -76,19 +76,22 @@ class ReconstructionResult:
         return records
 
 
-def status_of(atoms: Atoms, loss: float, tolerance: float) -> Status:
+def status_of(
+    atoms: Atoms, loss: float, tolerance: float, overlap_factor: float = OVERLAP_FACTOR
+) -> Status:
     """Says whether a reconstructed structure has converged, or why not.
 
     Args:
         atoms: the structure; atoms overlap with periodic images, too.
         loss: of its fingerprint.
         tolerance: loss up to which the target is reached.
+        overlap_factor: atoms closer than this times the sum of their covalent radii overlap.
     """
     if not np.isfinite(loss):
         return Status.NO_FINGERPRINT
     if not loss <= tolerance:
         return Status.NOT_CONVERGED
-    if overlapping([atoms])[0]:
+    if overlapping([atoms], overlap_factor)[0]:
         return Status.OVERLAPPING_ATOMS
     return Status.CONVERGED
 

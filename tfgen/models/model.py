@@ -30,6 +30,12 @@ from tfgen.models.cvae import CVAE
 from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, select_broad
 from tfgen.models.settings import NNPSettings, TrainingSettings
 from tfgen.models.summary import describe, summarize
+from tfgen.structures.validity import (
+    BOND_FACTOR,
+    OVERLAP_FACTOR,
+    ValidityThresholds,
+    thresholds_from,
+)
 from tfgen.targets import TargetValue, check_targets
 
 __all__ = ["Condition", "Model"]
@@ -107,6 +113,13 @@ class Model:
     def neural_potential(self) -> NeuralPotential | None:
         """The NNP as a potential: one object, for which compiled functions are found again."""
         return None if self.nnp is None else NeuralPotential(self.fingerprint.descriptor, self.nnp)
+
+    @functools.cached_property
+    def validity_thresholds(self) -> ValidityThresholds:
+        """What counts as valid: what nearly all training structures are, as in `tfgen.evaluate`."""
+        if not self.training_structures:
+            return ValidityThresholds(OVERLAP_FACTOR, BOND_FACTOR, 1.0)
+        return thresholds_from(self.training_structures)
 
     @property
     def scale(self) -> np.ndarray:

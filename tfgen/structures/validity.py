@@ -56,6 +56,10 @@ class ValidityThresholds(NamedTuple):
     bond_factor: float
     pass_rate: float
 
+    def valid(self, structures: Sequence[Atoms]) -> np.ndarray:
+        """Says which structures are valid by these factors, as the function `valid` does: [n]."""
+        return valid(structures, self.overlap_factor, self.bond_factor)
+
 
 class _Edges(NamedTuple):
     """The close pairs of several structures, as one graph without edges between structures.
