@@ -16,6 +16,7 @@ import numpy as np
 
 __all__ = [
     "DEFAULT_TOLERANCES",
+    "SURROGATE",
     "Rates",
     "Target",
     "TargetValue",
@@ -24,11 +25,15 @@ __all__ = [
     "compute_rates",
     "default_tolerance",
     "hits_all",
+    "is_verified",
     "largest_miss",
 ]
 
 TargetValue = float | tuple[float, float]
 """A value, or a range (low, high)."""
+
+SURROGATE = "surrogate"
+"""What `evaluated_by` says where only the model's own network knows a property."""
 
 # Half widths of a hit, for properties that have one of their own: eV/atom.
 DEFAULT_TOLERANCES = {"energy_per_atom": 0.01}
@@ -236,6 +241,18 @@ def largest_miss(targets: Sequence[Target], values: Mapping[str, float]) -> floa
 def hits_all(targets: Sequence[Target], values: Mapping[str, float]) -> bool:
     """Whether the values (property -> value) are hits of all targets."""
     return all(bool(target.hit(values[target.name])) for target in targets)
+
+
+def is_verified(hit: bool | None, *, sound: bool, new: bool) -> bool | None:
+    """The rule of what is verified, in generation and in evaluation.
+
+    Args:
+        hit: whether every property asked for was calculated and is a hit; None if one was not
+            calculated, so that nothing has judged.
+        sound: whether the structure is valid, and all that was to converge has.
+        new: whether it equals no training structure and no structure before it.
+    """
+    return None if hit is None else hit and sound and new
 
 
 class Rates(NamedTuple):

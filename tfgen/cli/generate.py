@@ -187,7 +187,7 @@ def _keep_interrupted(structures: Sequence[Atoms], count: int, output: Path) -> 
 
 def report(generated: Sequence[Atoms], output: Path) -> None:
     """Prints what came of a request; what only the network says stands apart."""
-    from tfgen.generation.request import SURROGATE
+    from tfgen.targets import SURROGATE
 
     counts = Counter(atoms.info["status"] for atoms in generated).most_common()
     statuses = ", ".join(f"{number} {status}" for status, number in counts)

@@ -17,6 +17,7 @@ from tfgen.evaluation.comparison import (
     measure_displacements,
 )
 from tfgen.evaluation.metrics import (
+    CALCULATED_STAGES,
     Acceptance,
     Basin,
     HitTolerance,
@@ -32,6 +33,7 @@ from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, 
 from tfgen.generation.records import STAGES, Record, raw_structures, read_record
 from tfgen.structures import validity
 from tfgen.structures.status import Status
+from tfgen.targets import is_verified
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -57,7 +59,8 @@ def evaluate(
 
           |value - target| <= tolerance
 
-      A decoded property belongs to no structure yet, so validity does not enter there.
+      Only calculated values count. What the model's own network says of decoded fingerprints, and
+      of properties that nothing has calculated, stands apart (`surrogate`) and is never a hit.
     - mae and bias, per stage and target: mean distance of each property to the target, and mean of
       value minus target, or to the nearer end of its range (0 inside); over the structures that
       are valid and have the value.
@@ -68,7 +71,7 @@ def evaluate(
     - basin: share of relaxed structures that the relaxation moved by at most `basin_rmsd`, root
       mean square: they lay near the minimum that they were relaxed to.
     - verified: structures that are valid, unique, novel and, relaxed, on target, and how many
-      relaxations each took: the cost that counts where a relaxation is expensive.
+      calculations and proposals each took: the cost that counts where a calculation is expensive.
     - acceptance: share of the candidates tried that were on target in the end; where records say
       how many `candidates` a structure was chosen from.
 
@@ -146,6 +149,7 @@ def evaluate(
         seconds_per_structure=float(np.mean(seconds)) if seconds else None,
         training_structures=len(train),
         units={name: dataset.units.get(name, "") for name in _list_properties(structures)},
+        evaluated_by=_find_sources(structures),
         targets=tuple(
             _summarise_target(group, structures, final, settings.basin_rmsd) for group in groups
         ),
@@ -172,20 +176,35 @@ def _list_properties(structures: Sequence[StructureMetrics]) -> list[str]:
     return list(names)
 
 
+def _find_sources(structures: Sequence[StructureMetrics]) -> dict[str, str]:
+    """Returns property -> what calculated it."""
+    found: dict[str, dict[str, None]] = {}
+    for structure in structures:
+        for stage in CALCULATED_STAGES:
+            for name in structure.stage(stage):
+                source = structure.evaluated_by.get(name, "file")
+                found.setdefault(name, {})[source] = None
+    return {name: ", ".join(sources) for name, sources in found.items()}
+
+
 def _summarise_target(
     group: TargetGroup, structures: Sequence[StructureMetrics], final: Comparison, basin_rmsd: float
 ) -> TargetMetrics:
     made = [structures[k] for k in group.members]
-    stages = {
-        stage: StageMetrics(hit_rate=rates.hit_rate, mae=rates.mae, bias=rates.bias)
-        for stage, rates in group.rates.items()
-    }
+    stages, guessed = (
+        {
+            stage: StageMetrics(hit_rate=rates.hit_rate, mae=rates.mae, bias=rates.bias)
+            for stage, rates in found.items()
+        }
+        for found in (group.rates, group.surrogate)
+    )
     return TargetMetrics(
         label=group.label,
         targets=group.targets,
         count=len(made),
         shares=final.shares(group.members),
         **stages,
+        surrogate=guessed,
         basin=_count_in_basin(made, basin_rmsd),
         verified=_count_verified(made),
         acceptance=_count_accepted(made),
@@ -213,9 +232,7 @@ def _join_records(
         is_valid, nearest = bool(final.valid[k]), int(final.nearest[k])
         unique = bool(final.unique[k]) if is_valid else None
         novel = bool(final.novel[k]) if is_valid else None
-        # What only a network says is not verified, nor is what has not converged.
-        hit = None if record.is_guessed else relaxed_hits[k]
-        converged = record.status in (None, Status.CONVERGED)
+        sound = is_valid and record.status in (None, Status.CONVERGED)
         result.append(
             StructureMetrics(
                 **vars(record),
@@ -228,7 +245,9 @@ def _join_records(
                 else Nearest(index=int(training[nearest]), distance=float(final.distance[k])),
                 basin_rmsd=None if np.isnan(moved[k]) else float(moved[k]),
                 hit=hits[k],
-                verified=None if hit is None else bool(hit and unique and novel and converged),
+                verified=is_verified(
+                    relaxed_hits[k], sound=sound, new=bool(unique) and bool(novel)
+                ),
             )
         )
     return result
@@ -250,13 +269,22 @@ def _count_verified(structures: Sequence[StructureMetrics]) -> VerifiedHits | No
     if not judged:
         return None
     hits = sum(bool(found.verified) for found in judged)
-    spent = sum(found.relaxations for found in judged)
+    calculations = _total([found.calculations for found in judged])
+    proposed = _total([found.proposed for found in judged])
     return VerifiedHits(
         hits=hits,
         share=hits / len(judged),
-        relaxations=spent,
-        relaxations_per_hit=spent / hits if hits else None,
+        calculations=calculations,
+        calculations_per_hit=None if calculations is None or not hits else calculations / hits,
+        proposed=proposed,
+        proposed_per_hit=None if proposed is None or not hits else proposed / hits,
     )
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """Returns a sum; None where a part is not known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _count_accepted(structures: Sequence[StructureMetrics]) -> Acceptance | None:

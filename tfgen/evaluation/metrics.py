@@ -14,7 +14,13 @@ from tfgen.evaluation.structure_metrics import StructureMetrics
 from tfgen.generation.records import STAGES
 from tfgen.targets import Target
 
+# The stages at which there is a structure, of which something can be calculated.
+CALCULATED_STAGES = STAGES[1:]
+# What is measured at each stage.
+MEASURES = ("hit_rate", "mae", "bias")
+
 __all__ = [
+    "CALCULATED_STAGES",
     "Acceptance",
     "Baseline",
     "Basin",
@@ -118,14 +124,19 @@ class VerifiedHits:
     Attributes:
         hits: their number.
         share: their share of all structures of which it can be said.
-        relaxations: relaxations spent on all structures, those that failed included.
-        relaxations_per_hit: relaxations for each verified hit.
+        calculations: geometries that were calculated for all structures, those that failed
+            included; None where a record does not say it.
+        calculations_per_hit: calculations for each verified hit.
+        proposed: relaxations on the neural-network potential, or inversions without one, likewise.
+        proposed_per_hit: proposals for each verified hit.
     """
 
     hits: int
     share: float
-    relaxations: int
-    relaxations_per_hit: float | None
+    calculations: int | None
+    calculations_per_hit: float | None
+    proposed: int | None
+    proposed_per_hit: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +212,11 @@ class TargetMetrics:
         targets: what was asked for, one entry for each property.
         count: structures made for it.
         shares: how many of them are valid, unique and new.
-        decoded, reconstructed, relaxed: how near they come to the target at that stage.
+        reconstructed, relaxed: how near they come to the target at that stage, by calculated
+            values alone.
+        surrogate: stage -> how near they would come if the word of the model's own network were
+            taken, for every stage at which it has one: for decoded fingerprints, and for structures
+            with a property that nothing has calculated.
         basin: how many lay near the minimum that they were relaxed to.
         verified: what verified hits cost; None if nothing was relaxed.
         acceptance: how many candidates were on target; None if no record says.
@@ -212,9 +227,9 @@ class TargetMetrics:
     targets: tuple[Target, ...]
     count: int
     shares: Shares
-    decoded: StageMetrics
     reconstructed: StageMetrics
     relaxed: StageMetrics
+    surrogate: Mapping[str, StageMetrics]
     basin: Basin
     verified: VerifiedHits | None
     acceptance: Acceptance | None
@@ -222,20 +237,24 @@ class TargetMetrics:
 
     @property
     def stages(self) -> dict[str, StageMetrics]:
-        """Each of `STAGES` -> how near the structures come to the target at that stage."""
-        return dict(zip(STAGES, (self.decoded, self.reconstructed, self.relaxed), strict=True))
+        """Each of `CALCULATED_STAGES` -> how near the structures come to the target there."""
+        return dict(zip(CALCULATED_STAGES, (self.reconstructed, self.relaxed), strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the metrics of the target as plain JSON types."""
         stages = {name: asdict(found) for name, found in self.stages.items()}
+        guessed = {name: asdict(found) for name, found in self.surrogate.items()}
         return {
             "label": self.label,
             "target": {target.name: target.to_json() for target in self.targets},
             "count": self.count,
             **self.shares.to_json(),
             **{
-                key: {name: found[key] for name, found in stages.items()}
-                for key in ("hit_rate", "mae", "bias")
+                key: {name: stages[name][key] if name in stages else None for name in STAGES}
+                for key in MEASURES
+            },
+            "surrogate": {
+                key: {name: found[key] for name, found in guessed.items()} for key in MEASURES
             },
             "basin": asdict(self.basin),
             "verified": _optional_json(self.verified),
@@ -261,6 +280,8 @@ class Metrics:
         seconds_per_structure: mean of the times recorded.
         training_structures: structures in the training split of the data set.
         units: property -> unit, for all properties that the records name.
+        evaluated_by: property -> what calculated it, "file" where the records do not say, and
+            "surrogate" where nothing did; several names are separated by commas.
         targets: one entry for each distinct target, in order of appearance.
         structures: one entry for each structure, in order.
     """
@@ -277,6 +298,7 @@ class Metrics:
     seconds_per_structure: float | None
     training_structures: int
     units: Mapping[str, str]
+    evaluated_by: Mapping[str, str]
     targets: tuple[TargetMetrics, ...]
     structures: tuple[StructureMetrics, ...]
 
@@ -299,8 +321,19 @@ class Metrics:
             "status": dict(self.status),
             **{
                 key: {stage: {t["label"]: t[key][stage] for t in targets} for stage in STAGES}
-                for key in ("hit_rate", "mae", "bias")
+                for key in MEASURES
             },
+            "surrogate": {
+                "description": "what the model's own network says, and nothing has calculated",
+                **{
+                    key: {
+                        stage: {t["label"]: t["surrogate"][key].get(stage) for t in targets}
+                        for stage in STAGES
+                    }
+                    for key in MEASURES
+                },
+            },
+            "evaluated_by": dict(self.evaluated_by),
             "coverage": asdict(self.coverage),
             "basin": asdict(self.basin),
             "verified": _optional_json(self.verified),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfgen.evaluation.metrics import Baseline
+from tfgen.evaluation.metrics import CALCULATED_STAGES, Baseline
 from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.generation.records import STAGES, Record
 from tfgen.targets import DEFAULT_TOLERANCES, Rates, Target, compute_rates, default_tolerance
@@ -27,7 +27,8 @@ def set_tolerances(
     Args:
         records: one for each structure.
         train: the training split; the default of a tolerance is a share of a property's range.
-        settings: has the tolerances that were chosen.
+        settings: has the tolerances that were chosen; others are those of the records, where all
+            say the same.
 
     Returns:
         The records with a tolerance at each target that is a value; and property -> tolerance.
@@ -45,8 +46,14 @@ def set_tolerances(
             )
     # Where only ranges are asked for, their ends decide.
     values = {target.name for target in targets if target.is_value}
+    recorded = {
+        name: {record.hit_tolerance.get(name) for record in records if record.target(name)}
+        for name in names
+    }
     tolerances = {
-        name: _choose_tolerance(name, train, settings) for name in names if name in values
+        name: _choose_tolerance(name, train, settings, recorded[name])
+        for name in names
+        if name in values
     }
 
     def complete(target: Target) -> Target:
@@ -56,9 +63,14 @@ def set_tolerances(
     return found, tolerances
 
 
-def _choose_tolerance(name: str, train: Dataset, settings: EvaluationSettings) -> float:
+def _choose_tolerance(
+    name: str, train: Dataset, settings: EvaluationSettings, recorded: set[float | None]
+) -> float:
     if name in settings.hit_tolerance:
         return float(settings.hit_tolerance[name])
+    (one, *others) = recorded
+    if one is not None and not others:
+        return one
     if name in DEFAULT_TOLERANCES:
         return DEFAULT_TOLERANCES[name]
     if name not in train.properties:
@@ -78,7 +90,8 @@ class TargetGroup:
         label: the target as the command line spells it; one label, one target.
         targets: what was asked for.
         members: their places among all structures.
-        rates: stage -> how they did.
+        rates: stage -> how they did, by calculated values.
+        surrogate: stage -> how they would have done by the word of the model's own network.
         baseline: how the training structures of their compositions do.
     """
 
@@ -86,6 +99,7 @@ class TargetGroup:
     targets: tuple[Target, ...]
     members: list[int]
     rates: Mapping[str, Rates]
+    surrogate: Mapping[str, Rates]
     baseline: Baseline
 
 
@@ -114,21 +128,39 @@ def rate_targets(
     for label, members in places.items():
         made = [records[k] for k in members]
         targets = made[0].targets
-        rates = {}
+        rates, surrogate = {}, {}
         for stage in STAGES:
-            values = {t.name: _collect_values(made, stage, t.name) for t in targets}
-            rates[stage] = compute_rates(targets, values, eligible[stage][members])
+            known = eligible[stage][members]
+            everything = {t.name: _collect_values(made, stage, t.name) for t in targets}
+            calculated = {t.name: _collect_values(made, stage, t.name, True) for t in targets}
+            if stage in CALCULATED_STAGES:
+                rates[stage] = compute_rates(targets, calculated, known)
+            if any(_differ(everything[t.name], calculated[t.name]) for t in targets):
+                surrogate[stage] = compute_rates(targets, everything, known)
         same = np.isin(formulas, [record.formula for record in made])
         groups.append(
-            TargetGroup(label, targets, members, rates, _rate_training(targets, train, same))
+            TargetGroup(
+                label, targets, members, rates, surrogate, _rate_training(targets, train, same)
+            )
         )
     return groups
 
 
-def _collect_values(records: Sequence[Record], stage: str, name: str) -> np.ndarray:
-    """Returns a property at a stage, [n]; NaN where there is none."""
-    found = [record.stage(stage).get(name) for record in records]
+def _collect_values(
+    records: Sequence[Record], stage: str, name: str, calculated: bool = False
+) -> np.ndarray:
+    """Returns a property at a stage, [n]; NaN where there is none, or none was calculated."""
+    found = [
+        record.stage(stage).get(name)
+        if not calculated or record.is_calculated(stage, name)
+        else None
+        for record in records
+    ]
     return np.array([np.nan if value is None else value for value in found], float)
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> bool:
+    return not np.array_equal(one, other, equal_nan=True)
 
 
 def _rate_training(targets: Sequence[Target], train: Dataset, members: np.ndarray) -> Baseline:

@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from tfgen._files import new_file, require_file
-from tfgen.targets import Target
+from tfgen.targets import SURROGATE, Target, check_tolerance
 
 if TYPE_CHECKING:  # reading records needs no TensorFlow
     from tfgen.generation.request import Request
@@ -179,11 +179,11 @@ class Record:
         fingerprint_loss: how far its fingerprint is from the one that was decoded.
         seconds: how long it took.
         candidates: how many candidates it was chosen from.
-        relaxations: how many relaxations were spent on it; if that is not recorded, one for each
-            candidate of a relaxed structure.
+        calculations, proposed: what it cost, as `Cost` has it; None if that is not recorded.
         status: how its generation ended.
         status_detail: what can be said beyond that.
         evaluated_by: property -> what computed it, as far as that is recorded.
+        hit_tolerance: property -> half width of a hit that was asked for, likewise.
     """
 
     formula: str
@@ -195,15 +195,16 @@ class Record:
     fingerprint_loss: float | None
     seconds: float | None
     candidates: int | None
-    relaxations: int
+    calculations: int | None
+    proposed: int | None
     status: str | None
     status_detail: str | None
     evaluated_by: Mapping[str, str] = field(default_factory=dict)
+    hit_tolerance: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def is_guessed(self) -> bool:
-        """Whether a property that was asked for is known from the model's own network only."""
-        return any(self.evaluated_by.get(target.name) == "surrogate" for target in self.targets)
+    def is_calculated(self, stage: str, name: str) -> bool:
+        """Whether a value at a stage was calculated, and is not only the word of a network."""
+        return stage in ("reconstructed", "relaxed") and (self.evaluated_by.get(name) != SURROGATE)
 
     @property
     def final(self) -> Mapping[str, float | None]:
@@ -233,7 +234,9 @@ class Record:
             "fingerprint_loss": self.fingerprint_loss,
             "seconds": self.seconds,
             "candidates": self.candidates,
-            "relaxations": self.relaxations,
+            "calculations": self.calculations,
+            "proposed": self.proposed,
+            "evaluated_by": dict(self.evaluated_by),
             "status": self.status,
         }
         if self.status_detail is not None:
@@ -254,12 +257,9 @@ def read_record(atoms: Atoms, where: str) -> Record:
     raw = atoms.arrays.get("reconstructed_positions")
     if raw is not None and (raw.shape != (len(atoms), 3) or raw.dtype.kind not in "fi"):
         raise ValueError(f"{where}: reconstructed_positions are not three numbers per atom")
-    candidates = _count(atoms.info.get("candidates"), 1, f"{where}: candidates")
-    relaxations = _count(atoms.info.get("relaxations"), 0, f"{where}: relaxations")
-    if relaxations is None:
-        relaxations = (candidates or 1) if _mapping(atoms, "relaxed", where) else 0
     evaluated = atoms.info.get("evaluated_by")
     evaluated = evaluated if isinstance(evaluated, Mapping) else {}
+    tolerances = _mapping(atoms, "hit_tolerance", where)
     try:
         targets = tuple(
             Target.of(name, value) for name, value in _mapping(atoms, "target", where).items()
@@ -275,9 +275,14 @@ def read_record(atoms: Atoms, where: str) -> Record:
         relaxed=_values(atoms, "relaxed", where),
         fingerprint_loss=_finite(atoms.info.get("fingerprint_loss"), f"{where}: fingerprint_loss"),
         seconds=_finite(atoms.info.get("seconds"), f"{where}: seconds"),
-        candidates=candidates,
-        relaxations=relaxations,
+        candidates=_count(atoms.info.get("candidates"), 1, f"{where}: candidates"),
+        calculations=_count(atoms.info.get("calculations"), 0, f"{where}: calculations"),
+        proposed=_count(atoms.info.get("proposed"), 0, f"{where}: proposed"),
         evaluated_by={k: str(v) for k, v in evaluated.items()},
+        hit_tolerance={
+            name: check_tolerance(f"{where}: hit_tolerance of {name}", value)
+            for name, value in tolerances.items()
+        },
         status=_text(atoms.info.get("status")),
         status_detail=_text(atoms.info.get("status_detail")),
     )

@@ -20,11 +20,10 @@ from tfgen.potentials.evaluation import functions_for, potential_name
 from tfgen.potentials.properties import PropertyFunction, calculator_functions
 from tfgen.structures.formulas import formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, GEOMETRY, UNITS
-from tfgen.targets import Target, TargetValue, check_targets, default_tolerance
+from tfgen.targets import SURROGATE, Target, TargetValue, check_targets, default_tolerance
 from tfgen.warnings import TfgenWarning
 
 __all__ = [
-    "SURROGATE",
     "Request",
     "UnsupportedFormulaError",
     "UnverifiableError",
@@ -36,8 +35,6 @@ __all__ = [
 CANDIDATES = 10
 # Names of potentials that give the same values.
 SAME_VALUES = {"emt", "ase.calculators.emt:EMT"}
-# What `evaluated_by` says where only the model's own network computes a property.
-SURROGATE = "surrogate"
 
 
 class UnsupportedFormulaError(ValueError):

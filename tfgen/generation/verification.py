@@ -12,7 +12,7 @@ from ase import Atoms
 from tfgen.execution.results import ResultStore, fingerprint_of
 from tfgen.generation.proposals import training_structures
 from tfgen.generation.ranking import Proposal
-from tfgen.generation.request import SURROGATE, Request
+from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Model
 from tfgen.potentials.ase import warn_of_failures
@@ -21,7 +21,7 @@ from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, compute
 from tfgen.structures.status import Status
-from tfgen.targets import hits_all, largest_miss
+from tfgen.targets import SURROGATE, hits_all, is_verified, largest_miss
 
 __all__ = ["Evaluated", "Evaluator", "Verification", "Verifier"]
 
@@ -60,7 +60,7 @@ class Verification:
     @property
     def accepted(self) -> bool:
         """Whether it is what was asked for: sound, on target and new."""
-        return self.on_target and self.new
+        return bool(is_verified(self.on_target, sound=self.sound, new=self.new))
 
     @property
     def order(self) -> tuple[bool, bool, bool, float]:

@@ -73,7 +73,7 @@ def _plot_target(name: str, train: Dataset, metrics: Metrics) -> Figure | None:
     values = {
         stage: [_collect_values(group, stage, name) for group in groups]
         for stage in STAGES
-        if any(row.stage(stage).get(name) is not None for group in groups for row in group)
+        if any(_value(row, stage, name) is not None for group in groups for row in group)
     }
     if not values:
         return None
@@ -86,8 +86,9 @@ def _plot_target(name: str, train: Dataset, metrics: Metrics) -> Figure | None:
     )
     return Figure(
         drawing,
-        f"Every structure: {axis} over its target. Crosses are structures that are not valid; "
-        "arrow heads lie beyond the axis.",
+        f"Every structure: {axis} over its target. Decoded values are the word of the model's own "
+        "network, all others were calculated. Crosses are structures that are not valid; arrow "
+        "heads lie beyond the axis.",
     )
 
 
@@ -169,11 +170,17 @@ def _share_composition(train: Dataset, rows: Sequence[StructureMetrics]) -> np.n
     return np.array([s.get_chemical_formula("metal") in formulas for s in train.structures])
 
 
+def _value(row: StructureMetrics, stage: str, name: str) -> float | None:
+    """Returns a property as it was calculated, or as the network has decoded it."""
+    known = stage == "decoded" or row.is_calculated(stage, name)
+    return row.stage(stage).get(name) if known else None
+
+
 def _collect_values(
     rows: Sequence[StructureMetrics], stage: str, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns a property at a stage, [n] with NaN where there is none, and valid, [n] bool."""
-    found = [row.stage(stage).get(name) for row in rows]
+    found = [_value(row, stage, name) for row in rows]
     value = np.array([np.nan if v is None else v for v in found], float)
     if stage == "decoded":  # it belongs to no structure yet
         return value, np.ones(len(rows), bool)

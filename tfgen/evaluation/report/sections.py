@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.metrics import Baseline, Metrics, StageMetrics, TargetMetrics
+from tfgen.evaluation.metrics import (
+    CALCULATED_STAGES,
+    Baseline,
+    Metrics,
+    StageMetrics,
+    TargetMetrics,
+)
 from tfgen.evaluation.report.figures import plot_distributions, plot_targets
 from tfgen.evaluation.report.fingerprint_map import plot_maps
 from tfgen.evaluation.report.format import (
@@ -26,6 +32,8 @@ from tfgen.evaluation.report.gallery import choose_pictures, describe_scene
 from tfgen.evaluation.report.settings import ReportSettings
 from tfgen.evaluation.report.structure_table import tabulate_structures
 from tfgen.generation.records import STAGES
+from tfgen.structures.status import Status
+from tfgen.targets import SURROGATE
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -33,9 +41,6 @@ if TYPE_CHECKING:
     from tfgen.models.model import Model
 
 __all__ = ["describe"]
-
-# The stages that have a column for the mean deviation: those at which there are structures.
-_BIASED = STAGES[1:]
 
 
 def describe(
@@ -93,7 +98,7 @@ def _describe_header(metrics: Metrics, dataset: Dataset) -> dict[str, Any]:
 
 
 def _describe_quality(metrics: Metrics) -> list[Card]:
-    converged = metrics.status.get("converged", 0)
+    converged = metrics.status.get(Status.CONVERGED, 0)
     shares = metrics.shares
     return [
         Card("structures", str(metrics.count), f"{converged} converged" if converged else ""),
@@ -122,10 +127,14 @@ def _format_mean(shares: Sequence[float | None]) -> str:
 def _describe_costs(metrics: Metrics) -> list[Card]:
     cards = []
     if metrics.verified is not None:
-        cost = metrics.verified.relaxations_per_hit
         note = f"{metrics.verified.hits} hits that are valid, unique and new"
-        shown = "-" if cost is None else f"{cost:.3g}"
-        cards.append(Card("relaxations per verified hit", shown, note))
+        for name, cost in (
+            ("calculations", metrics.verified.calculations_per_hit),
+            ("proposals", metrics.verified.proposed_per_hit),
+        ):
+            if cost is not None or name == "calculations":
+                shown = "-" if cost is None else f"{cost:.3g}"
+                cards.append(Card(f"{name} per verified hit", shown, note))
     if metrics.acceptance is not None:
         rate, tried = metrics.acceptance.rate, metrics.acceptance.candidates
         cards.append(Card("accepted", format_share(rate), f"of {tried} candidates"))
@@ -175,26 +184,61 @@ class TargetRow:
 
 
 def _tabulate_targets(metrics: Metrics) -> dict[str, Any]:
+    calculated = [*CALCULATED_STAGES, "training"]
     return {
-        "hit_columns": [*STAGES, "training"],
-        "error_columns": [*STAGES, "training"],
-        "bias_columns": list(_BIASED),
-        "rows": [_tabulate_target(entry, metrics.units) for entry in metrics.targets],
+        "tables": [
+            {
+                "hit_columns": calculated,
+                "error_columns": calculated,
+                "bias_columns": list(CALCULATED_STAGES),
+                "rows": [
+                    _tabulate_target(entry, [*entry.stages.values(), entry.baseline], metrics.units)
+                    for entry in metrics.targets
+                ],
+            }
+        ],
+        "guesses": [
+            {
+                "hit_columns": list(STAGES),
+                "error_columns": list(STAGES),
+                "bias_columns": list(CALCULATED_STAGES),
+                "rows": [
+                    _tabulate_target(
+                        entry, [entry.surrogate.get(stage) for stage in STAGES], metrics.units
+                    )
+                    for entry in metrics.targets
+                ],
+            }
+        ]
+        if any(entry.surrogate for entry in metrics.targets)
+        else [],
+        "sources": [Definition(k, _name_source(v)) for k, v in metrics.evaluated_by.items()],
     }
 
 
-def _tabulate_target(entry: TargetMetrics, units: Mapping[str, str]) -> TargetRow:
-    columns: list[StageMetrics | Baseline] = [*entry.stages.values(), entry.baseline]
+def _name_source(source: str) -> str:
+    return "nothing; the model's own network guesses it" if source == SURROGATE else source
+
+
+def _tabulate_target(
+    entry: TargetMetrics,
+    columns: Sequence[StageMetrics | Baseline | None],
+    units: Mapping[str, str],
+) -> TargetRow:
+    """Returns the row of a target; the last two stages of `columns` have a deviation."""
+    by_stage = columns[-3:-1] if columns[-1] is entry.baseline else columns[1:]
     return TargetRow(
         count=entry.count,
-        hit_rates=[format_share(column.hit_rate) for column in columns],
+        hit_rates=[format_share(c.hit_rate if c is not None else None) for c in columns],
         properties=[
             PropertyRow(
                 title=format_target(target, units),
-                errors=[format_number(column.mae[target.name], 3) for column in columns],
+                errors=[
+                    format_number(c.mae[target.name] if c is not None else None, 3) for c in columns
+                ],
                 biases=[
-                    format_number(entry.stages[stage].bias[target.name], 2, sign=True)
-                    for stage in _BIASED
+                    format_number(c.bias[target.name] if c is not None else None, 2, sign=True)
+                    for c in by_stage
                 ],
             )
             for target in entry.targets

@@ -107,7 +107,9 @@ def _tabulate_structure(
         else:
             middle = repr((target.low + target.high) / 2)
             cells.append(Cell(format_wanted(target), middle))
-        cells += [_number_cell(row.stage(stage).get(name)) for stage in stages]
+        for stage in stages:
+            guessed = stage != "predicted" and not row.is_calculated(stage, name)
+            cells.append(_number_cell(row.stage(stage).get(name), guessed=guessed))
     cells += [
         _flag_cell(row.hit),
         _number_cell(row.fingerprint_loss, 3),
@@ -125,8 +127,10 @@ def _tabulate_structure(
     return cells
 
 
-def _number_cell(value: float | None, digits: int = 5) -> Cell:
-    return Cell(format_number(value, digits), "" if value is None else repr(value))
+def _number_cell(value: float | None, digits: int = 5, *, guessed: bool = False) -> Cell:
+    text = format_number(value, digits)
+    shown = f"({text})" if guessed and value is not None else text
+    return Cell(shown, "" if value is None else repr(value))
 
 
 def _flag_cell(value: bool | None) -> Cell:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from tfgen.evaluation.metrics import Baseline, Metrics, StageMetrics, TargetMetrics
 from tfgen.evaluation.report.format import (
     count_statuses,
@@ -10,11 +12,16 @@ from tfgen.evaluation.report.format import (
     format_wanted,
     make_printable,
 )
+from tfgen.generation.records import STAGES
+from tfgen.structures.properties import ENERGIES
+from tfgen.targets import SURROGATE
 
 __all__ = ["summarise"]
 
-# Widths of the columns: the three stages and the training structures.
-_COLUMNS = {"decoded": 8, "recon.": 8, "relaxed": 8, "training": 10}
+# Titles and widths of the columns: what was calculated, and the training structures; and the stages
+# at which the model's own network has its word.
+_COLUMNS = {"recon.": 8, "relaxed": 8, "training": 10}
+_GUESSED = {"decoded": 8, "recon.": 8, "relaxed": 8}
 
 
 def summarise(metrics: Metrics) -> str:
@@ -32,6 +39,7 @@ def summarise(metrics: Metrics) -> str:
     ]
     lines += _summarise_costs(metrics)
     lines += _tabulate_targets(metrics)
+    lines += _tabulate_guesses(metrics)
     near, far = limits.overlap_factor, limits.bond_factor
     passed = format_share(limits.training_pass_rate)
     lines += [
@@ -46,9 +54,13 @@ def _summarise_costs(metrics: Metrics) -> list[str]:
     """Returns one line on what hits cost and what they cover, if anything is known."""
     parts = []
     if metrics.verified is not None:
-        cost = metrics.verified.relaxations_per_hit
-        hits = f"{metrics.verified.hits} verified hits"
-        parts.append(hits if cost is None else f"{hits}, {cost:.3g} relaxations each")
+        costs = {
+            "calculations": metrics.verified.calculations_per_hit,
+            "proposals": metrics.verified.proposed_per_hit,
+        }
+        known = [f"{cost:.3g} {name}" for name, cost in costs.items() if cost is not None]
+        each = f", {' and '.join(known)} each" if known else ""
+        parts.append(f"{metrics.verified.hits} verified hits{each}")
     if metrics.acceptance is not None:
         rate, tried = metrics.acceptance.rate, metrics.acceptance.candidates
         parts.append(f"{format_share(rate)} of {tried} candidates accepted")
@@ -64,39 +76,94 @@ def _tabulate_targets(metrics: Metrics) -> list[str]:
     """Returns a line for each property of each target, below two lines of titles."""
     if not metrics.targets:
         return []
-    titles = [
-        [f"{make_printable(t.name)} {format_wanted(t)}" for t in entry.targets]
-        for entry in metrics.targets
-    ]
-    width = max(len(title) for group in titles for title in group)
+    width = _width(metrics)
     names = "".join(f"{name:>{column}s}" for name, column in _COLUMNS.items())
-    half = len(names) - 2
     lines = [
         "",
-        f"{'':{width + 5}s}   {'hits':{half}s}mean distance to the target",
+        f"{'':{width + 5}s}   {'hits':{len(names) - 2}s}mean distance to the target",
         f"{'target':{width}s}{'n':>5s}{names}{names}",
     ]
-    for entry, group in zip(metrics.targets, titles, strict=True):
-        lines += _tabulate_target(entry, group, width)
+    for entry in metrics.targets:
+        columns: list[StageMetrics | Baseline | None] = [*entry.stages.values(), entry.baseline]
+        lines += _tabulate_target(entry, columns, _COLUMNS, width)
     return [
         *lines,
         "",
         "training: what structures sampled at random from the training set score",
+        *_describe_sources(metrics),
     ]
 
 
-def _tabulate_target(entry: TargetMetrics, titles: list[str], width: int) -> list[str]:
-    columns: list[StageMetrics | Baseline] = [*entry.stages.values(), entry.baseline]
-    shared = f"{entry.count:5d}" + _align([format_share(column.hit_rate) for column in columns])
+def _describe_sources(metrics: Metrics) -> list[str]:
+    """Says who calculated what was asked for, and what could be done where nobody did."""
+    asked = metrics.properties if metrics.targets else []
+    known = {name: metrics.evaluated_by.get(name, SURROGATE) for name in asked}
+    said = [
+        f"{make_printable(name)} by {make_printable(by)}"
+        for name, by in known.items()
+        if by != SURROGATE
+    ]
+    missing = [name for name, by in known.items() if by == SURROGATE]
+    lines = [f"calculated: {', '.join(said)}"] if said else []
+    if missing:
+        ways = [
+            "--potential MODULE:NAME"
+            if name in ENERGIES
+            else f"--compute {make_printable(name)}=MODULE:FUNCTION"
+            for name in missing
+        ]
+        lines.append(
+            f"nothing has calculated {', '.join(map(make_printable, missing))}; "
+            f"{' and '.join(dict.fromkeys(ways))} would"
+        )
+    return lines
+
+
+def _tabulate_guesses(metrics: Metrics) -> list[str]:
+    """Returns what the model's own network says, under a heading of its own."""
+    if not any(entry.surrogate for entry in metrics.targets):
+        return []
+    width = _width(metrics)
+    names = "".join(f"{name:>{column}s}" for name, column in _GUESSED.items())
+    lines = [
+        "",
+        "by the word of the model's own network, which nothing has calculated:",
+        f"{'':{width + 5}s}   {'within':{len(names) - 2}s}mean distance to the target",
+        f"{'target':{width}s}{'n':>5s}{names}{names}",
+    ]
+    for entry in metrics.targets:
+        columns = [entry.surrogate.get(stage) for stage in STAGES]
+        lines += _tabulate_target(entry, columns, _GUESSED, width)
+    return lines
+
+
+def _titles(entry: TargetMetrics) -> list[str]:
+    return [f"{make_printable(t.name)} {format_wanted(t)}" for t in entry.targets]
+
+
+def _width(metrics: Metrics) -> int:
+    return max(len(title) for entry in metrics.targets for title in _titles(entry))
+
+
+def _tabulate_target(
+    entry: TargetMetrics,
+    columns: Sequence[StageMetrics | Baseline | None],
+    widths: Mapping[str, int],
+    width: int,
+) -> list[str]:
+    rates = [format_share(None if column is None else column.hit_rate) for column in columns]
+    shared = f"{entry.count:5d}" + _align(rates, widths)
     lines = []
-    for title, target in zip(titles, entry.targets, strict=True):
-        errors = [format_number(column.mae[target.name], 2) for column in columns]
-        lines.append(f"{title:{width}s}{shared}{_align(errors)}")
+    for title, target in zip(_titles(entry), entry.targets, strict=True):
+        errors = [
+            format_number(None if column is None else column.mae[target.name], 2)
+            for column in columns
+        ]
+        lines.append(f"{title:{width}s}{shared}{_align(errors, widths)}")
         shared = " " * len(shared)  # the other properties of the same target
     return lines
 
 
-def _align(texts: list[str]) -> str:
-    return "".join(
-        f"{text:>{column}s}" for text, column in zip(texts, _COLUMNS.values(), strict=True)
-    )
+def _align(texts: Sequence[str], widths: Mapping[str, int]) -> str:
+    cells = zip(texts, widths.values(), strict=True)
+    return "".join(f"{text:>{width}s}" for text, width in cells)
