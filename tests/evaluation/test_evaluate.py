@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.lj import LennardJones
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from tfgen.evaluation.metrics import (
 )
 from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.evaluation.structure_metrics import Nearest
+from tfgen.warnings import TfgenWarning
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)
 LOW, RANGE = "energy_per_atom=0.7", "energy_per_atom=0.75:0.85"
@@ -70,7 +72,7 @@ def generated() -> list[Atoms]:
         tetrahedron(2.7, **record(0.7, 0.705, 0.70, seconds=1.0)),  # in the training set
         tetrahedron(2.7, **record(0.7, 0.720, 0.70, seconds=3.0)),  # the same again
         tetrahedron(3.0, **record(0.7, 0.690, 0.75)),  # new, and just a hit
-        tetrahedron(1.0, **record(0.7, 0.700, 0.70, status="atoms overlap")),
+        tetrahedron(1.0, **record(0.7, 0.700, 0.70, status="overlapping atoms")),
         tetrahedron(2.9, **record(span, 0.750)),  # new: validation is not training
         tetrahedron(2.7, **record(span, 0.800)),
         tetrahedron(2.8, **record(span, 0.950)),
@@ -91,28 +93,33 @@ def test_every_number_of_the_file_by_hand():
     # As reconstructed the first one is not valid, so the second is the first of its kind.
     assert metrics["raw"] == pytest.approx({"validity": 4 / 7, "uniqueness": 1.0, "novelty": 2 / 4})
     assert metrics["hit_rate"] == {
-        "decoded": {LOW: 1.0, RANGE: 0.0},
+        "decoded": {LOW: None, RANGE: None},  # nothing is calculated
         # Of 0.70, 0.70, 0.75, 0.70 the first and last belong to structures that are not valid.
         "reconstructed": {LOW: 0.25, RANGE: None},
         "relaxed": {LOW: 0.5, RANGE: pytest.approx(1 / 3)},
     }
-    mae = {
-        stage: {label: errors["energy_per_atom"] for label, errors in labels.items()}
-        for stage, labels in metrics["mae"].items()
-    }
-    assert mae["decoded"] == pytest.approx({LOW: 0.0, RANGE: 0.05})
+    mae, bias = (
+        {
+            stage: {label: errors["energy_per_atom"] for label, errors in labels.items()}
+            for stage, labels in metrics[measure].items()
+            if stage != "decoded"
+        }
+        for measure in ("mae", "bias")
+    )
+    guessed = metrics["surrogate"]
+    assert guessed["hit_rate"]["decoded"] == {LOW: 1.0, RANGE: 0.0}
+    assert guessed["hit_rate"]["relaxed"] == {LOW: None, RANGE: None}
+    for measure, wanted in (("mae", 0.05), ("bias", -0.05)):
+        found = {k: v["energy_per_atom"] for k, v in guessed[measure]["decoded"].items()}
+        assert found == pytest.approx({LOW: 0.0, RANGE: wanted})
+    assert metrics["evaluated_by"] == {"energy_per_atom": "file"}
     assert mae["reconstructed"] == {LOW: pytest.approx(0.05 / 2), RANGE: None}
     assert mae["relaxed"] == pytest.approx({LOW: 0.035 / 3, RANGE: 0.1 / 2})
-    bias = {
-        stage: {label: errors["energy_per_atom"] for label, errors in labels.items()}
-        for stage, labels in metrics["bias"].items()
-    }
-    assert bias["decoded"] == pytest.approx({LOW: 0.0, RANGE: -0.05})
     assert bias["relaxed"] == pytest.approx({LOW: 0.015 / 3, RANGE: 0.1 / 2})
     assert metrics["baseline"]["hit_rate"] == {LOW: 0.25, RANGE: 0.25}
     assert metrics["baseline"]["mae"][LOW]["energy_per_atom"] == pytest.approx(0.4 / 4)
     assert metrics["baseline"]["mae"][RANGE]["energy_per_atom"] == pytest.approx(0.45 / 4)
-    assert metrics["status"] == {"converged": 6, "atoms overlap": 1}
+    assert metrics["status"] == {"converged": 6, "overlapping atoms": 1}
     assert metrics["seconds_per_structure"] == 2.0
     assert metrics["training_structures"] == 4
     assert metrics["thresholds"] == {
@@ -131,10 +138,10 @@ def test_every_number_of_the_file_by_hand():
     assert [row["novel"] for row in rows] == [False, False, True, None, True, None, False]
     assert [row["hit"] for row in rows] == [True, False, True, False, True, False, False]
     assert [row["verified"] for row in rows] == [False, False, True, False, True, False, False]
-    # Seven relaxations, two hits that are new.
-    verified = {"hits": 2, "share": 2 / 7, "relaxations": 7, "relaxations_per_hit": 3.5}
-    assert metrics["verified"] == verified
-    assert [t["verified"]["relaxations_per_hit"] for t in metrics["targets"]] == [4.0, 3.0]
+    unknown = dict.fromkeys(
+        ("calculations", "calculations_per_hit", "proposed", "proposed_per_hit")
+    )
+    assert metrics["verified"] == {"hits": 2, "share": 2 / 7, **unknown}
     assert [row["nearest"] and row["nearest"]["index"] for row in rows] == [
         2,
         2,
@@ -195,19 +202,28 @@ def test_coverage_is_of_the_test_split():
 
 def test_the_cost_of_hits():
     structures = [
-        tetrahedron(3.0, **record(0.7, 0.7, candidates=4, relaxations=9)),
-        tetrahedron(3.1, **record(0.7, 0.9, candidates=10)),
-        tetrahedron(2.7, **record(0.7, 0.7, candidates=1)),  # a hit, but in the training set
-        tetrahedron(3.2, **record(0.7, 0.7)),
+        tetrahedron(3.0, **record(0.7, 0.7, candidates=4, calculations=90, proposed=8)),
+        tetrahedron(3.1, **record(0.7, 0.9, candidates=10, calculations=110, proposed=7)),
+        # A hit, but in the training set.
+        tetrahedron(2.7, **record(0.7, 0.7, candidates=1, calculations=10, proposed=0)),
+        tetrahedron(3.2, **record(0.7, 0.7, calculations=0, proposed=6)),
     ]
     metrics = evaluate(structures, data())
     assert metrics.verified == VerifiedHits(
-        hits=2, share=0.5, relaxations=21, relaxations_per_hit=10.5
+        hits=2,
+        share=0.5,
+        calculations=210,
+        calculations_per_hit=105.0,
+        proposed=21,
+        proposed_per_hit=10.5,
     )
     assert metrics.acceptance == Acceptance(accepted=2, candidates=15, rate=2 / 15)
     nothing = evaluate(structures[1:2], data())
-    assert nothing.verified.relaxations_per_hit is None
+    assert nothing.verified.calculations_per_hit is None
     assert nothing.acceptance.rate == 0.0
+    del structures[1].info["proposed"]  # then the total is not known
+    partly = evaluate(structures, data()).verified
+    assert (partly.proposed, partly.calculations) == (None, 210)
 
 
 def test_hits_without_relaxation():
@@ -446,5 +462,81 @@ def test_wrong_arguments(call, message):
 def test_verified_is_what_was_calculated_and_converged(more, verified):
     atoms = tetrahedron(3.3, **record(0.7, 0.7, **more))
     (row,) = evaluate([atoms], data()).structures
-    assert row.hit is not None
+    assert (row.hit is None) == (verified is None)
     assert row.verified is verified
+
+
+class Shifted(LennardJones):
+    """An energy that nobody else has."""
+
+    implemented_properties = (*LennardJones.implemented_properties, "dipole")
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        self.results["energy"] = 4 * 0.705
+        self.results["dipole"] = np.array([0.0, 0.6, 0.8])
+
+
+class TestRecalculation:
+    """Values of the file are calculated again."""
+
+    def test_new_values_count(self):
+        guessed = record(0.7, 0.9, evaluated_by={"energy_per_atom": "surrogate"})
+        structures = [tetrahedron(3.3, **guessed), tetrahedron(3.0, **guessed)]
+        assert evaluate(structures, data()).targets[0].relaxed.hit_rate is None
+        metrics = evaluate(structures, data(), potential=Shifted(), compute={"edge": edge})
+        assert metrics.targets[0].relaxed.hit_rate == 1.0
+        source = f"{__name__}:Shifted"
+        assert metrics.evaluated_by["energy_per_atom"] == source
+        assert metrics.evaluated_by["edge"] == f"{__name__}:edge"
+        for row, length in zip(metrics.structures, (3.3, 3.0), strict=True):
+            assert row.verified is True
+            assert row.relaxed["energy_per_atom"] == pytest.approx(0.705)
+            assert row.relaxed["edge"] == pytest.approx(length)
+        assert structures[0].info["relaxed"] == {"energy_per_atom": 0.9}
+
+    def test_differences_are_told(self):
+        told = record(0.7, 0.7, evaluated_by={"energy_per_atom": "dft"})
+        structures = [tetrahedron(3.3, **told), tetrahedron(3.0, **record(0.7, 0.9))]
+        words = (
+            "energy_per_atom of 1 of 2 structures differs from what the file says .* by 0.195 at"
+        )
+        with pytest.warns(TfgenWarning, match=words):
+            evaluate(structures, data(), potential=Shifted())
+
+    def test_own_properties_of_the_calculator(self):
+        told = {"target": {"dipole": 1.0}, "relaxed": {"dipole": 1.0}, "status": "converged"}
+        settings = EvaluationSettings(hit_tolerance={"dipole": 0.1})
+        metrics = evaluate(
+            [tetrahedron(3.3, **told)], data(), potential=Shifted(), settings=settings
+        )
+        assert metrics.evaluated_by["dipole"] == f"{__name__}:Shifted"
+        assert metrics.structures[0].verified is True
+
+    def test_failures_are_statuses(self):
+        structures = [tetrahedron(3.3, **record(0.7, 0.7)), tetrahedron(3.0, **record(0.7, 0.7))]
+        with pytest.warns(TfgenWarning, match="failed for 1 of 2 .* edge: RuntimeError: too short"):
+            metrics = evaluate(structures, data(), compute={"edge": fussy_edge})
+        assert [row.status for row in metrics.structures] == ["converged", "property failed"]
+        assert metrics.structures[1].relaxed["edge"] is None
+        assert [row.verified for row in metrics.structures] == [True, False]
+
+    def test_tolerances_are_those_of_the_request(self):
+        told = record(0.7, 0.75, hit_tolerance={"energy_per_atom": 0.06})
+        atoms = tetrahedron(3.3, **told)
+        assert evaluate([atoms], data()).structures[0].verified is True
+        settings = EvaluationSettings(hit_tolerance={"energy_per_atom": 0.04})
+        assert evaluate([atoms], data(), settings=settings).structures[0].verified is False
+        # Where records do not agree, the default counts.
+        other = tetrahedron(3.0, **{**told, "hit_tolerance": {"energy_per_atom": 0.07}})
+        assert evaluate([atoms, other], data()).structures[0].verified is False
+
+
+def edge(atoms: Atoms) -> float:
+    return float(atoms.get_distance(0, 1))
+
+
+def fussy_edge(atoms: Atoms) -> float:
+    if edge(atoms) < 3.1:
+        raise RuntimeError("too short")
+    return edge(atoms)

@@ -48,7 +48,9 @@ def test_a_record_survives_the_file(tmp_path):
         **expected,
         "predicted": {},
         "candidates": None,
-        "relaxations": 0,
+        "calculations": None,
+        "proposed": None,
+        "evaluated_by": {},
     }
     np.testing.assert_allclose(raw_structures(back)[0].positions, atoms.positions + 0.25)
     assert raw_structures(back)[1] is back[1]
@@ -140,7 +142,9 @@ def test_a_structure_without_a_record():
         "seconds": None,
         "status": None,
         "candidates": None,
-        "relaxations": 0,
+        "calculations": None,
+        "proposed": None,
+        "evaluated_by": {},
     }
 
 
@@ -157,13 +161,18 @@ def test_what_was_asked_for():
     assert record.to_json()["target"] == {"a": 0.5, "b": [1.0, 2.0]}
 
 
-def test_candidates_and_relaxations_are_counted():
-    record = read_record(dimer(candidates=np.int64(3), relaxations=0, relaxed={"a": 1.0}), "x")
-    assert (record.candidates, record.relaxations) == (3, 0)
-    # One that was relaxed took at least one.
-    assert read_record(dimer(relaxed={"a": 1.0}), "x").relaxations == 1
-    assert read_record(dimer(relaxed={"a": 1.0}, candidates=7), "x").relaxations == 7
-    assert read_record(dimer(candidates=7), "x").relaxations == 0
+def test_costs_are_counted():
+    record = read_record(dimer(candidates=np.int64(3), calculations=0, proposed=np.int32(9)), "x")
+    assert (record.candidates, record.calculations, record.proposed) == (3, 0, 9)
+
+
+def test_tolerances_and_sources():
+    info = {"hit_tolerance": {"a": 0.04}, "evaluated_by": {"a": "m:f", "b": "surrogate"}}
+    record = read_record(dimer(**info), "x")
+    assert record.hit_tolerance == {"a": 0.04}
+    assert record.is_calculated("relaxed", "a")
+    assert not record.is_calculated("decoded", "a")
+    assert not record.is_calculated("relaxed", "b")
 
 
 def test_values_that_are_no_numbers_are_missing():
@@ -194,9 +203,10 @@ def test_values_that_are_no_numbers_are_missing():
         ({"seconds": {}}, "seconds is {}, not a number"),
         ({"candidates": 0}, "structure 7: candidates is 0; a whole number from 1 on is needed"),
         ({"candidates": 1.5}, "candidates is 1.5; a whole number"),
-        ({"relaxations": -1}, "relaxations is -1; a whole number from 0 on is needed"),
-        ({"relaxations": float("inf")}, "relaxations is inf; a whole number"),
-        ({"relaxations": True}, "relaxations is True, not a number"),
+        ({"calculations": -1}, "calculations is -1; a whole number from 0 on is needed"),
+        ({"proposed": float("inf")}, "proposed is inf; a whole number"),
+        ({"calculations": True}, "calculations is True, not a number"),
+        ({"hit_tolerance": {"a": 0.0}}, "hit_tolerance of a is 0.0; a number above 0 is needed"),
     ],
 )
 def test_malformed_records(info, message):

@@ -79,7 +79,7 @@ class TestRequest:
         ({"potential": "dft"}, "potential is 'dft'; 'auto', None or an object is needed"),
         ({"potential": Calculator}, "potential is the class Calculator; an object of it is needed"),
         ({"relax": object()}, "relax is a object, neither a potential"),
-        ({"relax": None}, "relax is a NoneType, neither a potential"),
+        ({"relax": None}, "relax is None; 'auto', a bool or what relaxes"),
         ({"potential": None}, "relax is True, but there is no potential"),
         ({"tolerance": {"hue": 0.1}}, "tolerance names 'hue'; the targets are energy_per_atom"),
         ({"tolerance": {ENERGY: 0}}, "tolerance of energy_per_atom is 0; a number above 0"),

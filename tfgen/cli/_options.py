@@ -114,12 +114,11 @@ def _read_tolerances(
     return result
 
 
-def tolerance_option(flag: str) -> Any:
+def tolerance_option(flag: str, help: str) -> Any:
     """The option, under some name, that says how near a property must come to its target."""
     return click.option(
         flag, metavar="NAME=VALUE", multiple=True, callback=_read_tolerances,
-        help="How near a property must come to its target, in the property's unit. Default: 0.01 "
-        "for energy_per_atom, 5 % of the range in the training set for any other.",
+        help=f"How near a property must come to its target, in the property's unit. {help}",
     )  # fmt: skip
 
 

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import descriptor_option, imported
+from tfgen.cli._options import (
+    compute_option,
+    descriptor_option,
+    imported,
+    shown_warnings,
+    tolerance_option,
+)
+from tfgen.cli._potentials import (
+    Running,
+    open_potential,
+    potential_argument_option,
+    running_options,
+)
+from tfgen.evaluation.settings import EvaluationSettings
 
 __all__ = ["evaluate"]
-
-
-def _tolerances(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, float]:
-    result: dict[str, float] = {}
-    for value in values:
-        name, _, number = value.partition("=")
-        try:
-            tolerance = float(number)
-        except ValueError:
-            tolerance = -1.0
-        if not name or not 0.0 < tolerance < float("inf"):
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE with a value above 0")
-        if name in result:
-            raise click.BadParameter(f"{name!r} is given twice")
-        result[name] = tolerance
-    return result
 
 
 def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
@@ -62,19 +58,23 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float) 
     type=click.Path(path_type=Path),
     help="The model that generated them; adds a map of its latent space to the report.",
 )
+@tolerance_option(
+    "--hit-tolerance", help="Default: as the records say, else 0.01 for energy_per_atom, 5 % of "
+    "the range in the training set for any other.",
+)  # fmt: skip
 @click.option(
-    "--hit-tolerance",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_tolerances,
-    help="How near a property must come to its target, in the property's unit. Default: 0.01 for "
-    "energy_per_atom, 5 % of the range in the training set for any other.",
-)
+    "--potential", default="none", show_default=True, metavar="emt|none|MODULE:NAME",
+    help="Calculates the energies of the structures as they are again; with none, the values in "
+    "the file count. MODULE:NAME names an ASE calculator.",
+)  # fmt: skip
+@potential_argument_option
+@running_options
+@compute_option
 @click.option(
     "--duplicate-tolerance",
     metavar="Å",
     type=click.FloatRange(min=0, min_open=True),
-    default=0.05,
+    default=EvaluationSettings.duplicate_tolerance,
     show_default=True,
     callback=_finite,
     help="Structures are equal if all sorted interatomic distances are within this.",
@@ -87,6 +87,10 @@ def evaluate(
     output: Path,
     model_path: Path | None,
     hit_tolerance: dict[str, float],
+    potential: str,
+    arguments: tuple[tuple[str, Any], ...],
+    running: Running,
+    compute: dict[str, str | None],
     duplicate_tolerance: float,
     descriptors: tuple[str, ...],
     overwrite: bool,
@@ -102,9 +106,10 @@ def evaluate(
     from tfgen.evaluation.report.fingerprint_map import check_model
     from tfgen.evaluation.report.summary import summarise
     from tfgen.evaluation.report.write import require_report_folder, write_report
-    from tfgen.evaluation.settings import EvaluationSettings
     from tfgen.generation.records import read_generated
 
+    if potential == "auto":
+        raise click.BadParameter("auto is for commands that know a model", param_hint="--potential")
     require_report_folder(output, overwrite)
     generated = read_generated(structures)
     dataset = Dataset.load(dataset_path)
@@ -126,7 +131,16 @@ def evaluate(
     settings = EvaluationSettings(
         hit_tolerance=hit_tolerance, duplicate_tolerance=duplicate_tolerance
     )
-    metrics = run(generated, dataset, settings=settings, progress=True)
+    log = output.with_name(output.name + ".calculator.log")
+    with shown_warnings(), open_potential(potential, arguments, running, log=log) as calculator:
+        metrics = run(
+            generated,
+            dataset,
+            potential=calculator,
+            compute=compute,
+            settings=settings,
+            progress=True,
+        )
     write_report(generated, dataset, metrics, output, overwrite, model=model)
     click.echo(summarise(metrics))
     click.echo(f"report: {output / 'index.html'}")

@@ -63,7 +63,10 @@ if TYPE_CHECKING:
 @potential_argument_option
 @running_options
 @compute_option
-@tolerance_option("--tolerance")
+@tolerance_option(
+    "--tolerance", help="Default: 0.01 for energy_per_atom, 5 % of the range in the training set "
+    "for any other.",
+)  # fmt: skip
 @click.option(
     "--candidates", type=click.IntRange(1), metavar="N",
     help="Candidates that may be relaxed for one structure: those off target are replaced by the "

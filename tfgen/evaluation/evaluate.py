@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from tqdm import tqdm
 
 from tfgen.evaluation.comparison import (
@@ -27,10 +28,14 @@ from tfgen.evaluation.metrics import (
     Thresholds,
     VerifiedHits,
 )
+from tfgen.evaluation.recalculation import recalculate, warn_of_differences
 from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
 from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, set_tolerances
 from tfgen.generation.records import STAGES, Record, raw_structures, read_record
+from tfgen.potentials.ase import AsePotential, warn_of_failures
+from tfgen.potentials.base import Potential
+from tfgen.potentials.evaluation import adapt_potential, functions_for
 from tfgen.structures import validity
 from tfgen.structures.status import Status
 from tfgen.targets import is_verified
@@ -45,6 +50,8 @@ def evaluate(
     generated: Sequence[Atoms],
     dataset: Dataset,
     *,
+    potential: Potential | AsePotential | BaseCalculator | None = None,
+    compute: Mapping[str, Callable[[Atoms], Any] | str | None] | None = None,
     settings: EvaluationSettings | None = None,
     progress: bool = False,
 ) -> Metrics:
@@ -82,6 +89,9 @@ def evaluate(
         generated: structures with their records in `atoms.info` (see `tfgen.generate`); records
             may be missing, for all structures or some.
         dataset: the data set the model was trained on.
+        potential: calculates the energies of the structures as they are again; None: the records'
+            values count.
+        compute: property -> what calculates it again, as for `tfgen.generate`.
         settings: the tolerances and thresholds. Default: `EvaluationSettings()`.
         progress: show a progress bar on stderr.
 
@@ -89,9 +99,14 @@ def evaluate(
         The metrics, with an entry for each target and for each structure. None stands where a share
         of nothing would be needed.
 
+    Warns:
+        TfgenWarning: if calculations fail, or differ from what the records say by more than the
+            tolerance of a hit.
+
     Raises:
         ValueError: if there are no structures, the data set has no training structures, a record
-            is malformed, or a tolerance is missing or of an unknown property.
+            is malformed, a tolerance is missing or of an unknown property, or something cannot be
+            calculated as asked.
     """
     settings = settings or EvaluationSettings()
     records = [
@@ -100,7 +115,17 @@ def evaluate(
     train = dataset.select("train")
     if len(train) == 0:
         raise ValueError("dataset has no training structures to compare with")
+    calculating = adapt_potential("potential", potential)
+    functions = functions_for(compute or {}, calculating)
+    read = records
+    if calculating is not None or functions:
+        records = recalculate(generated, records, calculating, functions)
+        changed = zip(records, read, strict=True)
+        warn_of_failures(
+            [(a.status_detail or "") if a.status != b.status else "" for a, b in changed], 3
+        )
     records, tolerances = set_tolerances(records, train, settings)
+    warn_of_differences(read, records)
 
     with tqdm(total=5, desc="evaluating", disable=not progress, leave=False) as bar:
         limits = validity.thresholds_from(

@@ -13,10 +13,10 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from tfgen.models.model import Model
-from tfgen.potentials.ase import AsePotential, adapt
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
-from tfgen.potentials.evaluation import functions_for, potential_name
+from tfgen.potentials.evaluation import adapt_potential, functions_for, potential_name
 from tfgen.potentials.properties import PropertyFunction, calculator_functions
 from tfgen.structures.formulas import formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, GEOMETRY, UNITS
@@ -233,7 +233,7 @@ def _choose_potential(
         if potential != "auto":
             raise ValueError(f"potential is {potential!r}; 'auto', None or an object is needed")
         return EMT() if model.potential == "emt" else None
-    return None if potential is None else _check_potential("potential", potential)
+    return adapt_potential("potential", potential)
 
 
 def _choose_relaxing(
@@ -246,7 +246,14 @@ def _choose_relaxing(
         raise ValueError("relax is True, but there is no potential; pass one, or relax=False")
     if isinstance(relax, str | bool):
         return evaluating if relax else None
-    return _check_potential("relax", relax)
+    return _require_potential(relax)
+
+
+def _require_potential(relax: Any) -> Potential | AsePotential:
+    found = adapt_potential("relax", relax)
+    if found is None:
+        raise ValueError("relax is None; 'auto', a bool or what relaxes is needed")
+    return found
 
 
 def _find_sources(
@@ -260,18 +267,6 @@ def _find_sources(
     if potential is not None:
         sources |= dict.fromkeys(ENERGIES, potential_name(potential))
     return {name: sources.get(name, SURROGATE) for name in names}
-
-
-def _check_potential(name: str, potential: Any) -> Potential | AsePotential:
-    if isinstance(potential, type):
-        raise ValueError(f"{name} is the class {potential.__name__}; an object of it is needed")
-    adapted = adapt(potential)
-    if not isinstance(adapted, AsePotential | Potential):
-        raise ValueError(
-            f"{name} is a {type(potential).__name__}, neither a potential of tfgen's kind nor an "
-            "ASE calculator"
-        )
-    return adapted
 
 
 def _check_knows(potential: Any, formula: str, numbers: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from tfgen.potentials.ase import NOT_FINITE, AsePotential
+from tfgen.potentials.ase import NOT_FINITE, AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.properties import (
     PropertyFunction,
@@ -20,7 +20,14 @@ from tfgen.potentials.properties import (
 )
 from tfgen.structures.status import Status
 
-__all__ = ["Evaluation", "PotentialCalculator", "evaluate", "functions_for", "potential_name"]
+__all__ = [
+    "Evaluation",
+    "PotentialCalculator",
+    "adapt_potential",
+    "evaluate",
+    "functions_for",
+    "potential_name",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +146,29 @@ def potential_name(potential: Any) -> str:
     """Returns what records say computed a value: "emt", or MODULE:NAME."""
     kind = type(potential)
     return str(getattr(potential, "name", None) or f"{kind.__module__}:{kind.__qualname__}")
+
+
+def adapt_potential(name: str, potential: Any) -> Potential | AsePotential | None:
+    """Returns a potential as tfgen uses it.
+
+    Args:
+        name: of the argument, for the message.
+        potential: a potential of tfgen's kind, an ASE calculator, or None.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if potential is None:
+        return None
+    if isinstance(potential, type):
+        raise ValueError(f"{name} is the class {potential.__name__}; an object of it is needed")
+    adapted = adapt(potential)
+    if not isinstance(adapted, AsePotential | Potential):
+        raise ValueError(
+            f"{name} is a {type(potential).__name__}, neither a potential of tfgen's kind nor an "
+            "ASE calculator"
+        )
+    return adapted
 
 
 def functions_for(

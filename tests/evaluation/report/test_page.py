@@ -43,7 +43,7 @@ def test_the_report_says_it_all(tmp_path):
     for provenance in ("tetrahedra", "sampled: 9", "n = 9"):
         assert provenance in words
     rows = [tag for tag, _, inside in page.tags if tag == "tr" and inside[-1] == "tbody"]
-    assert len(rows) == 3 + 20  # targets and structures
+    assert len(rows) == 3 + 3 + 20  # targets, the same by the network's word, and structures
     labels = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
     assert "Target against energy per atom (eV/atom), per stage" in labels
     assert "Interatomic distances, generated and training" in labels
@@ -265,16 +265,17 @@ def test_a_detail_stands_by_its_status(tmp_path):
 def test_what_hits_cost_is_told(tmp_path):
     structures = generated()
     for atoms in structures:
-        atoms.info |= {"candidates": 5, "relaxations": 3}
+        atoms.info |= {"candidates": 5, "calculations": 3, "proposed": 6}
     structures[0].info["relaxed"] = {"energy_per_atom": 0.6}  # as asked for, and new
     structures[0].info["status"] = "converged"
     page, metrics = written(tmp_path / "report", structures, dataset())
     rate = metrics.acceptance.rate
     assert f"{100 * rate:.1f} % of 100 candidates accepted" in summarise(metrics)
     hits = metrics.verified.hits
-    assert f"{hits} verified hits, {60 / hits:.3g} relaxations each" in summarise(metrics)
+    each = f"{60 / hits:.3g} calculations and {120 / hits:.3g} proposals each"
+    assert f"{hits} verified hits, {each}" in summarise(metrics)
     words = page.words()
-    for card in ("relaxations per verified hit", "of 100 candidates", "kept their basin"):
+    for card in ("calculations per verified hit", "of 100 candidates", "kept their basin"):
         assert card in words
     # The test split has one structure.
     assert f"{metrics.coverage.found} of 1 structures held out" in words

@@ -1,0 +1,92 @@
+"""Properties of generated structures, calculated again by somebody else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from tfgen.generation.records import Record
+from tfgen.potentials.ase import AsePotential
+from tfgen.potentials.base import Potential
+from tfgen.potentials.evaluation import evaluate, potential_name
+from tfgen.potentials.properties import PropertyFunction, calculator_functions
+from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM, compute
+from tfgen.structures.status import Status
+from tfgen.warnings import TfgenWarning
+
+__all__ = ["recalculate", "warn_of_differences"]
+
+
+def recalculate(
+    generated: Sequence[Atoms],
+    records: Sequence[Record],
+    potential: Potential | AsePotential | None,
+    functions: Sequence[PropertyFunction],
+) -> list[Record]:
+    """Calculates the properties of structures as they are, and puts the values into their records.
+
+    Args:
+        generated: n structures.
+        records: their records.
+        potential: computes energies; None: only functions are called.
+        functions: compute further properties. Those of the potential's own calculator that the
+            records name are computed in any case.
+
+    Returns:
+        The records, with the new values at the last stage, what computed them, and the status of
+        structures for which that failed.
+    """
+    asked = list(dict.fromkeys(name for record in records for name in _names(record)))
+    given = [function.name for function in functions]
+    own = [name for name in asked if name not in (*given, *ENERGIES)]
+    functions = [*functions, *calculator_functions(potential, own)]
+    plain = [Atoms(a.numbers, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in generated]
+    found = evaluate(potential, plain, functions)
+    values, sources = dict(found.values), {f.name: f.source for f in functions}
+    if potential is not None:
+        energies = [ENERGY_PER_ATOM, *(name for name in ENERGIES[1:] if name in asked)]
+        values |= compute(plain, energies, found.energy)
+        sources |= dict.fromkeys(energies, potential_name(potential))
+    result = []
+    for i, record in enumerate(records):
+        new = {name: float(array[i]) for name, array in values.items()}
+        known = {name: value if np.isfinite(value) else None for name, value in new.items()}
+        stage = "relaxed" if record.relaxed else "reconstructed"
+        changes: dict[str, Any] = {stage: {**record.stage(stage), **known}}
+        if found.status[i] != Status.CONVERGED:
+            changes |= {"status": str(found.status[i]), "status_detail": found.detail[i]}
+        result.append(replace(record, evaluated_by={**record.evaluated_by, **sources}, **changes))
+    return result
+
+
+def _names(record: Record) -> list[str]:
+    return [*(target.name for target in record.targets), *record.final]
+
+
+def warn_of_differences(before: Sequence[Record], after: Sequence[Record]) -> None:
+    """Warns where calculated values in records differ from new ones by more than a hit's tolerance.
+
+    Args:
+        before: records as they were read.
+        after: the same with new values, and with tolerances.
+    """
+    for name in dict.fromkeys(target.name for record in after for target in record.targets):
+        differences = []
+        for old, new in zip(before, after, strict=True):
+            target, one, other = new.target(name), old.final.get(name), new.final.get(name)
+            if target is None or target.tolerance is None or one is None or other is None:
+                continue
+            if old.is_calculated("relaxed", name) and abs(one - other) > target.tolerance:
+                differences.append(abs(one - other))
+        if differences:
+            warnings.warn(
+                f"{name} of {len(differences)} of {len(after)} structures differs from what the "
+                f"file says by more than the tolerance, by {max(differences):.3g} at most",
+                TfgenWarning,
+                stacklevel=3,
+            )
