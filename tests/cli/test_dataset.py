@@ -84,6 +84,31 @@ def test_a_build_computes_properties(recipe, tmp_path, monkeypatch):
     np.testing.assert_array_equal(dataset.properties["span"], spans)
 
 
+def test_an_import_computes_properties(file, tmp_path, monkeypatch):
+    (tmp_path / "gap_of_a_user.py").write_text(
+        "def more(atoms):\n    return atoms.info['gap'] + atoms.get_potential_energy()\n"
+        "def some(atoms):\n    return 1 / atoms.info['gap']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    output = tmp_path / "set.h5"
+    command = ["import", file, "-o", output, "--property", "gap", "--compute"]
+    for value, words in (
+        ("more=gap_of_a_user:less", ["compute more: 'gap_of_a_user:less' cannot be imported"]),
+        ("gap=gap_of_a_user:more", ["'gap' is both asked for from the files and computed"]),
+        ("some=gap_of_a_user:some", ["set.xyz', row 1: compute some: ZeroDivisionError"]),
+        ("dipole", ["row 1: compute dipole: PropertyNotImplementedError"]),
+    ):
+        assert_one_line(run(*command, value), 1, *words)
+        assert not output.exists()
+    skipping = [*command, "some=gap_of_a_user:some", "--missing", "skip"]
+    result = run(*skipping, "--compute", "more=gap_of_a_user:more")
+    assert result.exit_code == 0, result.output
+    assert "1  property failed" in result.output
+    dataset = Dataset.load(output)
+    np.testing.assert_allclose(dataset.properties["more"], 1.5 * np.arange(1, 10))
+
+
 def test_the_whole_way(recipe, tmp_path):
     output = tmp_path / "tiny.h5"
     result = run("build", recipe, "-o", output, "--seed", 3)

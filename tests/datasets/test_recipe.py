@@ -65,7 +65,7 @@ def test_the_recipe_in_the_documentation_is_valid(tmp_path):
 def test_the_recipes_in_the_documentation_of_calculators_are_valid(tmp_path):
     text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text("utf-8")
     blocks = [block.split("```")[0] for block in text.split("```toml\n")[1:]]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         whole = block if "[sample]" in block else GOOD + block
         recipe = load_recipe(write(tmp_path, whole))

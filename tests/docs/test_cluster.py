@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
 from documents import ROOT
 
-from tfgen.datasets.recipe import load_recipe
+from tfgen.datasets.building import build
+from tfgen.datasets.recipe import Recipe, Sample, load_recipe
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text("utf-8")
 RECIPES = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -25,4 +29,15 @@ def test_recipes_are_valid(text, tmp_path):
 
 
 def test_finds_the_recipes():
-    assert len(RECIPES) == 4
+    assert len(RECIPES) == 5
+
+
+def test_the_function_of_the_page(tmp_path):
+    (code,) = re.findall(r"```python\n(def .*?)```", PAGE, flags=re.DOTALL)
+    names: dict = {}
+    exec(code, names)  # noqa: S102  (our own page)
+    recipe = Recipe("x", Sample(("Pt4",), 4))
+    dataset = build(recipe, tmp_path / "x.h5", compute={"pull": names["hardest_pull"]})
+    for atoms, pull in zip(dataset.structures, dataset.properties["pull"], strict=True):
+        larger = Atoms(atoms.numbers, positions=1.05 * atoms.positions, calculator=EMT())
+        assert pull == pytest.approx(np.abs(larger.get_forces()).max(), abs=1e-9)

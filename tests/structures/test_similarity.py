@@ -167,16 +167,18 @@ def test_what_is_kept_does_not_depend_on_memory():
 
 
 def test_blocks_do_not_change_what_is_kept():
-    from tfgen.structures.similarity import _first_kept
+    from tfgen.structures.leaders import Table, find_leaders
 
     vectors = np.random.default_rng(1).random((500, 3))
-    whole = _first_kept(vectors.__getitem__, 500, 0.1, block=1000)
-    np.testing.assert_array_equal(_first_kept(vectors.__getitem__, 500, 0.1, block=7), whole)
+    whole = find_leaders(Table(vectors.__getitem__, 500), 0.1, block=1000)
+    np.testing.assert_array_equal(
+        find_leaders(Table(vectors.__getitem__, 500), 0.1, block=7), whole
+    )
     assert 10 < (whole == np.arange(500)).sum() < 490
 
 
 def test_rows_that_few_columns_cannot_tell_apart_are_compared_in_all():
-    from tfgen.structures.similarity import _first_kept
+    from tfgen.structures.leaders import Table, find_leaders
 
     vectors = np.random.default_rng(3).random((600, 40))
     vectors[:, 30:] = 0.0
@@ -185,9 +187,9 @@ def test_rows_that_few_columns_cannot_tell_apart_are_compared_in_all():
     vectors[413, 35] = 0.2
     expected = np.arange(600)
     expected[211] = 0
-    np.testing.assert_array_equal(_first_kept(vectors.__getitem__, 600, 0.1), expected)
+    np.testing.assert_array_equal(find_leaders(Table(vectors.__getitem__, 600), 0.1), expected)
     expected[413] = 0
-    np.testing.assert_array_equal(_first_kept(vectors.__getitem__, 600, 0.21), expected)
+    np.testing.assert_array_equal(find_leaders(Table(vectors.__getitem__, 600), 0.21), expected)
 
 
 def test_nearest_equals_a_loop():

@@ -130,6 +130,7 @@ def build(
     metavar="NAME",
     help="The total energy, in eV unless the file states another unit, stands under this name.",
 )
+@compute_option
 @click.option(
     "--format",
     metavar="NAME",
@@ -166,6 +167,7 @@ def import_(
     properties: tuple[str, ...],
     units: tuple[str, ...],
     energy: str | None,
+    compute: dict[str, str | None],
     format: str | None,
     missing: Literal["error", "skip"],
     duplicates: Literal["drop", "keep"],
@@ -194,6 +196,7 @@ def import_(
             properties=properties,
             units=table,
             energy=energy,
+            compute=compute,
             format=format,
             missing=missing,
             duplicates=duplicates,
@@ -203,6 +206,8 @@ def import_(
         )
     result.save(output, overwrite)
     _print_counts(result.metadata["counts"])
+    if (groups := result.metadata["groups"]) < len(result):
+        click.echo(f"{groups:8d}  groups of near copies, each in one split")
     _print_dropped(result.metadata.get("duplicates"))
     if other := result.metadata.get("other_energies"):
         names = ", ".join(map(repr, other[:8]))

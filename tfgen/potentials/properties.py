@@ -188,8 +188,10 @@ def run_functions(
 
 def _run(function: PropertyFunction, atoms: Atoms) -> tuple[float, str]:
     """Returns a value, and why there is none."""
+    own = atoms.copy()  # a function may move the atoms
+    own.calc = atoms.calc
     try:
-        return function(atoms), ""
+        return function(own), ""
     except Exception as error:  # noqa: BLE001  (functions raise what they like)
         said = " ".join(f"{type(error).__name__}: {error}".split())
         return float("nan"), said[:_LONGEST_DETAIL]

@@ -11,14 +11,14 @@ distances take memory that grows with the square of the atoms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase import Atoms
-from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
+from tfgen.structures.leaders import Table, find_leaders, lookup, same_composition
 from tfgen.structures.sorted_distances import HELD, distance_vectors, sorted_distances
 from tfgen.structures.superposition import align, displacements, require_finite, rmsd
 
@@ -32,9 +32,6 @@ __all__ = [
     "rmsd",
     "sorted_distances",
 ]
-
-# Columns of the screen: enough to tell nearly all structures apart, few enough for a k-d tree.
-_SCREEN = 16
 
 
 def duplicates(
@@ -72,15 +69,15 @@ def duplicates(
     require_finite(structures, "structures")
     result = np.arange(len(structures))
     with tqdm(desc="comparing", total=len(structures), unit="", disable=not progress) as bar:
-        for members in _groups(structures):
+        for members in same_composition(structures):
             if len(members) == 1:  # nothing to compare, and the distances of a large one are many
                 bar.update(1)
                 continue
-            vectors = _lookup([structures[m] for m in members], held)
+            vectors = lookup(distance_vectors, [structures[m] for m in members], held)
             if also is not None and also.shape[1]:
                 vectors = _with_columns(vectors, also[members])
-            kept = _first_kept(vectors, len(members), tolerance, bar.update, held=held)
-            result[members] = members[kept]
+            table = Table(vectors, len(members), held=held)
+            result[members] = members[find_leaders(table, tolerance, bar.update)]
     return result
 
 
@@ -127,7 +124,7 @@ def deviations(structures: Sequence[Atoms], references: Sequence[Atoms]) -> np.n
     n = len(structures)
     result = np.full(n, np.inf)
     both = [*structures, *references]
-    for members in _groups(both):
+    for members in same_composition(both):
         if len(members) == 1:
             continue
         vectors = distance_vectors([both[m] for m in members])
@@ -160,7 +157,7 @@ def nearest(
     distance = np.full(len(structures), np.inf)
     n = len(structures)
     both = [*structures, *references]
-    for members in _groups(both):
+    for members in same_composition(both):
         ours, theirs = members < n, members >= n
         if not ours.any() or not theirs.any():
             continue
@@ -180,22 +177,6 @@ def _check_tolerance(tolerance: float) -> None:
         raise ValueError(f"tolerance is {tolerance!r}; a finite distance >= 0 Å is needed")
 
 
-def _groups(structures: Sequence[Atoms]) -> Iterator[np.ndarray]:
-    """Yields the members [m] of each composition and periodicity."""
-    keys: dict[tuple[bytes, bytes], list[int]] = {}
-    for place, structure in enumerate(structures):
-        key = np.sort(structure.numbers).tobytes(), structure.pbc.tobytes()
-        keys.setdefault(key, []).append(place)
-    yield from map(np.array, keys.values())
-
-
-def _lookup(same: Sequence[Atoms], held: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from rows to `distance_vectors`, computed once if they are few enough."""
-    if len(same) * distance_vectors(same[:1], held).shape[1] <= held:
-        return distance_vectors(same, held).__getitem__
-    return lambda rows: distance_vectors([same[row] for row in rows], held)
-
-
 def _with_columns(
     vectors: Callable[[np.ndarray], np.ndarray], also: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -206,92 +187,3 @@ def _with_columns(
 def _chebyshev(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Computes max-norm distances [len(a), len(b)]: zero without columns (single atoms)."""
     return cdist(a, b, "chebyshev") if a.shape[1] else np.zeros([len(a), len(b)])
-
-
-def _first_kept(
-    vectors: Callable[[np.ndarray], np.ndarray],
-    n: int,
-    tolerance: float,
-    advance: Callable[[int], object] = lambda _: None,
-    *,
-    held: int = HELD,
-    block: int = 1024,
-) -> np.ndarray:
-    """Finds for each row the first row kept within `tolerance` (max norm), itself if it is kept.
-
-    Blocks of rows are compared with the rows kept so far, then among themselves. Rows within the
-    tolerance of each other are so in every column, so a k-d tree on a few columns finds all
-    candidates. `vectors` maps places [rows] to rows [rows, columns]; `advance` is called with the
-    number of rows that are finished.
-    """
-    sample = vectors(np.unique(np.linspace(0, n - 1, min(n, 256)).astype(int)))
-    columns = sample.shape[1]
-    if columns == 0:
-        advance(n)
-        return np.zeros(n, int)
-    picked = _select_columns(sample)
-    step = max(1, held // columns)
-    screen = np.concatenate(
-        [vectors(np.arange(i, min(i + step, n)))[:, picked] for i in range(0, n, step)]
-    )
-    reach = tolerance * (1 + 1e-9) + 1e-12  # the screen must not be stricter than the comparison
-    result = np.arange(n)
-    kept = np.zeros(0, int)
-    for start in range(0, n, block):
-        rows = np.arange(start, min(start + block, n))
-        if len(kept):
-            found = cKDTree(screen[kept], leafsize=64).query_ball_point(
-                screen[rows], reach, p=np.inf
-            )
-            row = np.repeat(rows, [len(f) for f in found])
-            known = kept[np.concatenate([np.asarray(f, int) for f in found])]
-            equal = _within(vectors, row, known, tolerance, step)
-            # Several kept rows may be equal to one row: the first counts.
-            np.minimum.at(result, row[equal], known[equal])
-            rows = rows[result[rows] == rows]
-        pairs = cKDTree(screen[rows], leafsize=64).query_pairs(
-            reach, p=np.inf, output_type="ndarray"
-        )
-        pairs = rows[np.sort(pairs, axis=1)]
-        pairs = pairs[_within(vectors, pairs[:, 0], pairs[:, 1], tolerance, step)]
-        for early, late in pairs[np.lexsort([pairs[:, 0], pairs[:, 1]])]:
-            # Ascending in `late`: whether `early` is kept is decided by now.
-            if result[late] == late and result[early] == early:
-                result[late] = early
-        kept = np.concatenate([kept, rows[result[rows] == rows]])
-        advance(min(block, n - start))
-    return result
-
-
-def _select_columns(sample: np.ndarray) -> np.ndarray:
-    """Selects up to `_SCREEN` columns in which rows differ most and that are least correlated.
-
-    Pivoted Gram-Schmidt: each is the column of largest variance after those before it have been
-    projected out.
-    """
-    left = sample - sample.mean(axis=0)
-    picked = []
-    for _ in range(min(_SCREEN, sample.shape[1])):
-        variance = (left**2).sum(axis=0)
-        picked.append(int(variance.argmax()))
-        direction = left[:, picked[-1]] / np.sqrt(variance.max() or 1.0)
-        left -= np.outer(direction, direction @ left)
-    return np.unique(picked)
-
-
-def _within(
-    vectors: Callable[[np.ndarray], np.ndarray],
-    a: np.ndarray,
-    b: np.ndarray,
-    tolerance: float,
-    step: int,
-) -> np.ndarray:
-    """Says which rows `a` are within the tolerance of rows `b`: [pairs] bool."""
-    result = np.empty(len(a), bool)
-    for start in range(0, len(a), step):
-        part = slice(start, start + step)
-        rows, place = np.unique([a[part], b[part]], return_inverse=True)
-        one, two = place.reshape(2, -1)  # NumPy 1 returns it flat
-        known = vectors(rows)
-        result[part] = np.abs(known[one] - known[two]).max(axis=1) <= tolerance
-    return result

@@ -17,7 +17,7 @@ HELD = 8_000_000
 # Numbers in one temporary of a calculation: more would fall out of the processor's caches.
 _CACHED = 200_000
 # Up to this many atoms, structures are described by all distances.
-_PAIRWISE = 500
+PAIRWISE = 500
 
 
 def sorted_distances(numbers: np.ndarray, positions: np.ndarray, *, held: int = HELD) -> np.ndarray:
@@ -72,7 +72,7 @@ def distance_vectors(same: Sequence[Atoms], held: int = HELD) -> np.ndarray:
         [n, columns], Å: the sorted distances of clusters; of periodic structures those of nearest
         images, and what describes the cell; of more than 500 atoms, `nearest_distances`.
     """
-    if len(same[0]) > _PAIRWISE:
+    if len(same[0]) > PAIRWISE:
         return np.array([nearest_distances(s) for s in same])
     order = [np.argsort(s.numbers, kind="stable") for s in same]
     positions = np.array([s.positions[o] for s, o in zip(same, order, strict=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from array import array
 from collections import Counter
@@ -29,7 +30,7 @@ from tfgen.datasets.importing.values import (
 )
 from tfgen.structures.properties import ENERGY_PER_ATOM
 
-__all__ = ["Collected", "Rows", "collect"]
+__all__ = ["Collected", "Rows", "collect", "part"]
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Collected:
         files: what the metadata says of each file.
         skipped: reason -> number of rows that are not among the structures.
         other: names that look like energies, if there are none under the usual name.
+        raw: the structures as they were read, if they were to be kept.
     """
 
     structures: list[Atoms]
@@ -65,6 +67,7 @@ class Collected:
     files: list[dict[str, Any]]
     skipped: dict[str, int]
     other: list[str]
+    raw: list[Atoms] = field(default_factory=list)
 
 
 def collect(
@@ -76,6 +79,7 @@ def collect(
     given: Mapping[str, str] | None = None,
     kind: str | None = None,
     skip: bool = False,
+    keep_raw: bool = False,
     progress: bool = False,
 ) -> Collected:
     """Reads structures and the properties asked for.
@@ -88,12 +92,14 @@ def collect(
         given: units that the user states, which come before those of the files.
         kind: format of all files; None: guessed for each.
         skip: whether to skip structures that lack a property or are single atoms.
+        keep_raw: whether to keep the structures as they were read.
         progress: show a progress bar.
 
     Raises:
         ValueError: as `import_files`.
     """
     structures: list[Atoms] = []
+    raw: list[Atoms] = []
     rows = Rows(paths)
     columns = {name: array("d") for name in names if name != ENERGY_PER_ATOM}
     required = energy is not None or ENERGY_PER_ATOM in names
@@ -119,13 +125,16 @@ def collect(
             column.append(value)
             _remember_unit(units, name, row.units.get(name), where)
         structures.append(row.structure)
+        raw += [row.raw] if keep_raw else []
         rows.file.append(file)
         rows.place.append(place)
     properties = {name: np.array(column) for name, column in columns.items()}
     values, there = energies.found()
     if there.any() and not there.all() and not columns:
         skipped["without a property"] += int((~there).sum())
-        structures = [s for s, has in zip(structures, there, strict=True) if has]
+        places = np.flatnonzero(there)
+        structures = [structures[i] for i in places]
+        raw = [raw[i] for i in places] if keep_raw else []
         rows = _part(rows, there)
         values, there = values[there], there[there]
     if not structures:
@@ -141,7 +150,19 @@ def collect(
         )
     ordered = {name: properties[name] for name in (*names, *properties)}
     other = [] if there.any() else energies.other()
-    return Collected(structures, rows, ordered, units, files, dict(skipped), other)
+    return Collected(structures, rows, ordered, units, files, dict(skipped), other, raw)
+
+
+def part(source: Collected, there: np.ndarray) -> Collected:
+    """Returns the structures of a mask [n] with all that belongs to them."""
+    places = np.flatnonzero(there)
+    return dataclasses.replace(
+        source,
+        structures=[source.structures[i] for i in places],
+        rows=_part(source.rows, there),
+        properties={name: values[there] for name, values in source.properties.items()},
+        raw=[source.raw[i] for i in places] if source.raw else [],
+    )
 
 
 def _part(rows: Rows, there: np.ndarray) -> Rows:

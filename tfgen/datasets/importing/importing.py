@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,17 +13,22 @@ from ase import Atoms
 from tfgen._files import require_file
 from tfgen.datasets.importing.checks import COINCIDENT, check, outliers, spread_of
 from tfgen.datasets.importing.collecting import Collected, Rows, collect
+from tfgen.datasets.importing.computing import FILE, compute_properties, find_functions
 from tfgen.datasets.importing.files import opened
 from tfgen.datasets.importing.notes import Notes
 from tfgen.datasets.importing.readers import read
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
-from tfgen.structures.properties import ENERGY_PER_ATOM, UNITS, applicable, compute
+from tfgen.structures.near_copies import LISTED, SORTED, near_copies
+from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRY, UNITS, applicable
+from tfgen.structures.properties import compute as compute_geometric
 from tfgen.structures.similarity import duplicates as first_equal
 
 __all__ = ["import_files", "read_structures"]
 
 # Rows that are named of what was dropped, or lies far outside the rest.
 _EXAMPLES = 5
+# Of fewer structures, nobody expects a split that means something.
+_FEW = 10
 
 
 def import_files(
@@ -32,6 +37,7 @@ def import_files(
     properties: Sequence[str] = (),
     units: Mapping[str, str] | None = None,
     energy: str | None = None,
+    compute: Mapping[str, Callable[[Atoms], Any] | str | None] | None = None,
     format: str | None = None,  # noqa: A002  (ASE's name for it)
     missing: Literal["error", "skip"] = "error",
     duplicates: Literal["drop", "keep"] = "drop",
@@ -48,7 +54,8 @@ def import_files(
     Energies are taken if all structures have one; the properties in
     `tfgen.structures.properties.GEOMETRIC` are computed. Structures are equal if their geometries
     are and no property that was asked for differs. Of equal ones the one of lowest energy stays
-    (the first, without energies), before the structures are split.
+    (the first, without energies), before the structures are split. Near copies of one structure are
+    in one split, as `tfgen.structures.near_copies` finds them.
 
     Args:
         files: extxyz, traj, ASE db, POSCAR, CIF, LAMMPS data, tables with a column `cif`, ...
@@ -57,9 +64,13 @@ def import_files(
             other units are converted to eV.
         energy: name of the total energy, in eV unless `units` or the file state another unit; None:
             "energy".
+        compute: property -> a function `f(atoms) -> float`, or its import path MODULE:FUNCTION.
+            `atoms` is what ASE read, with all values of the row in `atoms.info`; `atoms.calc` has
+            the results that the file gave, and is None if it gave none. None instead of a
+            function: the property of that ASE name is among these results.
         format: ASE's name for the format of all files, or "csv"; None: guessed for each file.
-        missing: "error" if every structure must have all properties and at least two atoms; "skip"
-            to leave out those that do not.
+        missing: "error" if every structure must have all properties, computed ones too, and at
+            least two atoms; "skip" to leave out those that do not.
         duplicates: "drop" all but one of equal structures, or "keep" them.
         duplicate_tolerance: geometries whose sorted distances differ by no more are equal, Å.
         property_tolerance: structures of equal geometry are equal if no property that was asked for
@@ -77,11 +88,13 @@ def import_files(
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file cannot be read, a structure or a property is not usable (names file
-            and row, counted from 1), or properties are there for some structures only.
+            and row, counted from 1), properties are there for some structures only, or a property
+            is both computed and asked for from the files, or cannot be computed.
 
     Warns:
         TfgenWarning: about whatever was done to the input (units converted, elements taken from
-            masses, constraints dropped), and about values far outside the rest.
+            masses, constraints dropped), about values far outside the rest, and about sets that are
+            near copies of one structure.
     """
     units = dict(units or {})
     paths = [require_file(path, "structure file") for path in files]
@@ -89,11 +102,14 @@ def import_files(
         "duplicate_tolerance": duplicate_tolerance,
         "property_tolerance": property_tolerance,
         "coincident": COINCIDENT,
+        "near_copies_listed": LISTED,
+        "near_copies_sorted": SORTED,
     }
     _require(paths, missing, duplicates, thresholds, seed)
     assign_splits(1, fractions, np.random.default_rng(seed))  # refuses what cannot be shares
     notes = Notes()
     asked = list(dict.fromkeys(properties))
+    functions = find_functions(compute or {}, asked)
     source = collect(
         paths,
         asked,
@@ -102,8 +118,13 @@ def import_files(
         given=units,
         kind=format,
         skip=missing == "skip",
+        keep_raw=bool(functions),
         progress=progress,
     )
+    if functions:
+        source = compute_properties(source, functions, skip=missing == "skip", progress=progress)
+    sources = {**dict.fromkeys(source.properties, FILE), **{f.name: f.source for f in functions}}
+    asked += [function.name for function in functions]
     found = source.properties
     stray = sorted(set(units) - set(found) - set(UNITS) - {energy})
     if stray:
@@ -121,7 +142,10 @@ def import_files(
         )
     structures = [source.structures[i] for i in left]
     found = {name: values[left] for name, values in found.items()}
-    found |= compute(structures, [n for n in applicable(structures) if n not in found])
+    geometric = [name for name in applicable(structures) if name not in found]
+    found |= compute_geometric(structures, geometric)
+    group = near_copies(structures)
+    split = _split(group, fractions, seed, notes, repr(str(paths[0])))
     notes.warn()
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     counts = {"read": count + sum(source.skipped.values()), **source.skipped}
@@ -129,7 +153,7 @@ def import_files(
         structures=structures,
         properties=found,
         units={name: units.get(name, "unknown") for name in found},
-        split=assign_splits(len(left), fractions, np.random.default_rng(seed)),
+        split=split,
         metadata={
             "name": paths[0].stem,
             "description": "imported from " + ", ".join(path.name for path in paths[:3]) + more,
@@ -137,6 +161,8 @@ def import_files(
             "files": source.files,
             "seed": seed,
             "counts": {**counts, "duplicates": count - len(left), "kept": len(left)},
+            "evaluated_by": {**sources, **dict.fromkeys(geometric, GEOMETRY)},
+            "groups": len(np.unique(group)),
             **({"duplicates": dropped} if dropped else {}),
             **({"other_energies": source.other} if source.other else {}),
             "thresholds": thresholds,
@@ -182,6 +208,38 @@ def _require(
             raise ValueError(f"{name} is {value!r}; a finite number >= 0 is needed")
     if seed < 0:
         raise ValueError(f"seed is {seed!r}; a whole number >= 0 is needed")
+
+
+def _split(
+    group: np.ndarray,
+    fractions: tuple[float, float, float],
+    seed: int,
+    notes: Notes,
+    where: str,
+) -> np.ndarray:
+    """Splits structures by their groups of near copies, as far as that leaves any to test with."""
+    rng, count = np.random.default_rng(seed), len(group)
+    sizes = np.unique(group, return_counts=True)[1]
+    needed = int((np.array(fractions) > 0).sum())
+    if len(sizes) < min(needed, count):
+        if count >= _FEW:
+            notes.add(
+                f"all {count} structures are near copies of {_few(len(sizes))}; they were split at "
+                "random, and errors on the test split say nothing of other structures",
+                where,
+            )
+        return assign_splits(count, fractions, rng)
+    if count >= _FEW and sizes.max() > fractions[0] * count:
+        notes.add(
+            f"{sizes.max()} of {count} structures are near copies of each other, one after the "
+            "other, and all in the training split",
+            where,
+        )
+    return assign_splits(count, fractions, rng, group)
+
+
+def _few(count: int) -> str:
+    return "one structure" if count == 1 else f"{count} structures"
 
 
 def _without_duplicates(

@@ -37,12 +37,15 @@ class Row(NamedTuple):
         values: every value it came with, by name.
         units: units that the file states, by name.
         share: of the file that has been read by now, 0 to 1.
+        raw: the structure as ASE read it, in Å, with all values in `info`, and the results of a
+            calculator if there are any.
     """
 
     structure: Atoms
     values: dict[str, Any]
     units: Mapping[str, str]
     share: float
+    raw: Atoms
 
 
 class _Found(NamedTuple):
@@ -90,8 +93,20 @@ def read(source: Source, notes: Notes, *, page: int = 1000) -> Iterator[Row]:
         bare = Atoms(
             atoms.numbers, positions=atoms.positions * scale, cell=atoms.cell * scale, pbc=atoms.pbc
         )
-        yield Row(bare, values, units, found.share)
+        yield Row(bare, values, units, found.share, _raw(found, bare))
         count += 1
+
+
+def _raw(found: _Found, bare: Atoms) -> Atoms:
+    """Returns the structure as it was read, with the values of its columns, in Å."""
+    atoms = found.atoms
+    atoms.info = {**found.columns, **atoms.info}
+    if (atoms.positions != bare.positions).any() or (atoms.cell != bare.cell).any():
+        atoms.set_cell(bare.cell)
+        atoms.set_positions(bare.positions, apply_constraint=False)
+        if atoms.calc is not None:  # its results are for these atoms
+            atoms.calc.atoms = atoms.copy()
+    return atoms
 
 
 def _rows(source: Source, notes: Notes, page: int) -> Iterator[_Found]:
