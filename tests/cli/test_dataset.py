@@ -87,7 +87,7 @@ def test_a_build_computes_properties(recipe, tmp_path, monkeypatch):
 def test_an_import_computes_properties(file, tmp_path, monkeypatch):
     (tmp_path / "gap_of_a_user.py").write_text(
         "def more(atoms):\n    return atoms.info['gap'] + atoms.get_potential_energy()\n"
-        "def some(atoms):\n    return 1 / atoms.info['gap']\n"
+        "def some(atoms):\n    return 1 / float(atoms.info['gap'])\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())

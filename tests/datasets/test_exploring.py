@@ -31,7 +31,8 @@ def results(positions: np.ndarray, status=None) -> Results:
     energy = np.arange(n) * 1.0
     detail = np.full(n, "")
     shots = np.zeros([0, atoms, 3])
-    return Results(positions, energy, energy, status, detail, shots, nothing, nothing)
+    owner = np.zeros(0, int)
+    return Results(positions, energy, energy, status, detail, shots, owner, nothing, nothing)
 
 
 def rods(n_atoms: int, bends: np.ndarray) -> np.ndarray:

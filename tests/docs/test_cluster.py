@@ -35,7 +35,7 @@ def test_finds_the_recipes():
 def test_the_function_of_the_page(tmp_path):
     (code,) = re.findall(r"```python\n(def .*?)```", PAGE, flags=re.DOTALL)
     names: dict = {}
-    exec(code, names)  # noqa: S102  (our own page)
+    exec(code, names)
     recipe = Recipe("x", Sample(("Pt4",), 4))
     dataset = build(recipe, tmp_path / "x.h5", compute={"pull": names["hardest_pull"]})
     for atoms, pull in zip(dataset.structures, dataset.properties["pull"], strict=True):

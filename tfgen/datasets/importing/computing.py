@@ -65,13 +65,13 @@ def compute_properties(
             file and row.
     """
     rows, details = [], []
-    bar = tqdm(source.raw, desc="computing properties", unit="", disable=not progress)
-    for place, atoms in enumerate(bar):
-        values, detail = run_functions(functions, atoms)
-        if detail and not skip:
-            raise ValueError(f"{source.rows[place]}: compute {detail}")
-        rows.append(values)
-        details.append(detail)
+    with tqdm(source.raw, desc="computing properties", unit="", disable=not progress) as bar:
+        for place, atoms in enumerate(bar):
+            values, detail = run_functions(functions, atoms)
+            if detail and not skip:
+                raise ValueError(f"{source.rows[place]}: compute {detail}")
+            rows.append(values)
+            details.append(detail)
     good = np.array([not detail for detail in details])
     if not good.any():
         said = Counter(details).most_common(1)[0][0]
