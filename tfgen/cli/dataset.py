@@ -206,7 +206,7 @@ def import_(
         )
     result.save(output, overwrite)
     _print_counts(result.metadata["counts"])
-    if (groups := result.metadata["groups"]) < len(result):
+    if (groups := result.metadata.get("groups", len(result))) < len(result):
         click.echo(f"{groups:8d}  groups of near copies, each in one split")
     _print_dropped(result.metadata.get("duplicates"))
     if other := result.metadata.get("other_energies"):

@@ -82,7 +82,8 @@ def import_files(
 
     Returns:
         The data set; `metadata["counts"]` says how many structures were read and left out,
-        `metadata["duplicates"]` which are the first that were dropped, and
+        `metadata["groups"]` into how many groups of near copies those kept fall (absent if they are
+        too few to split by), `metadata["duplicates"]` which are the first that were dropped, and
         `metadata["other_energies"]` which names look like energies if none was found.
 
     Raises:
@@ -144,8 +145,7 @@ def import_files(
     found = {name: values[left] for name, values in found.items()}
     geometric = [name for name in applicable(structures) if name not in found]
     found |= compute_geometric(structures, geometric)
-    group = near_copies(structures)
-    split = _split(group, fractions, seed, notes, repr(str(paths[0])))
+    split, groups = _split(structures, fractions, seed, notes, repr(str(paths[0])))
     notes.warn()
     more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     counts = {"read": count + sum(source.skipped.values()), **source.skipped}
@@ -162,7 +162,7 @@ def import_files(
             "seed": seed,
             "counts": {**counts, "duplicates": count - len(left), "kept": len(left)},
             "evaluated_by": {**sources, **dict.fromkeys(geometric, GEOMETRY)},
-            "groups": len(np.unique(group)),
+            **({"groups": groups} if groups else {}),
             **({"duplicates": dropped} if dropped else {}),
             **({"other_energies": source.other} if source.other else {}),
             "thresholds": thresholds,
@@ -211,14 +211,19 @@ def _require(
 
 
 def _split(
-    group: np.ndarray,
+    structures: Sequence[Atoms],
     fractions: tuple[float, float, float],
     seed: int,
     notes: Notes,
     where: str,
-) -> np.ndarray:
-    """Splits structures by their groups of near copies, as far as that leaves any to test with."""
-    rng, count = np.random.default_rng(seed), len(group)
+) -> tuple[np.ndarray, int]:
+    """Splits structures by their groups of near copies, as far as that leaves any to test with.
+
+    Returns:
+        The split; and the number of groups, 0 if there are too few to split by.
+    """
+    rng, count = np.random.default_rng(seed), len(structures)
+    group = near_copies(structures)
     sizes = np.unique(group, return_counts=True)[1]
     needed = int((np.array(fractions) > 0).sum())
     if len(sizes) < min(needed, count):
@@ -228,14 +233,14 @@ def _split(
                 "random, and errors on the test split say nothing of other structures",
                 where,
             )
-        return assign_splits(count, fractions, rng)
+        return assign_splits(count, fractions, rng), 0
     if count >= _FEW and sizes.max() > fractions[0] * count:
         notes.add(
             f"{sizes.max()} of {count} structures are near copies of each other, one after the "
             "other, and all in the training split",
             where,
         )
-    return assign_splits(count, fractions, rng, group)
+    return assign_splits(count, fractions, rng, group), len(sizes)
 
 
 def _few(count: int) -> str:
