@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import tfgen
     from tfgen.targets import Target
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 
 
 class Judged(NamedTuple):
