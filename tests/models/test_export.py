@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -225,12 +226,13 @@ class TestFolder:
         def interrupt(*_, **__):
             raise KeyboardInterrupt
 
+        settings = dataclasses.replace(small.QUICK_EXPORTED, rounds=0)
         old = tmp_path / "saved_model"
         old.mkdir()
         (old / "saved_model.pb").write_text("old")
         monkeypatch.setattr("tfgen.models.export.json.dumps", interrupt)  # the last thing written
         with pytest.raises(KeyboardInterrupt):
-            export(small.model(), old, overwrite=True)
+            export(small.model(), old, settings=settings, overwrite=True)
         assert [path.name for path in tmp_path.iterdir()] == ["saved_model"]
         assert (old / "saved_model.pb").read_text() == "old"
 

@@ -246,13 +246,13 @@ class TestInterruption:
         assert found == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
 
     def test_resumed_after_the_last_validation(self, tmp_path, monkeypatch, interrupt):
-        """Epochs 3, 6 and 9 of 11 are validated: after the backup of epoch 10 none is."""
+        """Epochs 2 and 4 of 5 are validated: after the backup of epoch 4 none is."""
         small.train_eagerly(monkeypatch)
         arguments = {
-            "epochs": 11, "checkpoint": tmp_path / "model.partial", "backup_interval": 10,
-            "max_validations": 3,
+            "epochs": 5, "checkpoint": tmp_path / "model.partial", "backup_interval": 4,
+            "max_validations": 2,
         }  # fmt: skip
-        interrupt(11)
+        interrupt(5)
         with pytest.raises(KeyboardInterrupt):
             trained(**arguments)
         interrupt(None)
@@ -360,8 +360,6 @@ class TestNNP:
         imported = dataclasses.replace(small.dataset(), metadata={"kind": "imported"})
         assert trained(imported, potential="auto").nnp is None
 
-    # Keras' own, which `pytest.warns` gives out again.
-    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
     def test_a_calculator_that_fails_at_times_is_endured(self):
         class Fails(ase.calculators.emt.EMT):
             def calculate(self, *arguments, **options):

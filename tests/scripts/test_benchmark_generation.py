@@ -117,7 +117,8 @@ class TestAssessment:
         assert len(calls) == 4
 
 
-def test_tuning(file):
+def test_tuning(file, monkeypatch):
+    monkeypatch.setattr("tfgen.generation.settings.ProposalSettings", lambda: small.QUICK_PROPOSALS)
     names = ("default", "likelihood Laplace", "scaled by range", "no KL warm-up")
     only = [word for name in names for word in ("--only", name)]
     table = run("tools/tune_cvae.py", file, "--epochs", 2, "--count", 3, *only)

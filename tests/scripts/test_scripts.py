@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import runpy
 import subprocess
@@ -9,7 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+import small
+from click.testing import CliRunner, Result
+
+from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.inversion import reconstruct as inversion
+from tfgen.inversion.settings import SearchSettings
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -30,16 +36,26 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
     ],
 )
 def test_wrong_usage_is_one_line(command, message):
-    """In this process, as loading TensorFlow takes seconds."""
     name, *arguments = command.split()
-    main = runpy.run_path(str(SCRIPTS / name))["main"]
-    result = CliRunner().invoke(main, arguments)
+    result = invoke(name, *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert "Traceback" not in result.output
 
 
+def invoke(name: str, *arguments: object) -> Result:
+    """In this process, as loading TensorFlow takes seconds."""
+    main = runpy.run_path(str(SCRIPTS / name))["main"]
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
 def run(name: str, *arguments: object) -> str:
+    result = invoke(name, *arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def run_alone(name: str, *arguments: object) -> str:
     done = subprocess.run(
         [sys.executable, SCRIPTS / name, *map(str, arguments)],
         capture_output=True,
@@ -51,8 +67,20 @@ def run(name: str, *arguments: object) -> str:
     return done.stdout
 
 
+def search_with(settings: SearchSettings, patch: pytest.MonkeyPatch) -> None:
+    """Makes searches use settings for which the scripts have no options."""
+    search = functools.partial(inversion.reconstruct, settings=settings)
+    patch.setattr(inversion, "reconstruct", search)
+
+
+@pytest.mark.parametrize("name", [p.name for p in SCRIPTS.glob("*.py")])
+def test_those_of_the_old_places_run(name):
+    """Their own folder is all that they find there."""
+    assert run_alone(name, "--help").startswith(f"Usage: {name} ")
+
+
 def test_check_import(tmp_path):
-    table = run("tools/check_import.py", "--count", 300, "--folder", tmp_path)
+    table = run_alone("tools/check_import.py", "--count", 300, "--folder", tmp_path)
     assert "300 structures of 13 to 55 atoms" in table
     assert float(re.search(r"structures per second +(\d+)", table)[1]) > 0
     # What 300 structures need; importing TensorFlow by the way would be hundreds of MiB.
@@ -84,14 +112,17 @@ def test_benchmark_fingerprint():
     assert float(row.split()[-1]) < 1e-10  # largest difference from DScribe
 
 
-def test_compare_fingerprints():
-    arguments = ("Pt5", "--only", "default", "--targets", 2, "--rounds", 2, "--structures", 60)
+def test_compare_fingerprints(monkeypatch):
+    search_with(small.UNCOMPILED, monkeypatch)
+    arguments = ("Pt5", "--only", "default", "--targets", 1, "--rounds", 2, "--structures", 60)
     table = run("compare_fingerprints.py", *arguments)
     # Found in the first generation already.
     assert re.search(r"^default +925 +100% +0 ", table, re.MULTILINE)
 
 
-def test_benchmark_inversion():
+def test_benchmark_inversion(monkeypatch):
+    search_with(small.QUICK, monkeypatch)
+    monkeypatch.setattr(Fingerprint, "preset", lambda *_: small.fingerprint())
     arguments = ("Pt3", "--targets", 1, "--preset", "default", "--max-rounds", 2)
     heading, row = run("benchmark_inversion.py", *arguments).splitlines()
     assert heading.split()[:3] == ["formula", "preset", "targets"]

@@ -78,6 +78,8 @@ def fit_cvae(
         optimizer=keras.optimizers.Adam(schedule, clipnorm=settings.clip_norm),
         steps_per_execution=choose_steps_per_execution(steps),
     )
+    # Built by `fit`, while it traces a step, the optimiser makes TensorFlow trace the step twice.
+    cvae.optimizer.build(cvae.trainable_variables)
     whole = tf.data.Dataset.from_tensors(validation)
     every = max(1, epochs // settings.max_validations)
     best, backup = folder / "best.weights.h5", folder / "backup"
@@ -85,7 +87,6 @@ def fit_cvae(
     # Without a backup yet, the training starts again from its first weights.
     if best.exists() and backup.exists():
         # What was best before the interruption is still to be undercut.
-        cvae.optimizer.build(cvae.trainable_variables)  # its state is in the file too
         cvae.load_weights(best)
         threshold = cvae.evaluate(whole, verbose=0, return_dict=True)["loss"]
     bar = ShowProgress(epochs, disable=not progress)

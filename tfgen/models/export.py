@@ -91,11 +91,16 @@ def export(
     ) -> Candidates:
         return graph_search.search(Problem(numbers, targets, scale), seed)
 
+    # Traced once: while it saves, TensorFlow traces each endpoint again, with what it calls.
+    inverted = invert.get_concrete_function(
+        features, int_(None, None), float_(cvae.features), int_(2)
+    )
+
     def generate(condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         seeds = tf.random.split(seed, 2)
         sampled = sample(condition, seeds[0])
         scale = tf.convert_to_tensor(cvae.feature_scale)
-        found = invert(sampled["fingerprint"], numbers, scale, seeds[1])
+        found = inverted(sampled["fingerprint"], numbers, scale, seeds[1])
         return {**sampled, "positions": found.positions[:, 0], "loss": found.loss[:, 0]}
 
     archive = keras.export.ExportArchive()

@@ -246,6 +246,8 @@ def _fit(
         optimizer=keras.optimizers.Adam(schedule),
         steps_per_execution=choose_steps_per_execution(steps),
     )
+    # Built by `fit`, while it traces a step, the optimiser makes TensorFlow trace the step twice.
+    network.optimizer.build(network.trainable_variables)
     network.fit(
         examples,
         steps_per_epoch=steps,
