@@ -367,7 +367,7 @@ class TestNNP:
                 if self.results["energy"] > 10.0:
                     raise RuntimeError("SCF not converged")
 
-        with pytest.warns(TfgenWarning, match="the calculator failed for .*: SCF not converged"):
+        with pytest.warns(TfgenWarning, match="calculations failed for .*: SCF not converged"):
             record = trained(potential=Fails()).provenance["nnp"]
         assert 20 <= record["usable"] < record["single_points"]
 
