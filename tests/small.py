@@ -162,7 +162,9 @@ def train_eagerly(patch: pytest.MonkeyPatch) -> None:
 
 def brief_nnp(patch: pytest.MonkeyPatch, min_calculations: int = 100, epochs: int = 3) -> None:
     """Makes `train` learn NNPs from few calculations where no settings say otherwise."""
-    brief = functools.partial(NNPSettings, min_calculations=min_calculations, epochs=epochs)
+    brief = functools.partial(
+        NNPSettings, min_calculations=min_calculations, epochs=epochs, max_relative_error=1e9
+    )
     patch.setattr(training, "NNPSettings", brief)
 
 

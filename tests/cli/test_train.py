@@ -44,12 +44,15 @@ def test_in_a_process_of_its_own(dataset_file, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0].startswith("trained on 40 structures for 2 epochs; best ")
     assert lines[1].startswith("  energy_per_atom: ")
+    assert re.search(r"predicted within 0\.\d{4} on average, spread 0\.\d{4}$", lines[1])
+    assert lines[2].startswith("  warning: the model can hardly tell structures apart by energy")
     assert re.fullmatch(
         r"  neural-network potential from 3000 single-point calculations: energies within "
-        r"0\.\d{4} eV/atom on average",
-        lines[2],
+        r"0\.\d{4} eV/atom on average, spread 0\.\d{4}",
+        lines[3],
     )
-    assert lines[3:] == ["model in model, TensorBoard logs in model.logs"]
+    assert lines[4].startswith("  left out of these: ")
+    assert lines[5:] == ["model in model, TensorBoard logs in model.logs"]
     model = Model.load(tmp_path / "model")
     assert model.fingerprint.get_config() == Fingerprint.preset("default").get_config()
     assert list((tmp_path / "model.logs" / "train").glob("events.*"))

@@ -13,7 +13,7 @@ from ase.data import covalent_radii
 
 from tfgen.descriptors.acsf import ACSF
 from tfgen.models.neural_potential import NeuralPotential
-from tfgen.models.nnp_fitting import fit_nnp, rattle
+from tfgen.models.nnp_fitting import FewUsableError, _hold_out, fit_nnp, rattle
 from tfgen.models.settings import NNPSettings
 from tfgen.potentials.emt import EMT
 
@@ -120,10 +120,32 @@ class TestFit:
         settings = dataclasses.replace(BRIEF, max_excess_energy=1e6)
         _, record = fit(fail_once, settings=settings)
         assert record.single_points == 240
-        # A copy counts by its excess over its original, which is not known for the one that failed.
-        assert record.usable == 240 - 4
-        with pytest.raises(ValueError, match="only 0 of 240 single-point calculations are usable"):
+        assert record.failed == 1
+        assert record.usable == 240 - 1 - record.too_high - record.too_low
+        with pytest.raises(FewUsableError, match="only 0 single-point calculations, of 0 training"):
             fit(lambda s: (np.full(len(s), np.nan), from_emt(s)[1]))
+
+    def test_holds_out_structures_with_all_of_their_copies(self):
+        family = np.repeat(np.arange(30), 4)
+        held = _hold_out(family, 0.1, np.random.default_rng(0))
+        assert held.sum() == 3 * 4
+        assert len(np.unique(family[held])) == 3
+        for share, count in ((0.0, 1), (0.9, 27)):
+            held = _hold_out(family, share, np.random.default_rng(0))
+            assert held.sum() == count * 4
+        with pytest.raises(FewUsableError, match="of 1 training structures and their copies"):
+            _hold_out(np.zeros(50, int), 0.1, np.random.default_rng(0))
+
+    @pytest.mark.usefixtures("eagerly")
+    def test_measures_what_it_is_to_be_compared_with(self):
+        _, record = fit()
+        per_atom = from_emt(small.structures())[0] / [len(s) for s in small.structures()]
+        halves = [per_atom[:30], per_atom[30:]]
+        wanted = np.mean([np.abs(half - np.median(half)).mean() for half in halves])
+        # A few structures may be left out.
+        assert record.energy_spread == pytest.approx(wanted, rel=0.1)
+        assert record.tells_apart(1.001 * record.energy_error / record.energy_spread)
+        assert not record.tells_apart(0.999 * record.energy_error / record.energy_spread)
 
     @pytest.mark.usefixtures("eagerly")
     def test_that_diverges_is_an_error(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 
 import ase.calculators.emt
@@ -16,10 +17,15 @@ from scipy.spatial.distance import cdist
 
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprints.fingerprint import Fingerprint
+from tfgen.models import training
 from tfgen.models.callbacks import ShowProgress
+from tfgen.models.cvae import CVAE
+from tfgen.models.cvae_fitting import remove_checkpoint
 from tfgen.models.inputs import estimate_tolerance
-from tfgen.models.settings import TrainingSettings
+from tfgen.models.model import Model
+from tfgen.models.settings import NNPSettings, TrainingSettings
 from tfgen.models.training import train
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
 from tfgen.structures.neighbourhood import neighbourhood
@@ -30,6 +36,18 @@ def with_splits(train: int, validation: int, test: int) -> Dataset:
     return dataclasses.replace(
         small.dataset(), split=np.repeat([0, 1, 2], [train, validation, test])
     )
+
+
+class Silent(small.EMT):
+    """Computes nothing."""
+
+    def compute(self, structures):
+        empty = [np.full(s.positions.shape, np.nan) for s in structures]
+        return {"energy": np.full(len(structures), np.nan), "forces": empty}
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 class Steep(small.PairHistogram):
@@ -163,6 +181,9 @@ class TestModel:
         found = model.predict_properties(held["fingerprint"])
         wanted = np.abs(found - held["condition"][:, :2]).mean(axis=0)
         np.testing.assert_allclose(record["surrogate_mae"], wanted, rtol=1e-3)
+        values = held["condition"][:, :2]
+        spread = np.abs(values - np.median(values, axis=0)).mean(axis=0)
+        np.testing.assert_allclose(record["spread"], spread, rtol=1e-4)
         decoded = model.cvae.predict(held, verbose=0)["fingerprint"]
         error = np.abs(decoded - held["fingerprint"]) / model.scale
         assert record["decoder_error"] == pytest.approx(np.median(error.mean(axis=1)), rel=1e-3)
@@ -370,6 +391,66 @@ class TestNNP:
         with pytest.warns(TfgenWarning, match="calculations failed for .*: SCF not converged"):
             record = trained(potential=Fails()).provenance["nnp"]
         assert 20 <= record["usable"] < record["single_points"]
+        assert record["failed"] > 0
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    @pytest.mark.parametrize(
+        ("changes", "words", "learned"),
+        [
+            ({"max_relative_error": 1e-9}, "can hardly tell them apart", True),
+            ({"epochs": 3, "learning_rate": 1e30}, "potential diverged", False),
+            ({"failing": True}, "only 0 single-point calculations", False),
+        ],
+    )
+    def test_the_cvae_stays_without_an_nnp(self, tmp_path, changes, words, learned):
+        potential = Silent() if changes.pop("failing", False) else small.potential()
+        settings = NNPSettings(**{"min_calculations": 1, "epochs": 1, **changes})
+        with pytest.warns(TfgenWarning, match=f"no neural-network potential: .*{words}"):
+            model = trained(potential=potential, nnp=settings)
+        assert model.nnp is None
+        assert words in model.provenance["nnp_problem"]
+        assert (model.provenance["nnp"] is not None) is learned
+        model.save(tmp_path / "model")
+        assert Model.load(tmp_path / "model").nnp is None
+
+    def test_what_was_done_before_an_interruption_stays_done(self, tmp_path, monkeypatch):
+        checkpoint = tmp_path / "model.partial"
+        arguments = {"checkpoint": checkpoint, "keep_checkpoint": True, "potential": "auto"}
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "fit_nnp", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                trained(**arguments)
+        monkeypatch.setattr(CVAE, "fit", lambda *_, **__: pytest.fail("trained again"))
+        first, again = trained(**arguments), trained(**arguments)
+        assert checkpoint.is_dir()
+        assert_same(first, again)
+        assert first.provenance["best_val_loss"] == pytest.approx(
+            loss_of(first, small.dataset().select("validation")), rel=1e-4
+        )
+        remove_checkpoint(checkpoint)
+        assert not list(tmp_path.iterdir())
+        remove_checkpoint(checkpoint)
+        checkpoint.mkdir()
+        (checkpoint / "thesis.txt").touch()
+        with pytest.raises(FileExistsError, match=r"thesis\.txt"):
+            remove_checkpoint(checkpoint)
+
+    def test_arguments_that_json_does_not_know(self, tmp_path):
+        arguments = {"rc": float("inf"), "since": dt.date(2020, 1, 2)}
+        potential = AsePotential(ase.calculators.emt.EMT(), arguments=arguments)
+        model = trained(potential=potential)
+        model.save(tmp_path / "model")
+        said = Model.load(tmp_path / "model").provenance["potential"]["arguments"]
+        assert said == {"rc": "Infinity", "since": "2020-01-02"}
+
+
+def test_logs_stay_if_the_training_is_refused(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match="property 'hue'"):
+        trained(properties=["hue"], logs=tmp_path, overwrite=True)
+    assert (tmp_path / "train").exists()
+    with pytest.raises(FileExistsError, match="exists"):
+        trained(logs=tmp_path)
 
 
 def test_takes_the_default_preset_for_the_elements_of_the_data_set(monkeypatch):

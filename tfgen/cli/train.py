@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,9 @@ from tfgen.models.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from tfgen.models.model import Model
+
+# An error above this part of the spread hardly tells structures apart.
+HARDLY = 0.5
 
 
 @click.command(short_help="Train a model on a data set.")
@@ -86,6 +88,7 @@ def train(
     from tfgen.datasets.storage import Dataset
     from tfgen.execution.results import ResultStore
     from tfgen.models.artefact import CONTENTS
+    from tfgen.models.cvae_fitting import can_be_resumed, remove_checkpoint
     from tfgen.models.training import train as run
 
     require_folder_replaceable(output, overwrite, CONTENTS)
@@ -94,10 +97,6 @@ def train(
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
     partial = output.with_name(output.name + ".partial")
-    if not (partial / "task.json").exists():
-        # Runs are not mixed: TensorBoard would draw one over the other.
-        require_folder_replaceable(logs, overwrite, ("train", "validation"))
-        shutil.rmtree(logs, ignore_errors=True)
     log = output.with_name(output.name + ".calculator.log")
     calculators = open_potential(potential, arguments, running, results=results, log=log)
     try:
@@ -117,17 +116,19 @@ def train(
                 seed=seed,
                 logs=logs,
                 checkpoint=partial,
+                keep_checkpoint=True,
                 overwrite=overwrite,
                 progress=True,
             )
     except KeyboardInterrupt:
-        kept = (partial / "backup").exists() or len(results)
+        kept = can_be_resumed(partial) or len(results)
         raise click.ClickException(
             f"interrupted; {str(partial)!r} keeps what is done, the same command continues there"
             if kept
             else "interrupted before there was anything to keep"
         ) from None
     model.save(output, overwrite)
+    remove_checkpoint(partial)
     results.remove()
     _report(model)
     click.echo(f"model in {output}, TensorBoard logs in {logs}")
@@ -139,15 +140,29 @@ def _report(model: Model) -> None:
         f"trained on {record['training_structures']} structures for {record['epochs']} epochs; "
         f"best validation loss {record['best_val_loss']:.3f}, KL {record['history']['kl']:.1f} nats"
     )
-    for condition, error in zip(model.conditions, record["surrogate_mae"], strict=True):
+    for condition, error, spread in zip(
+        model.conditions, record["surrogate_mae"], record["spread"], strict=True
+    ):
         unit = "" if condition.unit in ("1", "unknown") else f" {condition.unit}"
         click.echo(
             f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f}{unit}, "
-            f"predicted within {error:.4f} on average"
+            f"predicted within {error:.4f} on average, spread {spread:.4f}"
         )
+        if error > HARDLY * spread:
+            click.echo(
+                f"  warning: the model can hardly tell structures apart by {condition.name}; more "
+                "training structures, epochs or another fingerprint may help"
+            )
     learned = record["nnp"]
     if learned is not None:
         click.echo(
             f"  neural-network potential from {learned['single_points']} single-point "
-            f"calculations: energies within {learned['energy_error']:.4f} eV/atom on average"
+            f"calculations: energies within {learned['energy_error']:.4f} eV/atom on average, "
+            f"spread {learned['energy_spread']:.4f}"
         )
+        counts = {"failed": "failed", "too_high": "too high", "too_low": "too low"}
+        left_out = [f"{learned[key]} {text}" for key, text in counts.items() if learned[key]]
+        if left_out:
+            click.echo(f"  left out of these: {', '.join(left_out)}")
+    if record["nnp_problem"] is not None:
+        click.echo(f"  warning: no neural-network potential is used: {record['nnp_problem']}")

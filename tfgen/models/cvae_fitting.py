@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,16 @@ from tfgen.models.callbacks import BackUpEvery, KeepBest, KLWarmUp, ShowProgress
 from tfgen.models.cvae import CVAE
 from tfgen.models.settings import TrainingSettings
 
-__all__ = ["Fit", "fit_cvae", "open_checkpoint", "without_optimizer"]
+__all__ = [
+    "Fit",
+    "can_be_resumed",
+    "fit_cvae",
+    "open_checkpoint",
+    "remove_checkpoint",
+    "without_optimizer",
+]
+
+CONTENTS = ("task.json", "best.weights.h5", "fit.json", "backup")
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,28 @@ def fit_cvae(
     Raises:
         ArithmeticError: if the training diverges.
     """
+    done = folder / "fit.json"
+    if done.exists():  # what came after it was interrupted
+        cvae.load_weights(folder / "best.weights.h5")
+        return Fit(**json.loads(done.read_text(encoding="utf-8")))
+    fit = _fit(cvae, inputs, validation, folder, epochs, seed, settings, backups, logs, progress)
+    with new_file(done, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
+    return fit
+
+
+def _fit(
+    cvae: CVAE,
+    inputs: Mapping[str, np.ndarray],
+    validation: Mapping[str, np.ndarray],
+    folder: Path,
+    epochs: int,
+    seed: int,
+    settings: TrainingSettings,
+    backups: bool,
+    logs: str | os.PathLike[str] | None,
+    progress: bool,
+) -> Fit:
     batches, steps = make_batches(inputs, settings.batch_size, seed)
     schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
     cvae.compile(
@@ -138,7 +169,10 @@ def without_optimizer(cvae: CVAE) -> CVAE:
 
 @contextlib.contextmanager
 def open_checkpoint(
-    folder: str | os.PathLike[str] | None, task: Mapping[str, Any], overwrite: bool
+    folder: str | os.PathLike[str] | None,
+    task: Mapping[str, Any],
+    overwrite: bool,
+    keep: bool = False,
 ) -> Iterator[Path]:
     """Yields the folder of a training's checkpoints; it stays if the training is interrupted.
 
@@ -146,6 +180,7 @@ def open_checkpoint(
         folder: where it is to be; None takes a temporary one.
         task: JSON-able; what the training depends on.
         overwrite: discard the checkpoints of another task.
+        keep: leave the folder in the end, too; `remove_checkpoint` removes it.
 
     Raises:
         FileExistsError: if the folder keeps another task and `overwrite` is false, or holds
@@ -158,7 +193,7 @@ def open_checkpoint(
     folder, text = Path(folder), json.dumps(task, sort_keys=True)
     record = folder / "task.json"
     # Whatever its name: a folder that holds anything else is not ours to remove.
-    require_folder_replaceable(folder, True, ("task.json", "best.weights.h5", "backup"))
+    require_folder_replaceable(folder, True, CONTENTS)
     if record.exists() and record.read_text(encoding="utf-8") != text:
         if not overwrite:
             raise OutputExistsError(folder, "keeps another, interrupted training")
@@ -171,4 +206,20 @@ def open_checkpoint(
     except ArithmeticError:
         shutil.rmtree(folder)  # training cannot continue from NaN
         raise
-    shutil.rmtree(folder)
+    if not keep:
+        remove_checkpoint(folder)
+
+
+def can_be_resumed(folder: Path) -> bool:
+    """Whether a folder of checkpoints holds more than the record of its task."""
+    return (folder / "backup").exists() or (folder / "fit.json").exists()
+
+
+def remove_checkpoint(folder: str | os.PathLike[str]) -> None:
+    """Removes the folder of a training's checkpoints, if there is one.
+
+    Raises:
+        FileExistsError: if it holds anything that is no checkpoint.
+    """
+    if Path(folder).exists():
+        shutil.rmtree(require_folder_replaceable(folder, True, CONTENTS))

@@ -18,8 +18,9 @@ from tfgen.models._keras import keras
 from tfgen.models.batches import choose_steps_per_execution, make_batches
 from tfgen.models.neural_potential import EnergyNetwork, select_broad
 from tfgen.models.settings import NNPSettings
+from tfgen.models.usable import family_of, find_usable, measure_spread
 
-__all__ = ["NNPRecord", "fit_nnp", "rattle"]
+__all__ = ["FewUsableError", "NNPRecord", "fit_nnp", "rattle"]
 
 # Maps structures to energies [n], eV (NaN where a calculation failed), and forces, a list of
 # [atoms, 3], eV/Å.
@@ -30,6 +31,10 @@ Arrays: TypeAlias = Mapping[str, np.ndarray]
 FEWEST_USABLE = 20
 
 
+class FewUsableError(ValueError):
+    """Too few calculations are usable for an NNP."""
+
+
 @dataclass(frozen=True)
 class NNPRecord:
     """What an NNP was learned from, and how exact it is.
@@ -37,20 +42,33 @@ class NNPRecord:
     Attributes:
         single_points: number of single-point calculations.
         minima: share of the structures, their copies apart, that are minima by the forces on them.
-        usable: number of calculations that succeeded, with an energy that is not too high.
+        usable: number of calculations that succeeded, with a plausible energy.
+        failed: number of those without an energy, or with forces that are not finite.
+        too_high: number of those with an energy that is too high, see `NNPSettings`.
+        too_low: number of those with an energy that is too low.
         energy_error: mean absolute error on those that were held out, eV/atom.
-        force_error: likewise, of the force along a random direction, eV/Å.
+        energy_spread: what it is to be compared with, eV/atom: the mean absolute deviation of the
+            structures' energies, copies apart, from the median of their composition.
+        force_error: mean absolute error of the force along a random direction, eV/Å.
     """
 
     single_points: int
     minima: float
     usable: int
+    failed: int
+    too_high: int
+    too_low: int
     energy_error: float
+    energy_spread: float
     force_error: float
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields, JSON-able."""
         return asdict(self)
+
+    def tells_apart(self, max_relative_error: float) -> bool:
+        """Whether the error is at most that part of the spread."""
+        return self.energy_error <= max_relative_error * self.energy_spread
 
 
 def rattle(
@@ -94,7 +112,7 @@ def fit_nnp(
         structures: clusters, minima above all; if they are more than enough, a random sample of
             them is used.
         calculate: maps a list of structures to energies [n], eV, NaN where a calculation failed,
-            and forces, a list of [atoms, 3], eV/Å.
+            and forces, a list of [atoms, 3], eV/Å. It is called once, and shows progress itself.
         seed: of the sample, the displacements and the network.
         settings: how it is learned; the defaults if None.
         progress: show a progress bar.
@@ -103,7 +121,7 @@ def fit_nnp(
         The network and what it was learned from.
 
     Raises:
-        ValueError: if fewer than 20 calculations are usable.
+        FewUsableError: if fewer than 20 calculations are usable, or those of a single structure.
         ArithmeticError: if the training diverges.
     """
     settings = settings or NNPSettings()
@@ -115,9 +133,10 @@ def fit_nnp(
     copies = max(settings.copies, -(-settings.min_calculations // len(originals)) - 1)
     rattled = rattle(originals, copies, rng, settings.amplitudes)
     calculated = [*originals, *rattled]
+    energy, forces = calculate(calculated)
+    rows, left_out = find_usable(calculated, energy, forces, len(originals), settings)
+    held_out = _hold_out(family_of(len(calculated), len(originals))[rows], settings.held_out, rng)
     with tqdm(total=settings.epochs, desc="nnp", unit=" epochs", disable=not progress) as bar:
-        energy, forces = calculate(calculated)
-        rows = _find_usable(calculated, energy, len(originals), settings.max_excess_energy)
         inputs, labels = _make_examples(
             descriptor,
             [calculated[i] for i in rows],
@@ -126,8 +145,6 @@ def fit_nnp(
             rng,
             settings.step,
         )
-        held_out = rng.random(len(rows)) < settings.held_out
-        held_out[0], held_out[-1] = True, False
         network = EnergyNetwork(
             descriptor.size,
             len(descriptor.species),
@@ -151,7 +168,9 @@ def fit_nnp(
         single_points=len(calculated),
         minima=float(np.mean(np.array(largest) <= settings.minimum_fmax)),
         usable=len(rows),
+        **left_out,
         energy_error=float(errors["energy_error"]),
+        energy_spread=measure_spread(calculated, energy, rows[rows < len(originals)]),
         force_error=float(errors["slope_error"]),
     )
     trained = EnergyNetwork.from_config(network.get_config())  # needs no optimiser
@@ -160,29 +179,23 @@ def fit_nnp(
     return trained, record
 
 
-def _find_usable(
-    structures: Sequence[Atoms], energy: np.ndarray, originals: int, max_excess: float
-) -> np.ndarray:
-    """Returns the rows whose energy is finite and not far above that of their original.
+def _hold_out(family: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns which calculations are held out: each structure with all of its copies, or not.
 
     Args:
-        structures: the originals, then the copies of the first, of the second, ...
-        energy: [structures], eV; NaN where the calculation failed.
-        originals: how many the first are.
-        max_excess: eV/atom.
+        family: of each usable calculation, the structure that it belongs to.
+        share: of the structures; at least one is held out, and at least one is not.
+        rng: source of randomness.
     """
-    per_atom = energy / np.array([len(s) for s in structures])
-    copies = len(structures) // originals - 1
-    first = np.arange(originals)
-    original = np.concatenate([first, np.repeat(first, copies)])
-    usable = np.isfinite(energy) & (per_atom - per_atom[original] < max_excess)
-    rows = np.flatnonzero(usable)
-    if len(rows) < FEWEST_USABLE:
-        raise ValueError(
-            f"only {len(rows)} of {len(structures)} single-point calculations are usable; the "
-            f"neural-network potential needs at least {FEWEST_USABLE}"
+    members = np.unique(family)
+    if len(family) < FEWEST_USABLE or len(members) < 2:
+        raise FewUsableError(
+            f"only {len(family)} single-point calculations, of {len(members)} training structures "
+            f"and their copies, are usable; the neural-network potential needs at least "
+            f"{FEWEST_USABLE}, of 2"
         )
-    return rows
+    count = np.clip(round(share * len(members)), 1, len(members) - 1)
+    return np.isin(family, rng.permutation(members)[:count])
 
 
 def _make_examples(

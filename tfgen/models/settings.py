@@ -100,6 +100,14 @@ class NNPSettings(_Settings):
         max_calculations: single-point calculations at most: of large data sets a sample is taken.
         max_excess_energy: copies whose energy is this far above that of their original, eV/atom,
             are left out: nothing relaxes through such structures.
+        max_deficit_energy: structures whose energy is this far below what it can be, eV/atom, are
+            left out: copies below their original, as a rattled minimum rises, and below the
+            median of the training structures with the same composition; training structures above
+            most of their own copies.
+        max_deviations: structures below that median by this many median absolute deviations (and
+            by `max_deficit_energy`) are left out, copies or not.
+        max_relative_error: the NNP is used if its error where held out is at most this part of the
+            mean absolute deviation of the training structures' energies: it has to tell them apart.
         hidden: widths of the hidden layers.
         step: distance, Å, of the two points between which a slope is learned.
         slope_weight: weight, Å², of the squared error of slopes (of the total energy, eV/Å) next
@@ -107,8 +115,8 @@ class NNPSettings(_Settings):
         epochs: passes through the calculations.
         batch_size: structures in a training step.
         learning_rate: of Adam in the first step; it falls to 0 as a half cosine.
-        held_out: share of the calculations that the errors are measured on and nothing is learned
-            from.
+        held_out: share of the training structures that, with all of their copies, the errors are
+            measured on and nothing is learned from.
         minimum_fmax: largest force, eV/Å, up to which a training structure counts as a minimum.
         minima_share: a data set is one of minima if at least this share of its structures are.
 
@@ -121,6 +129,9 @@ class NNPSettings(_Settings):
     min_calculations: int = 3000
     max_calculations: int = 8000
     max_excess_energy: float = 0.8
+    max_deficit_energy: float = 0.2
+    max_deviations: float = 10.0
+    max_relative_error: float = 0.5
     hidden: tuple[int, ...] = (64, 64)
     step: float = 0.02
     slope_weight: float = 0.1
@@ -141,6 +152,8 @@ class NNPSettings(_Settings):
             )
         check_widths(self, "hidden")
         check_number(self, "max_excess_energy", "step", "learning_rate", "minimum_fmax", low=0.0)
+        check_number(self, "max_deficit_energy", "max_relative_error", low=0.0)
+        check_number(self, "max_deviations", low=0.0, included=True)
         check_number(self, "slope_weight", low=0.0, included=True)
         check_number(self, "held_out", low=0.0, high=0.9, included=True)
         check_number(self, "minima_share", low=0.0, high=1.0, included=True)

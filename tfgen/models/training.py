@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols
+from tqdm import tqdm
 
+from tfgen._files import require_folder_replaceable
 from tfgen.datasets.storage import Dataset, provenance
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
@@ -20,17 +25,28 @@ from tfgen.models._keras import in_float32, keras
 from tfgen.models.artefact import encode_config
 from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
-from tfgen.models.cvae_fitting import Fit, fit_cvae, open_checkpoint, without_optimizer
+from tfgen.models.cvae_fitting import (
+    Fit,
+    can_be_resumed,
+    fit_cvae,
+    open_checkpoint,
+    without_optimizer,
+)
 from tfgen.models.inputs import estimate_tolerance, make_inputs, tabulate
 from tfgen.models.model import Model
-from tfgen.models.nnp_fitting import fit_nnp
+from tfgen.models.neural_potential import EnergyNetwork
+from tfgen.models.nnp_fitting import FewUsableError, NNPRecord, fit_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
-from tfgen.potentials.ase import AsePotential, adapt
+from tfgen.potentials.ase import AsePotential, adapt, warn_of_failures
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.structures.properties import ENERGY_PER_ATOM
+from tfgen.warnings import TfgenWarning
 
 __all__ = ["train"]
+
+# Structures that a batched potential computes between two movements of the progress bar.
+CHUNK = 1000
 
 
 @in_float32()
@@ -46,6 +62,7 @@ def train(
     potential: Potential | AsePotential | BaseCalculator | str | None = "auto",
     logs: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    keep_checkpoint: bool = False,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Model:
@@ -54,7 +71,8 @@ def train(
     The best weights are those with the lowest loss on the validation split (on the training split
     if that is empty). If a potential is at hand, a neural-network potential (NNP, see
     `tfgen.models.nnp_fitting`) is learned from it, too, with which generation is far more often on
-    target; it takes a few single-point calculations for each training structure.
+    target; it takes a few single-point calculations for each training structure. An NNP whose
+    training fails, or whose error is too large to tell the structures apart, is not used.
 
     Args:
         dataset: with training and, better, validation structures.
@@ -66,23 +84,29 @@ def train(
         nnp: how the NNP is learned; the defaults if None.
         potential: what computed the data set's energies: a tfgen potential, an ASE calculator,
             None (no NNP is learned), or "auto": EMT if the data set says so, else None.
-        logs: folder for TensorBoard; none are written if None.
+        logs: folder for TensorBoard; none are written if None. What an earlier training has
+            written there is replaced, as TensorBoard would draw one over the other.
         checkpoint: folder that keeps an interrupted training, which the same call resumes, and
             that is removed in the end; None keeps nothing.
-        overwrite: discard a checkpoint of another training.
+        keep_checkpoint: leave it, for a caller that removes it when the model stands on disk.
+        overwrite: discard a checkpoint of another training, and its logs.
         progress: show a progress bar.
 
     Returns:
         The model. `model.provenance` has the losses of the last epoch ("history"), the errors of
-        surrogate and decoder, and what the NNP was learned from ("nnp").
+        surrogate ("surrogate_mae", to be compared with "spread", both of the validation split) and
+        decoder, what the NNP was learned from ("nnp") and why it is not used ("nnp_problem").
 
     Raises:
         ValueError: on an unknown property, what is no potential, epochs < 1, no training
             structures, elements that the fingerprint or the potential does not know, fingerprints
             that are not finite or all the same.
         FileExistsError: if `checkpoint` keeps another training and `overwrite` is false, or is the
-            folder of anything else.
-        ArithmeticError: if the training diverges.
+            folder of anything else; if there are logs and `overwrite` is false.
+        ArithmeticError: if the training of the CVAE diverges.
+
+    Warns:
+        TfgenWarning: if there is a potential, but no NNP that can be used.
 
     Example:
         >>> dataset = tfgen.Dataset.load("pt13.h5")
@@ -92,6 +116,9 @@ def train(
     settings, nnp_settings = settings or TrainingSettings(), nnp or NNPSettings()
     names = _check_request(dataset, properties, epochs)
     calculator = _find_potential(potential, dataset)
+    begun = checkpoint is not None and (Path(checkpoint) / "task.json").exists()
+    if logs is not None:
+        require_folder_replaceable(logs, overwrite or begun, ("train", "validation"))
     if fingerprint is None:
         numbers = sorted({int(z) for s in dataset.structures for z in s.numbers})
         fingerprint = Fingerprint.preset("default", [chemical_symbols[z] for z in numbers])
@@ -99,13 +126,17 @@ def train(
     inputs = make_inputs(fingerprint, training, names)
     validation = make_inputs(fingerprint, held_out, names) if len(held_out) else inputs
     model = _prepare_model(dataset, names, fingerprint, inputs, seed, settings)
+    if isinstance(calculator, AsePotential):
+        encode_config(calculator.describe())  # what cannot be saved is refused now
     task = {
         "config": model.config(),
         "data": [len(training), len(held_out), float(inputs["fingerprint"].sum(dtype=float))],
         "settings": [epochs, seed],
     }
-    network, learned = None, None
-    with open_checkpoint(checkpoint, task, overwrite) as folder:
+    learned = _NNP()
+    with open_checkpoint(checkpoint, task, overwrite, keep_checkpoint) as folder:
+        if logs is not None and not can_be_resumed(folder):
+            shutil.rmtree(logs, ignore_errors=True)
         fit = fit_cvae(
             model.cvae,
             inputs,
@@ -119,20 +150,13 @@ def train(
             progress=progress,
         )
         if calculator is not None:
-            network, learned = fit_nnp(
-                fingerprint.descriptor,
-                training.structures,
-                functools.partial(_compute_single_points, calculator),
-                seed=seed,
-                settings=nnp_settings,
-                progress=progress,
-            )
+            learned = _learn_nnp(model, calculator, seed, nnp_settings, progress)
     return replace(
         model,
         cvae=without_optimizer(model.cvae),
-        nnp=network,
-        minima=learned is None or learned.minima >= nnp_settings.minima_share,
-        nnp_settings=None if network is None else nnp_settings,
+        nnp=learned.network,
+        minima=learned.record is None or learned.record.minima >= nnp_settings.minima_share,
+        nnp_settings=None if learned.network is None else nnp_settings,
         provenance={
             **model.provenance,
             "training_structures": len(training),
@@ -140,7 +164,8 @@ def train(
             "epochs": epochs,
             "seed": seed,
             **_measure(model.cvae, validation, fit),
-            "nnp": None if learned is None else learned.to_json(),
+            "nnp": None if learned.record is None else learned.record.to_json(),
+            "nnp_problem": learned.problem,
             "potential": calculator.describe() if isinstance(calculator, AsePotential) else None,
             **provenance(),
         },
@@ -248,25 +273,86 @@ def _measure(cvae: CVAE, inputs: Mapping[str, np.ndarray], fit: Fit) -> dict[str
     """Returns losses and errors for the provenance.
 
     The error of the decoder is the median distance of decoded fingerprints to those that were
-    encoded, in the inversion's loss; that of the surrogate the mean absolute one of each property.
+    encoded, in the inversion's loss; that of the surrogate the mean absolute one of each property,
+    which is to be compared with the spread, the mean absolute deviation from the median.
     """
     decoded = cvae.predict(inputs, verbose=0)["fingerprint"]
     scale = np.asarray(cvae.feature_scale)
     losses = fingerprint_loss(scaled_errors(decoded, inputs["fingerprint"], scale))
     predicted = np.asarray(cvae.predict_properties(inputs["fingerprint"]))
-    errors = np.abs(predicted - inputs["condition"][:, : cvae.properties])
+    values = inputs["condition"][:, : cvae.properties]
+    errors = np.abs(predicted - values)
     return {
         "best_epoch": fit.best_epoch,
         "best_val_loss": fit.best_val_loss,
         "history": fit.history,
         "decoder_error": float(np.median(losses)),
         "surrogate_mae": errors.mean(axis=0).tolist(),
+        "spread": np.abs(values - np.median(values, axis=0)).mean(axis=0).tolist(),
     }
 
 
+@dataclass(frozen=True)
+class _NNP:
+    """The network, what it was learned from, and why there is none."""
+
+    network: EnergyNetwork | None = None
+    record: NNPRecord | None = None
+    problem: str | None = None
+
+
+def _learn_nnp(
+    model: Model,
+    calculator: Potential | AsePotential,
+    seed: int,
+    settings: NNPSettings,
+    progress: bool,
+) -> _NNP:
+    """Learns an NNP; whatever goes wrong, the CVAE stays.
+
+    Warns:
+        TfgenWarning: if there is no NNP, or none that can be used.
+    """
+    try:
+        network, record = fit_nnp(
+            model.fingerprint.descriptor,
+            model.training_structures,
+            functools.partial(_compute_single_points, calculator, progress),
+            seed=seed,
+            settings=settings,
+            progress=progress,
+        )
+    except (ArithmeticError, FewUsableError) as error:
+        learned = _NNP(problem=str(error))
+    else:
+        if record.tells_apart(settings.max_relative_error):
+            return _NNP(network, record)
+        learned = _NNP(
+            record=record,
+            problem=f"its error where held out, {record.energy_error:.4f} eV/atom, is more than "
+            f"{settings.max_relative_error:g} of the spread of the training structures' energies, "
+            f"{record.energy_spread:.4f} eV/atom: it can hardly tell them apart",
+        )
+    warnings.warn(
+        f"the model has no neural-network potential: {learned.problem}", TfgenWarning, stacklevel=3
+    )
+    return learned
+
+
 def _compute_single_points(
-    potential: Potential | AsePotential, structures: Sequence[Atoms]
+    potential: Potential | AsePotential, progress: bool, structures: Sequence[Atoms]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Returns energies [n], eV, and forces, eV/Å; NaN where a calculation fails."""
-    found = potential.compute(structures)
-    return np.asarray(found["energy"]), found["forces"]
+    unit = " calculations"
+    with tqdm(total=len(structures), desc="nnp", unit=unit, disable=not progress) as bar:
+        if isinstance(potential, AsePotential):
+            single = potential.calculate(structures, advance=bar.update)
+            warn_of_failures([one.detail for one in single])
+            return np.array([one.energy for one in single]), [one.forces for one in single]
+        energy, forces = [], []
+        for start in range(0, len(structures), CHUNK):
+            found = potential.compute(structures[start : start + CHUNK])
+            energy.append(np.asarray(found["energy"]))
+            forces += found["forces"]
+            bar.update(len(energy[-1]))
+        return np.concatenate(energy), forces

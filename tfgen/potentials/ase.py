@@ -214,7 +214,10 @@ class AsePotential:
 
     def describe(self) -> dict[str, Any]:
         """Returns name, arguments and box as JSON holds them: what computed a value."""
-        text: dict[str, Any] = json.loads(json.dumps(self.arguments, default=str))
+        # Numbers that are not finite have no place in JSON.
+        text: dict[str, Any] = json.loads(
+            json.dumps(self.arguments, default=str), parse_constant=str
+        )
         return {"name": self.name, "arguments": text, "vacuum": self.vacuum}
 
     @property
