@@ -97,12 +97,12 @@ class TestScreening:
         energy, size = minimum.energy[0] / 6, radius_of_gyration(minimum.structures)[0]
         targets = (
             Target.of(ENERGY, (energy - 0.1, energy + 0.1), 0.1),
-            Target.of(SIZE, size, 0.02),
+            Target.of(SIZE, size, 0.03),
         )
         taken = proposer(model, *targets).take(3)
         best = taken[0]
         assert energy - 0.16 <= best.predicted[ENERGY] <= energy + 0.16
-        assert abs(best.predicted[SIZE] - size) <= DEFAULTS.promising_miss * 0.02
+        assert abs(best.predicted[SIZE] - size) <= DEFAULTS.promising_miss * 0.03
         assert [c.miss for c in taken] == sorted(c.miss for c in taken)
         # A model that is not asked for the size also has others.
         free = proposer(model, targets[0]).take(8)
