@@ -235,8 +235,8 @@ def features_and_gradient(acsf, batch):
 
 MODES = {
     "eager": lambda function: function,
-    "graph": tf.function,
-    "xla": lambda function: tf.function(function, jit_compile=True),
+    "graph": lambda function: tf.function(function, autograph=False),
+    "xla": lambda function: tf.function(function, jit_compile=True, autograph=False),
 }
 
 

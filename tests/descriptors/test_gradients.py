@@ -163,8 +163,8 @@ CELLS = [
 DEGENERATE = {"clusters": CLUSTERS, "cells": CELLS}
 MODES = {
     "eager": lambda function: function,
-    "graph": tf.function,
-    "xla": lambda function: tf.function(function, jit_compile=True),
+    "graph": lambda function: tf.function(function, autograph=False),
+    "xla": lambda function: tf.function(function, jit_compile=True, autograph=False),
 }
 
 
@@ -172,7 +172,7 @@ def slopes(model, batch, tangents):
     """Forward mode: of the sum of all values, along `tangents`."""
     with tf.autodiff.ForwardAccumulator(batch.positions, tangents) as accumulator:
         values = model(batch)
-    return tf.reduce_sum(tf.reshape(accumulator.jvp(values), [len(tangents), -1]), axis=1)
+    return tf.reduce_sum(tf.reshape(accumulator.jvp(values), [tangents.shape[0], -1]), axis=1)
 
 
 def gradients(model, batch):

@@ -260,8 +260,8 @@ def value_and_gradient(fingerprint, batch):
 
 MODES = {
     "eager": lambda function: function,
-    "graph": tf.function,
-    "xla": lambda function: tf.function(function, jit_compile=True),
+    "graph": lambda function: tf.function(function, autograph=False),
+    "xla": lambda function: tf.function(function, jit_compile=True, autograph=False),
 }
 
 

@@ -236,8 +236,8 @@ def same_results(one: ReconstructionResult, other: ReconstructionResult) -> None
 
 @pytest.mark.slow
 def test_processes_give_the_same(targets):
-    """With the real settings, which go to the processes, but for the compilation."""
-    options = {"max_rounds": 1, **UNCOMPILED}
+    """The settings go to the processes, too."""
+    options = {"max_rounds": 1, **QUICK}
     own = reconstruct(small.fingerprint(), targets[::2], "Pt5", **options)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as executor:
