@@ -14,7 +14,9 @@ from ase import Atoms
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal, Objective
 from tfgen.inversion.population import separation
+from tfgen.inversion.reconstruct import reconstruct
 from tfgen.inversion.search import Budget, search
+from tfgen.inversion.settings import Descent
 from tfgen.structures.batch import StructureBatch
 
 PURE = np.full(5, 78)
@@ -189,3 +191,35 @@ class NeverDifferentiable(small.PairHistogram):
         x = batch.positions
         itself = tf.sqrt(tf.reduce_sum((x[:, :, None] - x[:, None]) ** 2, axis=-1))
         return super().__call__(batch) + tf.reduce_sum(itself, axis=-1, keepdims=True)
+
+
+def test_without_time_only_the_first_piece_is_followed():
+    goal = small.goal()
+    structures = np.stack([s.positions for s in small.structures()[:3]])
+    few = dataclasses.replace(SETTINGS, jit_compile=False)
+    with ThreadPoolExecutor(1) as executor:
+        objective = Objective(
+            small.fingerprint(), goal, slice(None), executor, few, expired=lambda: True
+        )
+        piece = objective._piece_size()
+        many = np.concatenate([structures] * (2 * piece // 3 + 1))
+        positions, losses = objective.descend(many, Descent(steps=3, step_length=0.1))
+    assert np.isfinite(losses[:piece]).all()
+    assert np.isinf(losses[piece:]).all()
+    np.testing.assert_array_equal(positions[piece:], many[piece:])
+    assert not np.array_equal(positions[:piece], many[:piece])
+
+
+@pytest.mark.parametrize(("limit", "compiled"), [(None, True), (59.0, False), (60.0, True)])
+def test_nothing_is_compiled_by_xla_where_there_is_little_time(monkeypatch, limit, compiled):
+    seen = []
+
+    def search(_fingerprint, _goal, budget, _workers, settings, *_):
+        seen.append((budget.seconds, settings.jit_compile))
+        raise InterruptedError
+
+    monkeypatch.setattr("tfgen.inversion.reconstruct.search", search)
+    targets = small.fingerprint().create(small.structures()[:1])
+    with pytest.raises(InterruptedError):
+        reconstruct(small.fingerprint(), targets, "Pt5", time_limit=limit)
+    assert seen == [(limit, compiled)]

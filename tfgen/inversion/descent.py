@@ -80,6 +80,7 @@ class Objective:
         columns: places of the fingerprint's features in the goal's target.
         executor: threads that compute.
         settings: of the search; `jit_compile`, `list_steps` and `list_skin` matter here.
+        expired: tells whether the time is up; then only the first piece of a descent is followed.
 
     Attributes:
         features: number of features that it sees.
@@ -93,7 +94,9 @@ class Objective:
         columns: slice | np.ndarray,
         executor: Executor,
         settings: SearchSettings,
+        expired: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._expired = expired
         self.steps, self.features = 0, fingerprint.size
         self._goal, self._executor, self._settings = goal, executor, settings
         self._triples = fingerprint.triples
@@ -161,8 +164,14 @@ class Objective:
         self.steps += steps * len(positions)
         follow = self._follow_periodic if self._goal.periodic else self._follow
         run = functools.partial(follow, steps, step_length)
-        found, losses = self._map_pieces(run, positions, self._piece_size())
+        found, losses = self._map_pieces(run, positions, self._piece_size(), self._give_up)
         return found, losses
+
+    def _give_up(self, start: int, positions: np.ndarray) -> tuple | None:
+        """Returns structures as they are where there is no time left for them."""
+        if start == 0 or not self._expired():
+            return None
+        return positions, np.full(len(positions), np.inf, np.float32)
 
     def _follow(
         self, steps: int, step_length: float, positions: np.ndarray
@@ -199,9 +208,17 @@ class Objective:
         limit = TRIPLES_IN_CACHE if self._triples else PAIRS_IN_CACHE
         return int(np.clip(limit // max(work, 1), 1, MAX_IN_PIECE))
 
-    def _map_pieces(self, run: Callable, positions: np.ndarray, size: int) -> tuple:
+    def _map_pieces(
+        self,
+        run: Callable,
+        positions: np.ndarray,
+        size: int,
+        give_up: Callable[[int, np.ndarray], tuple | None] = lambda *_: None,
+    ) -> tuple:
         def run_piece(start: int) -> tuple:
             part = positions[start : start + size]
+            if (given_up := give_up(start, part)) is not None:
+                return given_up
             # One shape only is compiled: repeats of the last structure fill up the last piece.
             full = np.pad(part, ((0, size - len(part)), (0, 0), (0, 0)), mode="edge")
             return tuple(result[: len(part)] for result in run(full))

@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -75,7 +76,9 @@ def reconstruct(
             very cell. The fingerprint's descriptor must be made for that.
         pbc: which directions of `cell` are periodic.
         max_rounds: bound on the rounds of the search for each target.
-        time_limit: bound on the time for each target, s.
+        time_limit: bound on the time for each target, s. It is kept within a fifth or five seconds,
+            tracing and compilation included: for less than `settings.compile_from` nothing is
+            compiled by XLA.
         settings: of the search; the defaults if None.
         executor: where to search instead of in threads of this process: processes, or a Dask
             client's `get_executor()`. The results are the same.
@@ -106,6 +109,8 @@ def reconstruct(
     settings = SearchSettings() if settings is None else settings
     if not isinstance(settings, SearchSettings):
         raise ValueError(f"settings is {settings!r}; a tfgen.SearchSettings is needed")
+    if time_limit is not None and time_limit < settings.compile_from:
+        settings = replace(settings, jit_compile=False)
     if scale is not None:
         scale = check_scale(scale, fingerprint)
     initial = InitialStructures(initial_structures, fixed, frame, numbers)

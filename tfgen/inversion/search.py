@@ -86,11 +86,11 @@ def search(
 
     rng = np.random.default_rng(goal.seed)
     sampler = Sampler(goal, rng, settings.moves)
-    whole = Objective(fingerprint, goal, slice(None), executor, settings)
+    whole = Objective(fingerprint, goal, slice(None), executor, settings, expired)
     cheap = whole
     if fingerprint.cheap_part is not None:
         part, columns = fingerprint.cheap_part
-        cheap = Objective(part, goal, columns, executor, settings)
+        cheap = Objective(part, goal, columns, executor, settings, expired)
     generations = Generations(goal, cheap, sampler, rng, settings)
     refinement = Refinement(fingerprint, goal, whole, sampler, settings, expired)
 

@@ -321,6 +321,7 @@ class SearchSettings:
             none.
         jit_compile: whether XLA compiles the descents of clusters. Compilation takes seconds for
             each fingerprint and number of atoms, and makes descents several times as fast.
+        compile_from: XLA compiles only where a target has at least this much time, s.
         list_steps: steps of a periodic descent for which one neighbour list serves.
         list_skin: what neighbour lists add to the cutoff radius, Å: atoms may come within the
             cutoff while a list is in use.
@@ -340,6 +341,7 @@ class SearchSettings:
     unreachable_loss: float = 0.5
     scale_structures: int = 256
     jit_compile: bool = True
+    compile_from: float = 60.0
     list_steps: int = 10
     list_skin: float = 1.0
 
@@ -355,7 +357,7 @@ class SearchSettings:
         check_number(self, "progress", low=0.0, high=1.0)
         check_number(self, "periodic_distance", "unreachable_loss", low=0.0)
         check_number(self, "ambiguous_ratio", low=1.0, included=True)
-        check_number(self, "ambiguous_loss", "list_skin", low=0.0, included=True)
+        check_number(self, "ambiguous_loss", "list_skin", "compile_from", low=0.0, included=True)
         check_flag(self, "jit_compile")
 
 
