@@ -127,3 +127,60 @@ def test_benchmark_inversion(monkeypatch):
     heading, row = run("benchmark_inversion.py", *arguments).splitlines()
     assert heading.split()[:3] == ["formula", "preset", "targets"]
     assert row.split()[:6] == ["Pt3", "default", "1", "100%", "100%", "100%"]
+
+
+RECIPE = """
+name = "pt5"
+[sample]
+formula = "Pt5"
+count = 10
+[relax]
+potential = "ase.calculators.emt:EMT"
+fmax = 0.05
+rattle = 0.0
+snapshots = [2, 4, 8]
+"""
+SPREAD = f"{__name__}:spread"
+
+
+def spread(atoms):
+    return float(atoms.get_all_distances().max())
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    small.train_eagerly(monkeypatch)
+    monkeypatch.setattr(Fingerprint, "preset", lambda *_: small.fingerprint())
+    with small.quick_search():
+        yield
+
+
+def test_benchmark_property(tmp_path, quick):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    options = {
+        "--folder": tmp_path / "work", "--recipe": tmp_path / "recipe.toml", "--property": "spread",
+        "--function": SPREAD, "--tolerance": 0.5, "--quantile": 0.5, "--count": 2,
+        "--candidates": 1, "--random": 2, "--epochs": 1,
+    }  # fmt: skip
+    arguments = [part for pair in options.items() for part in pair]
+    heading, _, row = run("benchmarks/benchmark_property.py", *arguments).splitlines()
+    assert re.match(r"Pt5: \d+ structures, \d+ to train on; \d+ single points", heading)
+    cells = row.split()
+    assert cells[2:4] == ["of", "2"]
+    # What tfgen reports and what fresh calculators say are the same.
+    assert cells[1] == cells[4]
+    assert float(cells[5]) < 1e-6  # a file has eight digits
+    # What is there is not made again.
+    again = run("benchmarks/benchmark_property.py", *arguments).splitlines()
+    assert again[-1].split()[:5] == cells[:5]
+
+
+def test_check_calculators(quick):
+    table = run(
+        "tools/check_calculators.py", "ase", "--count", 8, "--structures", 1, "--epochs", 1,
+        "--calculations", 60,
+    )  # fmt: skip
+    row = table.splitlines()[-1]
+    assert row.split()[:2] == ["ase", "Pt9"]
+    difference = re.search(r" (\d\.\de[-+]\d\d) ", row)[1]
+    assert float(difference) < 1e-9
