@@ -8,8 +8,6 @@ from hypothesis import HealthCheck, settings
 
 # Before the first test imports TensorFlow: its greetings are not test output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Threads of OpenMP, in calculators, would wait for each other where processors are shared.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Workers of pytest-xdist share the processors: one thread each.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase import Atoms
+from threadpoolctl import threadpool_limits
 
 from tfgen.potentials.ase import AsePotential
 from tfgen.structures.status import Status
 
 pytest.importorskip("tblite")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads of OpenMP would wait for each other where processors are shared."""
+    with threadpool_limits(1, user_api="openmp"):
+        yield
+
 
 PATH, ARGUMENTS = "tblite.ase:TBLite", {"method": "GFN2-xTB"}
 SQUARE = np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 1]])

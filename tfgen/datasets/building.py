@@ -71,7 +71,7 @@ def build(
 ) -> Dataset:
     """Runs a recipe and writes the data set; called again after an interruption, it continues.
 
-    Structures that do not converge, fall apart (bonds are distances up to `validity.BOND_FACTOR`
+    Structures that do not converge, fall apart (bonds are distances up to `factors.BOND_FACTOR`
     times the sum of covalent radii) or equal a lower minimum are dropped and counted, all before
     the split. The structures come sorted by composition, then by energy.
 

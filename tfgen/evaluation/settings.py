@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tfgen._settings import check_number
-from tfgen.structures.validity import BOND_FACTOR, OVERLAP_FACTOR
+from tfgen.structures.factors import BOND_FACTOR, OVERLAP_FACTOR
 from tfgen.targets import check_tolerance
 
 __all__ = ["EvaluationSettings"]

@@ -14,9 +14,10 @@ from tfgen.inversion.descent import Goal
 from tfgen.inversion.inputs import InitialStructures
 from tfgen.inversion.search import Found
 from tfgen.inversion.settings import SearchSettings
+from tfgen.structures.factors import OVERLAP_FACTOR
 from tfgen.structures.similarity import duplicates
 from tfgen.structures.status import Status
-from tfgen.structures.validity import OVERLAP_FACTOR, overlapping
+from tfgen.structures.validity import overlapping
 
 __all__ = ["ReconstructionResult", "judge", "status_of"]
 

@@ -30,12 +30,8 @@ from tfgen.models.cvae import CVAE
 from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, select_broad
 from tfgen.models.settings import NNPSettings, TrainingSettings
 from tfgen.models.summary import describe, summarize
-from tfgen.structures.validity import (
-    BOND_FACTOR,
-    OVERLAP_FACTOR,
-    ValidityThresholds,
-    thresholds_from,
-)
+from tfgen.structures.factors import BOND_FACTOR, OVERLAP_FACTOR
+from tfgen.structures.validity import ValidityThresholds, thresholds_from
 from tfgen.targets import TargetValue, check_targets
 
 __all__ = ["Condition", "Model"]

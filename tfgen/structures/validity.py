@@ -19,23 +19,16 @@ from ase.data import covalent_radii
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
+from tfgen.structures.factors import BOND_FACTOR, OVERLAP_FACTOR
 from tfgen.structures.neighbour_lists import neighbour_pairs
 
 __all__ = [
-    "BOND_FACTOR",
-    "OVERLAP_FACTOR",
     "ValidityThresholds",
     "connected",
     "overlapping",
     "thresholds_from",
     "valid",
 ]
-
-OVERLAP_FACTOR = 0.7
-"""Atoms closer than this times the sum of their covalent radii overlap, unless asked otherwise."""
-
-BOND_FACTOR = 1.3
-"""Atoms within this times the sum of their covalent radii are bonded, unless asked otherwise."""
 
 # Pairs of atoms held at once: about 100 MB of temporaries.
 _PAIRS = 1_000_000
