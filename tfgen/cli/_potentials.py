@@ -167,7 +167,7 @@ def open_potential(
             raise click.BadParameter(
                 f"{name!r} is not one of {', '.join(NAMES)}, MODULE:NAME", param_hint=option
             )
-        with _open_workers(name, dict(arguments), running, results, log) as potential:
+        with _open_workers(name, dict(arguments), running, results, log, option) as potential:
             yield potential
 
 
@@ -178,6 +178,7 @@ def _open_workers(
     running: Running,
     results: ResultStore | None,
     log: Path | None,
+    option: str,
 ) -> Iterator[Any]:
     from tfgen.execution.dask import dask_executor
     from tfgen.execution.potentials import WorkerPotential
@@ -189,8 +190,8 @@ def _open_workers(
         cluster = None
         if running.executor == "dask":
             cluster = stack.enter_context(dask_executor(running.scheduler or ""))
-        yield stack.enter_context(
-            WorkerPotential(
+        try:
+            potential = WorkerPotential(
                 name,
                 arguments,
                 vacuum=running.vacuum,
@@ -200,7 +201,9 @@ def _open_workers(
                 results=results,
                 log=None if log is None else log.absolute(),
             )
-        )
+        except ValueError as error:
+            raise click.ClickException(f"{error}; {option} none does without it") from error
+        yield stack.enter_context(potential)
 
 
 def _remove_if_empty(log: Path) -> None:

@@ -154,15 +154,17 @@ def generate(
     write(generated, output, overwrite)
     results.remove()
     _unfinished(output).unlink(missing_ok=True)
-    report(generated, output)
+    report(generated, output, loaded.potential)
 
 
-def _what_would_help(properties: Sequence[str]) -> str:
-    """Says how properties could be calculated."""
+def _what_would_help(properties: Sequence[str], potential: str | None = None) -> str:
+    """Says how properties could be calculated; `potential` is what calculated the training set."""
     from tfgen.structures.properties import ENERGIES
 
     ways = [
-        "--potential MODULE:NAME" if name in ENERGIES else f"--compute {name}=MODULE:FUNCTION"
+        f"--potential {potential or 'MODULE:NAME'}"
+        if name in ENERGIES
+        else f"--compute {name}=MODULE:FUNCTION"
         for name in properties
     ]
     return f"{' and '.join(dict.fromkeys(ways))} would"
@@ -188,8 +190,14 @@ def _keep_interrupted(structures: Sequence[Atoms], count: int, output: Path) -> 
     raise click.ClickException(said) from None
 
 
-def report(generated: Sequence[Atoms], output: Path) -> None:
-    """Prints what came of a request; what only the network says stands apart."""
+def report(generated: Sequence[Atoms], output: Path, potential: str | None = None) -> None:
+    """Prints what came of a request; what only the network says stands apart.
+
+    Args:
+        generated: the structures.
+        output: their file.
+        potential: what calculated the energies of the training set, if that is known.
+    """
     from tfgen.targets import SURROGATE
 
     counts = Counter(atoms.info["status"] for atoms in generated).most_common()
@@ -222,7 +230,7 @@ def report(generated: Sequence[Atoms], output: Path) -> None:
     if missing:
         click.echo(
             f"nothing has calculated {', '.join(missing)}, so that nothing is verified; "
-            f"{_what_would_help(missing)}"
+            f"{_what_would_help(missing, potential)}"
         )
 
 
