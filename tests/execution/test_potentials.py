@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 
 import tfgen
+from tfgen.execution.dask import dask_executor
 from tfgen.execution.potentials import WorkerPotential
 from tfgen.execution.results import ResultStore
 from tfgen.potentials.ase import AsePotential
@@ -164,3 +165,22 @@ def test_functions_of_no_module_are_refused(potential, monkeypatch):
 def test_what_cannot_be_made(path, options, message):
     with pytest.raises(ValueError, match=message):
         WorkerPotential(path, **options)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_on_a_dask_cluster():
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+    path = "ase.calculators.emt:EMT"
+    expected = AsePotential(EMT()).compute(CLUSTERS)["energy"]
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        dask_executor(cluster.scheduler_address) as executor,
+    ):
+        with WorkerPotential(path, executor=executor, time_limit=60.0) as potential:
+            found = potential.calculate(CLUSTERS, calculator_functions(potential, ["free_energy"]))
+            assert potential.relax(CLUSTERS[0]).status == Status.CONVERGED
+        with pytest.raises(ValueError, match="'no_such:EMT' cannot be made: No module"):
+            WorkerPotential("no_such:EMT", executor=executor)
+    assert [one.energy for one in found] == expected.tolist()
+    assert [one.values["free_energy"] for one in found] == expected.tolist()
