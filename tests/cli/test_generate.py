@@ -377,10 +377,9 @@ def test_ctrl_c_keeps_what_is_done(model_folder, tmp_path, shared, monkeypatch):
     assert line.startswith(f"Error: interrupted; '{output}.partial' keeps what is done")
     assert not output.exists()
     finished = tmp_path / "out.unfinished.extxyz"
-    if finished.exists():
-        done = ase.io.read(finished, ":")
-        assert f"{len(done)} of 4 structures are finished, in '{finished}'" in line
-        assert all(atoms.info["verified"] for atoms in done)
+    done = ase.io.read(finished, ":")
+    assert f"{len(done)} of 4 structures are finished, in '{finished}'" in line
+    assert all(atoms.info["verified"] for atoms in done)
     result = generate(model_folder, output, *options)
     assert result.exit_code == 0, result.output
     assert len(ase.io.read(output, ":")) == 4

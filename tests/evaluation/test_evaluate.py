@@ -513,6 +513,14 @@ class TestRecalculation:
         assert metrics.evaluated_by["dipole"] == f"{__name__}:Shifted"
         assert metrics.structures[0].verified is True
 
+    def test_the_same_name_in_another_unit_is_another_quantity(self):
+        told = {"target": {"dipole": 1.0}, "relaxed": {"dipole": 4.8}, "status": "converged"}
+        known = data(dipole=np.arange(5.0))
+        known.units["dipole"] = "debye"
+        metrics = evaluate([tetrahedron(3.3, **told)], known, potential=Shifted())
+        assert metrics.evaluated_by["dipole"] == "file"
+        assert metrics.structures[0].relaxed["dipole"] == 4.8
+
     def test_failures_are_statuses(self):
         structures = [tetrahedron(3.3, **record(0.7, 0.7)), tetrahedron(3.0, **record(0.7, 0.7))]
         with pytest.warns(TfgenWarning, match="failed for 1 of 2 .* edge: RuntimeError: too short"):

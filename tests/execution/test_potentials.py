@@ -149,6 +149,23 @@ def in_main(atoms: Atoms) -> float:
     return 1.0
 
 
+def test_relaxed_structures_carry_what_they_came_with(potential):
+    atoms = CLUSTERS[0].copy()
+    atoms.info["name"] = "one"
+    atoms.set_array("weight", np.arange(4.0))
+    for relaxer in (potential, AsePotential(EMT())):
+        relaxed = relaxer.relax(atoms)
+        assert relaxed.structure.info == {"name": "one"}
+        np.testing.assert_array_equal(relaxed.structure.arrays["weight"], np.arange(4.0))
+
+
+def test_a_calculator_in_a_box_is_made_once(tmp_path):
+    log = tmp_path / "log"
+    with WorkerPotential(FAULTY, {"log": str(log)}, vacuum=5.0) as potential:
+        potential.calculate(CLUSTERS)
+    assert log.read_text().splitlines().count("made") == 1
+
+
 def test_functions_of_no_module_are_refused(potential, monkeypatch):
     monkeypatch.setattr(in_main, "__module__", "__main__")
     for function in (lambda _: 1.0, in_main):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -13,14 +14,16 @@ from ase.calculators.emt import EMT
 
 import tfgen
 from tfgen.execution.results import ResultStore
-from tfgen.generation import proposals, verification
+from tfgen.generation import proposals
 from tfgen.generation.generate import InterruptedRequest, generate
 from tfgen.generation.records import raw_structures, write
-from tfgen.generation.request import UnverifiableError
+from tfgen.generation.request import UnverifiableError, check_request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.generation.verification import Verifier
 from tfgen.models.model import Condition
+from tfgen.models.neural_potential import EnergyNetwork
 from tfgen.structures.status import Status
+from tfgen.structures.validity import ValidityThresholds
 from tfgen.warnings import TfgenWarning
 
 ENERGY, SIZE = small.PROPERTIES
@@ -64,16 +67,27 @@ def test_a_function_is_called_before_and_after_relaxation(compute):
         assert type(atoms.info["verified"]) is bool
 
 
-def test_a_hit_is_one_by_the_function():
-    exact = [spread(atoms) for atoms in run({"gap": (0.0, 99.0)}, compute={"gap": spread})]
-    for tolerance, hits in ((0.01, {exact[0]}), (99.0, set(exact))):
-        generated = run({"gap": exact[0]}, compute={"gap": spread}, tolerance={"gap": tolerance})
+def test_a_hit_is_one_by_the_function(monkeypatch):
+    monkeypatch.setattr(proposals, "status_of", lambda *_: Status.CONVERGED)
+    sound = model()
+    sound.__dict__["validity_thresholds"] = ValidityThresholds(0.0, 99.0, 1.0)
+    exact = [spread(a) for a in run({"gap": (0.0, 99.0)}, of=sound, compute={"gap": spread})]
+    middle = float(np.median(exact))
+    for tolerance in (0.5 * np.abs(np.array(exact) - middle).max(), 99.0):
+        generated = run(
+            {"gap": middle}, of=sound, compute={"gap": spread}, tolerance={"gap": tolerance}
+        )
         for atoms in generated:
-            on_target = abs(spread(atoms) - exact[0]) <= tolerance
             assert atoms.info["hit_tolerance"] == {"gap": tolerance}
-            if atoms.info["verified"]:
-                assert on_target
-        assert hits
+            assert atoms.info["verified"] is bool(abs(spread(atoms) - middle) <= tolerance)
+    assert all(atoms.info["verified"] for atoms in generated)
+
+
+def test_a_function_alone_tells_candidates_apart():
+    """Without a potential."""
+    generated = run({"gap": 0.01}, 1, potential=None, compute={"gap": spread}, candidates=None)
+    assert generated[0].info["candidates"] > 1
+    assert generated[0].info["evaluated_by"]["gap"] == f"{__name__}:spread"
 
 
 def test_a_network_s_word_verifies_nothing(tmp_path):
@@ -169,42 +183,122 @@ def test_calculations_are_counted():
     )
 
 
-class TestInterruptions:
-    def test_what_is_done_is_kept_and_not_repeated(self, tmp_path, monkeypatch):
-        path, options = tmp_path / "kept", {"relax": True, "candidates": 3, "seed": 5}
-        whole = run({ENERGY: 1.5}, of=small.model(), **options)
+class Counting(EMT):
+    """Writes a line for each calculation."""
 
+    def __init__(self, log: str, stiff: float = 1.0) -> None:
+        super().__init__()
+        self.log, self.stiff = log, stiff
+
+    def calculate(self, *arguments, **options):
+        with Path(self.log).open("a") as file:
+            file.write("computed\n")
+        super().calculate(*arguments, **options)
+        for name in ("energy", "forces"):
+            self.results[name] = self.results[name] * self.stiff
+
+
+class TestInterruptions:
+    """With a calculator in worker processes, and a store that both share."""
+
+    def request(self, path, log, stiff=1.0, of=None):
+        store = ResultStore(path)
+        arguments = {"log": str(log), "stiff": stiff}
+        with tfgen.WorkerPotential(f"{__name__}:Counting", arguments, results=store) as potential:
+            of = of or dataclasses.replace(small.model(), potential=None)
+            return run(
+                {ENERGY: 1.5}, of=of, potential=potential, relax=True, candidates=3, seed=5,
+                results=store,
+            )  # fmt: skip
+
+    @pytest.fixture
+    def interrupted(self, tmp_path, monkeypatch):
+        """A store of a request that was interrupted after its first round."""
         verify, calls = Verifier.verify, []
 
-        def interrupted(self, *arguments):
+        def once(self, *arguments):
             calls.append(1)
             if len(calls) == 2:
                 raise KeyboardInterrupt
             return verify(self, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Verifier, "verify", interrupted)
+            patch.setattr(Verifier, "verify", once)
             with pytest.raises(InterruptedRequest) as caught:
-                run({ENERGY: 1.5}, of=small.model(), results=ResultStore(path), **options)
+                self.request(tmp_path / "kept", tmp_path / "log")
         assert all(atoms.info["verified"] for atoms in caught.value.structures)
-        # Neither the inversion nor the relaxation of the first round is done again.
-        again, relaxed = [], []
-        reconstruct, relax = proposals.reconstruct, verification.relax
+        return tmp_path
 
-        def count_inversions(*arguments, **other):
-            again.append(len(arguments[1]))
+    def count_inversions(self, monkeypatch):
+        counts, reconstruct = [], proposals.reconstruct
+
+        def counting(*arguments, **other):
+            counts.append(len(arguments[1]))
             return reconstruct(*arguments, **other)
 
-        def count_relaxations(*arguments, **other):
-            relaxed.append(len(arguments[0]))
-            return relax(*arguments, **other)
+        monkeypatch.setattr(proposals, "reconstruct", counting)
+        return counts
 
-        monkeypatch.setattr(proposals, "reconstruct", count_inversions)
-        monkeypatch.setattr(verification, "relax", count_relaxations)
-        resumed = run({ENERGY: 1.5}, of=small.model(), results=ResultStore(path), **options)
-        assert sum(again) < sum(atoms.info["candidates"] for atoms in whole)
-        assert sum(relaxed) < sum(atoms.info["candidates"] for atoms in whole)
+    def test_what_is_done_is_not_repeated(self, interrupted, tmp_path, monkeypatch):
+        before = (interrupted / "log").read_text().count("computed")
+        inverted = self.count_inversions(monkeypatch)
+        resumed = self.request(interrupted / "kept", interrupted / "log")
+        after = (interrupted / "log").read_text().count("computed")
+        again, every = sum(inverted), sum(atoms.info["candidates"] for atoms in resumed)
+        whole = self.request(tmp_path / "other", tmp_path / "other_log")
+        # Together both took what an undisturbed request takes: the first round was not repeated.
+        assert after == (tmp_path / "other_log").read_text().count("computed")
+        assert 0 < before < after
+        # The candidates of the second round had been proposed when it was interrupted.
+        assert again == every - 2 * len(resumed)
         for ours, theirs in zip(resumed, whole, strict=True):
             np.testing.assert_array_equal(ours.positions, theirs.positions)
             for name in ("status", "relaxed", "candidates", "calculations", "proposed"):
                 assert ours.info[name] == theirs.info[name]
+
+    def test_another_calculator_s_results_are_not_taken(self, interrupted):
+        found = self.request(interrupted / "kept", interrupted / "log", stiff=2.0)
+        for atoms in found:
+            energy = energies([atoms])[0]
+            if atoms.info["relaxed"][ENERGY] is not None:
+                assert atoms.info["relaxed"][ENERGY] == pytest.approx(2.0 * energy)
+
+    def test_another_model_s_proposals_are_not_taken(self, interrupted, monkeypatch):
+        other = small.train(
+            small.dataset(), small.PROPERTIES, fingerprint=small.fingerprint(), seed=6,
+            **small.TRAINING,
+        )  # fmt: skip
+        inverted = self.count_inversions(monkeypatch)
+        of = dataclasses.replace(small.model(), cvae=other.cvae, potential=None)
+        found = self.request(interrupted / "kept", interrupted / "log", of=of)
+        assert sum(inverted) == sum(atoms.info["candidates"] for atoms in found)
+
+
+def energies(structures) -> list[float]:
+    """eV/atom by ASE's own EMT."""
+    values = []
+    for structure in structures:
+        atoms = Atoms(structure.numbers, positions=structure.positions)
+        atoms.calc = EMT()
+        values.append(atoms.get_potential_energy() / len(atoms))
+    return values
+
+
+def test_what_is_kept_is_of_all_weights():
+    """A model that is trained again may have the same CVAE, and another NNP."""
+    model = small.model()
+    assert model.digest == dataclasses.replace(model, tolerance=2.0).digest
+    network = EnergyNetwork(features=12, elements=1)
+    network.build()
+    with_nnp = dataclasses.replace(model, nnp=network)
+    other = EnergyNetwork(features=12, elements=1, seed=1)
+    other.build()
+    models = (model, with_nnp, dataclasses.replace(model, nnp=other))
+    assert len({m.digest for m in models}) == 3
+    request = check_request(
+        model, "Pt6", {ENERGY: 1.5}, 1, seed=0, tolerance=None, potential=None, relax=False,
+        candidates=None,
+    )  # fmt: skip
+    samples = proposals.Samples(np.zeros([1, 12]), np.zeros(1), 0)
+    keys = {proposals._key(m, request, samples, small.QUICK_PROPOSALS) for m in models}
+    assert len(keys) == 3

@@ -28,12 +28,12 @@ from tfgen.evaluation.metrics import (
     Thresholds,
     VerifiedHits,
 )
-from tfgen.evaluation.recalculation import recalculate, warn_of_differences
+from tfgen.evaluation.recalculation import recalculate, warn_of_changes
 from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
 from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, set_tolerances
 from tfgen.generation.records import STAGES, Record, raw_structures, read_record
-from tfgen.potentials.ase import AsePotential, warn_of_failures
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.evaluation import adapt_potential, functions_for
 from tfgen.structures import validity
@@ -109,7 +109,7 @@ def evaluate(
             calculated as asked.
     """
     settings = settings or EvaluationSettings()
-    records = [
+    read = [
         read_record(atoms, f"structure {i}") for i, atoms in enumerate(_check_structures(generated))
     ]
     train = dataset.select("train")
@@ -117,15 +117,11 @@ def evaluate(
         raise ValueError("dataset has no training structures to compare with")
     calculating = adapt_potential("potential", potential)
     functions = functions_for(compute or {}, calculating)
-    read = records
+    records = read
     if calculating is not None or functions:
-        records = recalculate(generated, records, calculating, functions)
-        changed = zip(records, read, strict=True)
-        warn_of_failures(
-            [(a.status_detail or "") if a.status != b.status else "" for a, b in changed], 3
-        )
+        records = recalculate(generated, read, calculating, functions, dataset.units)
     records, tolerances = set_tolerances(records, train, settings)
-    warn_of_differences(read, records)
+    warn_of_changes(read, records)
 
     with tqdm(total=5, desc="evaluating", disable=not progress, leave=False) as bar:
         limits = validity.thresholds_from(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from tfgen.generation.records import Record
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.evaluation import evaluate, potential_name
+from tfgen.potentials.outcomes import warn_of_failures
 from tfgen.potentials.properties import PropertyFunction, calculator_functions
 from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM, compute
 from tfgen.structures.status import Status
 from tfgen.warnings import TfgenWarning
 
-__all__ = ["recalculate", "warn_of_differences"]
+__all__ = ["recalculate", "warn_of_changes"]
 
 
 def recalculate(
@@ -27,6 +28,7 @@ def recalculate(
     records: Sequence[Record],
     potential: Potential | AsePotential | None,
     functions: Sequence[PropertyFunction],
+    units: Mapping[str, str],
 ) -> list[Record]:
     """Calculates the properties of structures as they are, and puts the values into their records.
 
@@ -36,6 +38,7 @@ def recalculate(
         potential: computes energies; None: only functions are called.
         functions: compute further properties. Those of the potential's own calculator that the
             records name are computed in any case.
+        units: of properties of the data set: the same name in another unit is another quantity.
 
     Returns:
         The records, with the new values at the last stage, what computed them, and the status of
@@ -44,7 +47,10 @@ def recalculate(
     asked = list(dict.fromkeys(name for record in records for name in _names(record)))
     given = [function.name for function in functions]
     own = [name for name in asked if name not in (*given, *ENERGIES)]
-    functions = [*functions, *calculator_functions(potential, own)]
+    functions = [
+        *functions,
+        *(f for f in calculator_functions(potential, own) if units.get(f.name, f.unit) == f.unit),
+    ]
     plain = [Atoms(a.numbers, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in generated]
     found = evaluate(potential, plain, functions)
     values, sources = dict(found.values), {f.name: f.source for f in functions}
@@ -68,16 +74,20 @@ def _names(record: Record) -> list[str]:
     return [*(target.name for target in record.targets), *record.final]
 
 
-def warn_of_differences(before: Sequence[Record], after: Sequence[Record]) -> None:
-    """Warns where calculated values in records differ from new ones by more than a hit's tolerance.
+def warn_of_changes(before: Sequence[Record], after: Sequence[Record]) -> None:
+    """Warns where calculations failed, or differ from what records say by more than the tolerance.
 
     Args:
         before: records as they were read.
         after: the same with new values, and with tolerances.
     """
+    pairs = list(zip(before, after, strict=True))
+    warn_of_failures(
+        [(new.status_detail or "") if new.status != old.status else "" for old, new in pairs], 4
+    )
     for name in dict.fromkeys(target.name for record in after for target in record.targets):
         differences = []
-        for old, new in zip(before, after, strict=True):
+        for old, new in pairs:
             target, one, other = new.target(name), old.final.get(name), new.final.get(name)
             if target is None or target.tolerance is None or one is None or other is None:
                 continue

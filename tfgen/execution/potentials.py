@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from ase.calculators.calculator import Calculator
 
 from tfgen.execution.processes import ProcessDiedError, Processes, TimeLimitError
 from tfgen.execution.results import ResultStore, fingerprint_of
-from tfgen.potentials.ase import AsePotential, Calculation, Relaxation, shared_potential
+from tfgen.potentials.ase import AsePotential, shared_potential
+from tfgen.potentials.outcomes import Calculation, Relaxation
 from tfgen.potentials.properties import PropertyFunction
 from tfgen.structures.status import Status
 
@@ -71,7 +72,7 @@ class _Job:
         """What is returned where the process died."""
         if self.fmax is not None:
             return Relaxation.failed(self.structure, detail, status)
-        return Calculation.failed(self.structure, self.functions, detail, status)
+        return Calculation.failed(self.structure, [f.name for f in self.functions], detail, status)
 
 
 class WorkerPotential(AsePotential):
@@ -119,7 +120,7 @@ class WorkerPotential(AsePotential):
         self._results = ResultStore() if results is None else results
         self._processes = Processes()
         arguments = dict(arguments or {})
-        problem = self._check(path, arguments, log)
+        problem = self._check(path, arguments, vacuum, log)
         if isinstance(problem, str):
             self.close()
             raise ValueError(problem)
@@ -174,7 +175,13 @@ class WorkerPotential(AsePotential):
     ) -> list[Relaxation]:
         """Relaxes as `AsePotential.relax_all` does, in the worker processes."""
         jobs = [self._job(structure, fmax=fmax, max_steps=max_steps) for structure in structures]
-        return self._run_all(jobs, advance)
+        found = []
+        for structure, one in zip(structures, self._run_all(jobs, advance), strict=True):
+            # With all that a structure carries, of which the workers need nothing.
+            relaxed = structure.copy()
+            relaxed.positions = one.structure.positions
+            found.append(replace(one, structure=relaxed))
+        return found
 
     def _job(self, structure: Atoms, **other: Any) -> _Job:
         plain = structure.copy()
@@ -232,9 +239,11 @@ class WorkerPotential(AsePotential):
                 self._processes = Processes()
                 raise
 
-    def _check(self, path: str, arguments: Mapping[str, Any], log: Path | None) -> Any:
+    def _check(
+        self, path: str, arguments: Mapping[str, Any], vacuum: float, log: Path | None
+    ) -> Any:
         """Returns the properties that the calculator implements, or why it cannot be made."""
-        request = path, arguments, log
+        request = path, arguments, vacuum, log
         try:
             if self._executor is not None:
                 return self._executor.submit(_describe_apart, request, self._time_limit).result()
@@ -261,10 +270,11 @@ def _can_be_sent(function: PropertyFunction) -> bool:
     return True
 
 
-def _describe(request: tuple[str, Mapping[str, Any], Path | None]) -> Any:
+def _describe(request: tuple[str, Mapping[str, Any], float, Path | None]) -> Any:
+    path, arguments, vacuum, log = request
     try:
-        path, arguments, log = request
-        return shared_potential(path, arguments, log=log).implemented_properties
+        potential = shared_potential(path, arguments, vacuum=vacuum, log=log)
+        return potential.implemented_properties
     except ValueError as error:
         return str(error)
 

@@ -13,9 +13,16 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from ase import Atoms
 
+__all__ = ["ResultStore", "array_digest", "fingerprint_of"]
+
 T = TypeVar("T")
 
-__all__ = ["ResultStore", "fingerprint_of"]
+
+def array_digest(array: np.ndarray) -> str:
+    """Returns a text that is the same only for the same array, to the last bit."""
+    plain = np.ascontiguousarray(array)
+    shape = f"{plain.dtype.str}{plain.shape}".encode()
+    return hashlib.sha256(shape + plain.tobytes()).hexdigest()
 
 
 def fingerprint_of(structure: Atoms, task: Mapping[str, Any]) -> str:

@@ -89,8 +89,9 @@ def generate(
             magmoms, free_energy). `atoms.calc` is the potential's, if there is one. Own properties
             that the model is conditioned on need not be named.
         settings: how structures are proposed and verified; the defaults if None.
-        results: keeps what was proposed and calculated. With those of an interrupted request, the
-            same request repeats nothing.
+        results: keeps what was proposed. With the store of an interrupted request, the same request
+            does not propose it again; a `tfgen.WorkerPotential` with the same store does not
+            calculate again either.
         progress: show progress bars.
 
     Returns:
@@ -122,10 +123,9 @@ def generate(
         candidates=settings.candidates,
     )
     warn_of_doubts(model, request)
-    results = ResultStore() if results is None else results
     began = time.perf_counter()
     proposer = make_proposer(model, request, settings, results=results, progress=progress)
-    verifier = Verifier(model, request, settings, results=results, progress=progress)
+    verifier = Verifier(model, request, settings, progress=progress)
     search = _Search(request, proposer, verifier)
 
     def records() -> list[Atoms]:

@@ -9,7 +9,6 @@ inverted fingerprint, and nothing can be said of it in advance.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -17,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from tfgen.execution.results import ResultStore, fingerprint_of
+from tfgen.execution.results import ResultStore, array_digest, fingerprint_of
 from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
 from tfgen.generation.coarse_inversion import (
     centred_structures,
@@ -100,13 +99,16 @@ class Samples(NamedTuple):
 
 
 def _key(
-    request: Request, samples: Samples, settings: GenerationSettings | ProposalSettings
+    model: Model,
+    request: Request,
+    samples: Samples,
+    settings: GenerationSettings | ProposalSettings,
 ) -> str:
-    """Names what is made of samples: all that it depends on, but for the model itself."""
-    fingerprints = hashlib.sha256(np.ascontiguousarray(samples.fingerprints).tobytes())
+    """Names what is made of samples by all that it depends on."""
     task = {
-        "fingerprints": fingerprints.hexdigest(),
-        "energies": [repr(energy) for energy in samples.energies.tolist()],
+        "fingerprint": model.fingerprint.get_config(),
+        "networks": model.digest,
+        "samples": [array_digest(array) for array in samples[:2]],
         "seed": samples.seed,
         "minima": request.minima,
         "settings": asdict(settings),
@@ -167,7 +169,7 @@ class InvertingProposer:
         """Returns `count` inverted fingerprints."""
         model, samples = self._model, self._sampler.sample(count)
         self.proposed += count
-        key = _key(self._request, samples, self._settings)
+        key = _key(model, self._request, samples, self._settings)
         found = self._results.keep(key, lambda: self._invert(samples))
         structures = [Atoms(found["numbers"], positions=x) for x in found["positions"]]
         return [
@@ -247,7 +249,7 @@ class ScreeningProposer:
         """Makes `count` more proposals, which then wait to be taken."""
         samples = self._sampler.sample(count)
         self.proposed += count
-        key = _key(self._request, samples, self._settings)
+        key = _key(self._model, self._request, samples, self._settings)
         found = self._results.keep(key, lambda: self._make(samples))
         structures = [Atoms(self._request.numbers, positions=x) for x in found["positions"]]
         energies, sound = np.array(found["energies"], float), np.array(found["sound"], bool)

@@ -139,8 +139,8 @@ def check_request(
     evaluated_by = {c.name: SURROGATE for c in model.conditions} | sources
     unknown = [t.name for t in asked if evaluated_by[t.name] == SURROGATE]
     if candidates is None:
-        nothing_computed = relaxing is None and evaluating is None
-        candidates = 1 if unknown or nothing_computed else CANDIDATES
+        calculated = relaxing is not None or evaluating is not None or bool(functions)
+        candidates = CANDIDATES if calculated and not unknown else 1
     elif candidates > 1 and unknown:
         raise UnverifiableError(candidates, unknown)
     return Request(

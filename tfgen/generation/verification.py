@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase import Atoms
 
-from tfgen.execution.results import ResultStore, fingerprint_of
 from tfgen.generation.proposals import training_structures
 from tfgen.generation.ranking import Proposal
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings
 from tfgen.models.model import Model
-from tfgen.potentials.ase import warn_of_failures
-from tfgen.potentials.evaluation import evaluate, potential_name
+from tfgen.potentials.evaluation import evaluate
+from tfgen.potentials.outcomes import warn_of_failures
 from tfgen.relaxation.relax import relax
 from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, compute
@@ -108,7 +106,7 @@ class Evaluator:
         found = evaluate(None if known else request.potential, structures, request.functions)
         warn_of_failures(found.detail, stacklevel=5)
         energies = energies if known else found.energy
-        names = [*self._geometric, *(self._energies)]
+        names = [*self._geometric, *self._energies]
         values = {**compute(structures, names, energies), **found.values}
         guessed = [n for n, source in request.evaluated_by.items() if source == SURROGATE]
         if guessed:
@@ -136,11 +134,9 @@ class Verifier:
         request: Request,
         settings: GenerationSettings,
         *,
-        results: ResultStore | None = None,
         progress: bool = False,
     ) -> None:
         self._request, self._settings, self._progress = request, settings, progress
-        self._results = ResultStore() if results is None else results
         self._evaluator = Evaluator(model, request)
         self._training = training_structures(model, request.numbers)
         self._limits = model.validity_thresholds
@@ -189,43 +185,26 @@ class Verifier:
 
     def _relax(self, structures: Sequence[Atoms]) -> tuple[list[Atoms], list[Evaluated]]:
         """Returns relaxed structures, and what is known of them."""
-        request = self._request
-        task = {"relaxed by": potential_name(request.relaxed_by), **asdict(self._settings)}
-        keys = [fingerprint_of(structure, task) for structure in structures]
-        result = self._results.keep(" ".join(keys), lambda: self._relax_now(structures))
-        relaxed = [structure.copy() for structure in structures]
-        for structure, positions in zip(relaxed, result["positions"], strict=True):
-            structure.positions = positions
-        # Energies of another potential are not those that the model was trained on.
-        same = request.relaxed_by == request.potential
-        evaluated = self._evaluator.evaluate(relaxed, np.array(result["energy"]) if same else None)
-        found = []
-        for i, one in enumerate(evaluated):
-            status, detail = one.status, one.detail
-            if result["status"][i] != Status.CONVERGED:
-                status, detail = Status(result["status"][i]), result["detail"][i]
-            if status == Status.NOT_CONVERGED:
-                status = Status.RELAXATION_NOT_CONVERGED
-            spent = one.calculations + result["calculations"][i]
-            found.append(replace(one, status=status, detail=detail, calculations=spent))
-        return relaxed, found
-
-    def _relax_now(self, structures: Sequence[Atoms]) -> dict[str, Any]:
-        """Returns what came of a relaxation, JSON-able."""
-        found = relax(
+        request, settings = self._request, self._settings
+        result = relax(
             structures,
-            self._request.relaxed_by,
-            fmax=self._settings.fmax,
-            max_steps=self._settings.max_steps,
+            request.relaxed_by,
+            fmax=settings.fmax,
+            max_steps=settings.max_steps,
             progress=self._progress,
         )
-        return {
-            "positions": [structure.positions.tolist() for structure in found.structures],
-            "energy": np.asarray(found.energy).tolist(),
-            "status": [str(status) for status in found.status],
-            "detail": found.detail,
-            "calculations": np.asarray(found.calculations).tolist(),
-        }
+        # Energies of another potential are not those that the model was trained on.
+        energies = result.energy if request.relaxed_by == request.potential else None
+        found = []
+        for i, one in enumerate(self._evaluator.evaluate(result.structures, energies)):
+            status, detail = one.status, one.detail
+            if result.status[i] != Status.CONVERGED:
+                status, detail = result.status[i], result.detail[i]
+            if status == Status.NOT_CONVERGED:
+                status = Status.RELAXATION_NOT_CONVERGED
+            spent = one.calculations + int(result.calculations[i])
+            found.append(replace(one, status=status, detail=detail, calculations=spent))
+        return result.structures, found
 
     def _are_new(self, structures: Sequence[Atoms], accepted: Sequence[Atoms]) -> np.ndarray:
         """Says which structures equal no training structure, none accepted and none before."""

@@ -317,8 +317,7 @@ class SearchSettings:
         ambiguous_loss: so do all with losses up to this, in tolerances.
         unreachable_loss: a target whose best structure has a larger loss is farther from it than
             structures are from each other, and counts as unreachable.
-        scale_structures: random structures whose fingerprints give the scale if the caller has
-            none.
+        scale_structures: random structures whose fingerprints give the scale if none is given.
         jit_compile: whether XLA compiles the descents of clusters. Compilation takes seconds for
             each fingerprint and number of atoms, and makes descents several times as fast.
         compile_from: XLA compiles only where a target has at least this much time, s.

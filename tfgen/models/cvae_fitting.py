@@ -81,28 +81,10 @@ def fit_cvae(
     Raises:
         ArithmeticError: if the training diverges.
     """
-    done = folder / "fit.json"
+    best, backup, done = (folder / name for name in ("best.weights.h5", "backup", "fit.json"))
     if done.exists():  # what came after it was interrupted
-        cvae.load_weights(folder / "best.weights.h5")
+        cvae.load_weights(best)
         return Fit(**json.loads(done.read_text(encoding="utf-8")))
-    fit = _fit(cvae, inputs, validation, folder, epochs, seed, settings, backups, logs, progress)
-    with new_file(done, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
-    return fit
-
-
-def _fit(
-    cvae: CVAE,
-    inputs: Mapping[str, np.ndarray],
-    validation: Mapping[str, np.ndarray],
-    folder: Path,
-    epochs: int,
-    seed: int,
-    settings: TrainingSettings,
-    backups: bool,
-    logs: str | os.PathLike[str] | None,
-    progress: bool,
-) -> Fit:
     batches, steps = make_batches(inputs, settings.batch_size, seed)
     schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
     cvae.compile(
@@ -113,7 +95,6 @@ def _fit(
     cvae.optimizer.build(cvae.trainable_variables)
     whole = tf.data.Dataset.from_tensors(validation)
     every = max(1, epochs // settings.max_validations)
-    best, backup = folder / "best.weights.h5", folder / "backup"
     threshold = np.inf
     # Without a backup yet, the training starts again from its first weights.
     if best.exists() and backup.exists():
@@ -154,9 +135,14 @@ def _fit(
     validated = [epoch + 1 for epoch in fitted.epoch if (epoch + 1) % every == 0]
     losses = fitted.history.get("val_loss", [])  # a resumed training may end without a validation
     lowest = int(np.nanargmin(losses)) if losses else None
-    if lowest is None or threshold < losses[lowest]:
-        return Fit(last, None, float(threshold))
-    return Fit(last, validated[lowest], float(losses[lowest]))
+    fit = (
+        Fit(last, None, float(threshold))
+        if lowest is None or threshold < losses[lowest]
+        else Fit(last, validated[lowest], float(losses[lowest]))
+    )
+    with new_file(done, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
+    return fit
 
 
 def without_optimizer(cvae: CVAE) -> CVAE:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from ase import Atoms
 
+from tfgen.execution.results import array_digest
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models._keras import in_float32
 from tfgen.models.artefact import (
@@ -109,6 +110,12 @@ class Model:
     def neural_potential(self) -> NeuralPotential | None:
         """The NNP as a potential: one object, for which compiled functions are found again."""
         return None if self.nnp is None else NeuralPotential(self.fingerprint.descriptor, self.nnp)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A text that is the same only for the same weights of both networks."""
+        arrays = self.cvae.get_weights() + ([] if self.nnp is None else self.nnp.get_weights())
+        return " ".join(array_digest(array) for array in arrays)
 
     @functools.cached_property
     def validity_thresholds(self) -> ValidityThresholds:

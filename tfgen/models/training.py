@@ -37,9 +37,10 @@ from tfgen.models.model import Model
 from tfgen.models.neural_potential import EnergyNetwork
 from tfgen.models.nnp_fitting import FewUsableError, NNPRecord, fit_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
-from tfgen.potentials.ase import AsePotential, adapt, warn_of_failures
+from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
+from tfgen.potentials.outcomes import warn_of_failures
 from tfgen.structures.properties import ENERGY_PER_ATOM
 from tfgen.warnings import TfgenWarning
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,112 +15,25 @@ from ase.optimize import BFGS
 
 from tfgen.potentials._output import redirect_output
 from tfgen.potentials.calculators import is_calculator, make_calculator
+from tfgen.potentials.outcomes import (
+    Calculation,
+    NotFiniteError,
+    Relaxation,
+    describe_error,
+    warn_of_failures,
+)
 from tfgen.potentials.properties import PropertyFunction, run_functions
 from tfgen.structures.status import Status
-from tfgen.warnings import TfgenWarning
 
 __all__ = [
-    "NOT_FINITE",
     "AsePotential",
-    "Calculation",
-    "Relaxation",
     "adapt",
     "shared_potential",
-    "warn_of_failures",
 ]
 
-NOT_FINITE = "energy or forces are not finite"
-"""The detail where a calculator gave a result that is no number."""
 REPRODUCIBLE = 1e-3
 """By how much a fresh calculation may differ from the end of a relaxation, eV/atom."""
-_LONGEST_DETAIL = 300  # characters
 _SHARED: dict[tuple[str, str, float, Path | None], AsePotential] = {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calculation:
-    """What a calculator said of one structure.
-
-    Attributes:
-        energy: eV; NaN if the calculator failed.
-        forces: [atoms, 3], eV/Å, likewise; constraints on atoms do not change them.
-        values: property -> value of the functions asked for; NaN where one failed.
-        status: converged, calculator failed, or property failed.
-        detail: what was said that failed; "" otherwise.
-        calculations: geometries that the calculator was asked for.
-    """
-
-    energy: float
-    forces: np.ndarray
-    values: dict[str, float] = field(default_factory=dict)
-    status: Status = Status.CONVERGED
-    detail: str = ""
-    calculations: int = 1
-
-    @classmethod
-    def failed(
-        cls,
-        structure: Atoms,
-        functions: Sequence[PropertyFunction],
-        detail: str,
-        status: Status = Status.CALCULATOR_FAILED,
-    ) -> Calculation:
-        """The calculation of a structure that failed."""
-        return cls(
-            energy=np.nan,
-            forces=np.full(structure.positions.shape, np.nan),
-            values={function.name: np.nan for function in functions},
-            status=status,
-            detail=detail,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Relaxation:
-    """How the relaxation of one structure by ASE ended.
-
-    Attributes:
-        structure: a copy with the last positions; with those of the start if the calculator raised
-            an error.
-        energy: eV, there, from a calculation that knows nothing of those before; NaN if the
-            calculator raised an error.
-        fmax: largest force on an atom, eV/Å, likewise; infinite if the calculator raised an error.
-        steps: steps that were taken.
-        status: converged, not converged, or calculator failed.
-        detail: what the calculator said that failed; "" otherwise.
-        calculations: geometries that the calculator was asked for.
-    """
-
-    structure: Atoms
-    energy: float
-    fmax: float
-    steps: int
-    status: Status
-    detail: str
-    calculations: int
-
-    @classmethod
-    def failed(
-        cls,
-        structure: Atoms,
-        detail: str,
-        status: Status = Status.CALCULATOR_FAILED,
-        *,
-        steps: int = 0,
-        calculations: int = 1,
-    ) -> Relaxation:
-        """The relaxation of a structure that failed."""
-        atoms = structure.copy()
-        atoms.calc = None
-        return cls(
-            structure=atoms,
-            energy=np.nan,
-            fmax=np.inf,
-            steps=steps,
-            status=status,
-            detail=detail,
-            calculations=calculations,
-        )
 
 
 class AsePotential:
@@ -324,10 +235,10 @@ class AsePotential:
                         largest = _largest_force(atoms.get_forces())
                         # BFGS would continue, and fail with an error of LAPACK.
                         if not (np.isfinite(energy) and np.isfinite(largest)):
-                            raise _NotFiniteError
+                            raise NotFiniteError
             except Exception as error:  # noqa: BLE001  (calculators raise what they like)
                 self._count(calculations := max(evaluated, steps + 1))
-                self._failed, detail = True, _words(error)
+                self._failed, detail = True, describe_error(error)
                 return Relaxation.failed(structure, detail, steps=steps, calculations=calculations)
         self._count(evaluated)
         atoms = self._take_out(atoms, structure)
@@ -380,10 +291,12 @@ class AsePotential:
                 if forces.shape != atoms.positions.shape:
                     raise ValueError(f"forces have the shape {forces.shape}")
                 if not (np.isfinite(energy) and np.isfinite(forces).all()):
-                    raise _NotFiniteError
+                    raise NotFiniteError
             except Exception as error:  # noqa: BLE001  (calculators raise what they like)
                 self._failed = True
-                return Calculation.failed(structure, functions, _words(error))
+                return Calculation.failed(
+                    structure, [f.name for f in functions], describe_error(error)
+                )
             values, detail = run_functions(functions, atoms)
         return Calculation(
             energy=energy,
@@ -423,10 +336,6 @@ class AsePotential:
             self._calculations += calculations
 
 
-class _NotFiniteError(ArithmeticError):
-    """An energy or a force is NaN or infinite."""
-
-
 def adapt(potential: Any) -> Any:
     """Returns an ASE calculator as an `AsePotential`, and anything else as it is."""
     if isinstance(potential, AsePotential) or not is_calculator(potential):
@@ -450,29 +359,5 @@ def shared_potential(
     return _SHARED[key]
 
 
-def warn_of_failures(details: Sequence[str], stacklevel: int = 2) -> None:
-    """Warns if calculations failed for some structures.
-
-    Args:
-        details: of all structures; "" where nothing failed.
-        stacklevel: as for `warnings.warn`, counted from here.
-    """
-    failed = [detail for detail in details if detail]
-    if failed:
-        warnings.warn(
-            f"calculations failed for {len(failed)} of {len(details)} structures, "
-            f"last with: {failed[-1]}",
-            TfgenWarning,
-            stacklevel=stacklevel,
-        )
-
-
 def _largest_force(forces: np.ndarray) -> float:
     return float(np.linalg.norm(forces, axis=1).max())
-
-
-def _words(error: Exception) -> str:
-    """An error in one line."""
-    if isinstance(error, _NotFiniteError):
-        return NOT_FINITE
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_DETAIL]

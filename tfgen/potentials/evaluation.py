@@ -10,8 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from tfgen.potentials.ase import NOT_FINITE, AsePotential, adapt
+from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
+from tfgen.potentials.outcomes import NOT_FINITE
 from tfgen.potentials.properties import (
     PropertyFunction,
     calculator_functions,

@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 
 from tfgen.potentials.calculators import import_path, is_import_path
+from tfgen.potentials.outcomes import describe_error
 from tfgen.structures.properties import ENERGIES, GEOMETRIC
 
 __all__ = [
@@ -25,8 +26,6 @@ __all__ = [
     "own_function",
     "run_functions",
 ]
-
-_LONGEST_DETAIL = 300  # characters
 
 
 def _magnitude(value: Any) -> float:
@@ -193,5 +192,4 @@ def _run(function: PropertyFunction, atoms: Atoms) -> tuple[float, str]:
     try:
         return function(own), ""
     except Exception as error:  # noqa: BLE001  (functions raise what they like)
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        return float("nan"), said[:_LONGEST_DETAIL]
+        return float("nan"), describe_error(error)

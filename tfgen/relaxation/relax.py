@@ -17,9 +17,10 @@ from ase.constraints import FixAtoms
 from tqdm import tqdm
 
 from tfgen._tensorflow import threads
-from tfgen.potentials.ase import NOT_FINITE, AsePotential, adapt, warn_of_failures
+from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
+from tfgen.potentials.outcomes import NOT_FINITE, warn_of_failures
 from tfgen.relaxation.lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
 from tfgen.relaxation.settings import RelaxationSettings
 from tfgen.structures.batch import Group, Neighbours, StructureBatch, groups

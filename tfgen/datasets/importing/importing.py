@@ -19,7 +19,7 @@ from tfgen.datasets.importing.notes import Notes
 from tfgen.datasets.importing.readers import read
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
 from tfgen.structures.near_copies import LISTED, SORTED, near_copies
-from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRY, UNITS, applicable
+from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM, GEOMETRY, UNITS, applicable
 from tfgen.structures.properties import compute as compute_geometric
 from tfgen.structures.similarity import duplicates as first_equal
 
@@ -127,12 +127,7 @@ def import_files(
     sources = {**dict.fromkeys(source.properties, FILE), **{f.name: f.source for f in functions}}
     asked += [function.name for function in functions]
     found = source.properties
-    stray = sorted(set(units) - set(found) - set(UNITS) - {energy})
-    if stray:
-        raise ValueError(f"a unit is given for {stray[0]!r}, which is not among the properties")
-    # Energies have been converted.
-    energies = {name: UNITS[name] for name in ("energy", ENERGY_PER_ATOM)}
-    units = {**UNITS, **source.units, **units, **energies}
+    units = _find_units(units, source, energy)
     for name, values in found.items():
         _name_outliers(name, values, source.rows, notes)
     count = len(source.structures)
@@ -147,7 +142,6 @@ def import_files(
     found |= compute_geometric(structures, geometric)
     split, groups = _split(structures, fractions, seed, notes, repr(str(paths[0])))
     notes.warn()
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
     counts = {"read": count + sum(source.skipped.values()), **source.skipped}
     return Dataset(
         structures=structures,
@@ -155,9 +149,7 @@ def import_files(
         units={name: units.get(name, "unknown") for name in found},
         split=split,
         metadata={
-            "name": paths[0].stem,
-            "description": "imported from " + ", ".join(path.name for path in paths[:3]) + more,
-            "kind": "imported",
+            **_describe(paths),
             "files": source.files,
             "seed": seed,
             "counts": {**counts, "duplicates": count - len(left), "kept": len(left)},
@@ -169,6 +161,34 @@ def import_files(
             **provenance(),
         },
     )
+
+
+def _describe(paths: Sequence[Path]) -> dict[str, str]:
+    """Returns what the metadata says of where the data set comes from."""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return {
+        "name": paths[0].stem,
+        "description": "imported from " + ", ".join(path.name for path in paths[:3]) + more,
+        "kind": "imported",
+    }
+
+
+def _find_units(given: Mapping[str, str], source: Collected, energy: str | None) -> dict[str, str]:
+    """Returns the units of properties, as far as they are known.
+
+    Args:
+        given: by the user.
+        source: with the properties, and the units that the files state.
+        energy: name of the total energy, which may have a unit, too.
+
+    Raises:
+        ValueError: if the user gives the unit of something else.
+    """
+    stray = sorted(set(given) - set(source.properties) - set(UNITS) - {energy})
+    if stray:
+        raise ValueError(f"a unit is given for {stray[0]!r}, which is not among the properties")
+    converted = {name: UNITS[name] for name in ENERGIES}
+    return {**UNITS, **source.units, **given, **converted}
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
