@@ -69,7 +69,8 @@ def no_relaxation(monkeypatch):
             n = len(structures)
             energy = np.array([np.linalg.norm(s.positions, axis=1).sum() for s in structures])
             status, detail = np.full(n, Status.CONVERGED), np.full(n, "")
-            return Relaxed(structures, energy, np.zeros(n), status, detail)
+            forces = [0.0 * s.positions for s in structures]
+            return Relaxed(structures, forces, energy, np.zeros(n), status, detail)
 
         return same
 
@@ -79,12 +80,13 @@ def no_relaxation(monkeypatch):
 
 def test_minima_are_minima_of_ase(built):
     dataset, _ = built
-    for atoms, energy in zip(
-        dataset.structures, dataset.properties["energy_per_atom"], strict=True
+    for atoms, energy, forces in zip(
+        dataset.structures, dataset.properties["energy_per_atom"], dataset.forces, strict=True
     ):
         atoms = atoms.copy()
         atoms.calc = emt.EMT()
         assert atoms.get_potential_energy() / len(atoms) == pytest.approx(energy, abs=1e-9)
+        np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-9)
         BFGS(atoms, logfile=None).run(fmax=0.01, steps=100)
         assert atoms.get_potential_energy() / len(atoms) == pytest.approx(energy, abs=1e-3)
 

@@ -32,7 +32,10 @@ def results(positions: np.ndarray, status=None) -> Results:
     detail = np.full(n, "")
     shots = np.zeros([0, atoms, 3])
     owner = np.zeros(0, int)
-    return Results(positions, energy, energy, status, detail, shots, owner, nothing, nothing)
+    forces = 0.0 * positions
+    return Results(
+        positions, forces, energy, energy, status, detail, shots, shots, owner, nothing, nothing
+    )
 
 
 def rods(n_atoms: int, bends: np.ndarray) -> np.ndarray:

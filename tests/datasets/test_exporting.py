@@ -33,7 +33,8 @@ def mixed() -> Dataset:
     images = [*clusters, crystal, slab, boxed]
     values = {"gap": rng.normal(size=10) * 1e-7, "energy_per_atom": rng.normal(size=10)}
     units = {"gap": "meV", "energy_per_atom": "eV/atom"}
-    return Dataset(images, values, units, np.arange(10) % 3, {"name": "mixed"})
+    forces = [rng.normal(size=(len(s), 3)) for s in images]
+    return Dataset(images, values, units, np.arange(10) % 3, {"name": "mixed"}, forces)
 
 
 def assert_same(a: Dataset, b: Dataset) -> None:
@@ -44,6 +45,9 @@ def assert_same(a: Dataset, b: Dataset) -> None:
         np.testing.assert_array_equal(ours.pbc, theirs.pbc)
     for key, values in a.properties.items():
         np.testing.assert_array_equal(values, b.properties[key])
+    if a.forces is not None:
+        for ours, theirs in zip(a.forces, b.forces, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 EXACT = ["out.extxyz", "out.xyz", "out.extxyz.gz", "out.traj", "out.db", "out.json"]

@@ -29,11 +29,13 @@ def results(
     shots = np.array(snapshots, float).reshape(-1, atoms, 3)
     return Results(
         positions=x,
+        forces=0.001 * x,
         energy=np.arange(n) * 1.0 if energy is None else np.array(energy, float),
         fmax=np.full(n, 0.005),
         status=np.array([Status.CONVERGED] * n if status is None else status),
         detail=np.full(n, "") if detail is None else np.array(detail),
         snapshots=shots,
+        snapshot_forces=0.1 * shots,
         owner=np.zeros(len(shots), int) if owner is None else np.array(owner),
         snapshot_energy=np.array(shot_energy, float),
         snapshot_fmax=np.full(len(shots), 0.7),
@@ -129,6 +131,9 @@ def test_snapshots_are_kept_with_their_forces():
         "kept": 2,
     }
     np.testing.assert_array_equal(dataset.properties["fmax"], [0.005, 0.7])
+    scale = [0.001, 0.1]
+    for atoms, forces, factor in zip(dataset.structures, dataset.forces, scale, strict=True):
+        np.testing.assert_allclose(forces, factor * atoms.positions)
     assert dataset.units["fmax"] == "eV/Å"
     assert dataset.metadata["rounds"] == [{"structures": 1, "minima": 1}]
 
@@ -208,7 +213,9 @@ def test_shares_are_equal_as_far_as_they_can_be(sizes, most):
 
 def test_equal_structures_have_features_too():
     pair = Atoms("Pt2", [[0, 0, 0], [2, 0, 0]])
-    kept = filtering._Kept([pair] * 2, np.zeros(2), np.zeros(2), np.arange(2))
+    kept = filtering._Kept(
+        [pair] * 2, [np.zeros((2, 3))] * 2, np.zeros(2), np.zeros(2), np.arange(2)
+    )
     np.testing.assert_array_equal(filtering._compute_features(kept), np.zeros([2, 2]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -61,6 +62,38 @@ def test_a_round_trip_changes_nothing(path):
         np.testing.assert_array_equal(loaded.properties[name], values)
     np.testing.assert_array_equal(loaded.split, saved.split)
     assert (loaded.units, loaded.metadata) == (saved.units, saved.metadata)
+
+
+def test_forces_come_back_with_the_structures_and_their_energies(tmp_path):
+    whole = example()
+    forces = [np.random.default_rng(i).normal(size=(len(s), 3)) for i, s in enumerate(whole)]
+    forces[2][1, 1] = np.nan
+    path = tmp_path / "forces.h5"
+    dataclasses.replace(whole, forces=forces).save(path)
+    with h5py.File(path) as file:
+        assert file["forces"].shape == file["positions"].shape
+        assert file["forces"].attrs["units"].decode() == "eV/Å"
+    loaded = Dataset.load(path)
+    for ours, theirs in zip(forces, loaded.forces, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.summary()["forces"] == 4
+    assert "forces: of 4 structures" in repr(loaded)
+    np.testing.assert_array_equal(loaded[3].get_forces(), forces[3])
+    np.testing.assert_array_equal(loaded[[3, 1]].forces[1], forces[1])
+    assert "forces" not in loaded[2].calc.results
+    assert loaded[2].get_potential_energy() == pytest.approx(
+        5 * whole.properties["energy_per_atom"][2]
+    )
+    assert Dataset.load(path).select("test").forces is None  # its structure has none
+
+
+def test_forces_that_are_not_known_are_none(path):
+    assert Dataset.load(path).forces is None
+    unknown = [np.full((len(s), 3), np.nan) for s in example()]
+    assert dataclasses.replace(example(), forces=unknown).forces is None
+    for wrong in (unknown[:4], unknown[::-1]):
+        with pytest.raises(ValueError, match="forces do not fit the structures; an array"):
+            dataclasses.replace(example(), forces=wrong)
 
 
 def test_the_example_in_the_documentation_reads_a_file(path, monkeypatch):

@@ -8,13 +8,12 @@ import json
 import numpy as np
 import pytest
 import small
-from ase import Atoms
-from ase.data import covalent_radii
 
 from tfgen.descriptors.acsf import ACSF
 from tfgen.models.neural_potential import NeuralPotential
-from tfgen.models.nnp_fitting import FewUsableError, _hold_out, fit_nnp, rattle
+from tfgen.models.nnp_fitting import _hold_out, fit_nnp
 from tfgen.models.settings import NNPSettings
+from tfgen.models.single_points import FewUsableError, rattle
 from tfgen.potentials.emt import EMT
 
 # One epoch of the fewest calculations there can be: the 60 structures and three copies of each.
@@ -51,26 +50,6 @@ def fit(calculate=from_emt, descriptor=None, *, structures=None, settings=BRIEF,
 def eagerly(monkeypatch):
     """Spares fits of a few steps the tracing."""
     small.train_eagerly(monkeypatch)
-
-
-class TestRattle:
-    ALLOY = Atoms("CuAu", positions=[[0.0, 0.0, 0.0], [0.0, 0.0, 2.6]])
-
-    def test_copies_differ_by_all_amounts(self):
-        copies = rattle([self.ALLOY] * 2, 300, np.random.default_rng(0))
-        assert len(copies) == 600
-        moved = np.array([c.positions - self.ALLOY.positions for c in copies])
-        spread = np.sqrt((moved**2).mean(axis=(1, 2)))
-        assert 0.005 < spread.min() < 0.05
-        assert 0.15 < spread.max() < 0.4
-        assert np.abs(moved.mean()) < 0.01
-
-    def test_amplitudes_are_in_covalent_radii(self):
-        copies = rattle([self.ALLOY], 4000, np.random.default_rng(0), (0.1, 0.1))
-        moved = np.array([c.positions - self.ALLOY.positions for c in copies])
-        wanted = 0.1 * covalent_radii[self.ALLOY.numbers]
-        np.testing.assert_allclose(moved.std(axis=(0, 2)), wanted, rtol=0.05)
-        assert [str(c.symbols) for c in copies[:2]] == ["CuAu"] * 2
 
 
 @pytest.fixture(scope="module")

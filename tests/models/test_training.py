@@ -367,6 +367,25 @@ class TestNNP:
         for a, b in zip(with_ase.nnp.weights, by_name.nnp.weights, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-3)
 
+    def test_is_learned_from_what_the_data_set_has(self):
+        dataset = small.dataset()
+        forces = small.potential().compute(dataset.structures)["forces"]
+        known = dataclasses.replace(dataset, forces=forces)
+        first = trained(known, potential="auto")
+        record = first.provenance["nnp"]
+        passing = [np.linalg.norm(force, axis=1).max() > 0.1 for force in forces]
+        assert record["stored"] == 40
+        assert record["single_points"] < 4 * 40 - 40
+        # Without a potential, too, as most of them are no minima.
+        imported = dataclasses.replace(known, metadata={"kind": "imported"})
+        assert np.mean(passing) > 0.5
+        model = trained(imported, potential="auto")
+        assert model.nnp is not None
+        assert model.provenance["nnp"]["stored"] == 40
+        assert model.provenance["nnp"]["single_points"] == 0
+        assert (model.potential, model.provenance["potential"]) == (None, None)
+        assert trained(imported, potential=None).nnp is None
+
     def test_of_minima(self):
         found = relax(small.structures(), small.potential(), fmax=0.01)
         assert found.converged.all()

@@ -7,7 +7,8 @@ import pytest
 from ase import Atoms
 
 from tfgen.models.settings import NNPSettings
-from tfgen.models.usable import family_of, find_usable, measure_spread
+from tfgen.models.single_points import SinglePoints
+from tfgen.models.usable import find_usable, measure_spread
 
 NONE = {"failed": 0, "too_high": 0, "too_low": 0}
 
@@ -15,11 +16,13 @@ NONE = {"failed": 0, "too_high": 0, "too_low": 0}
 def found(originals, copies, *, kinds=None, forces=None):
     """The rows that are left out, and why; energies in eV/atom."""
     kinds = kinds or ["Pt2"] * len(originals)
-    family = family_of(len(originals) + np.size(copies), len(originals))
+    first = np.arange(len(originals))
+    family = np.concatenate([first, np.repeat(first, np.size(copies) // len(first))])
     structures = [Atoms(kinds[i], positions=np.eye(3)[:2]) for i in family]
     energy = 2.0 * np.concatenate([originals, np.ravel(copies)])
     forces = forces or [np.zeros((2, 3)) for _ in energy]
-    rows, left_out = find_usable(structures, energy, forces, len(originals), NNPSettings())
+    points = SinglePoints(structures, energy, forces, family, len(originals), len(energy), 0, 1.0)
+    rows, left_out = find_usable(points, NNPSettings())
     return sorted(set(range(len(energy))) - {*rows.tolist()}), left_out
 
 
@@ -32,10 +35,6 @@ def changed(array, place, value):
     array = np.array(array)
     array.flat[place] = value
     return array
-
-
-def test_families():
-    assert family_of(6, 2).tolist() == [0, 1, 0, 0, 1, 1]
 
 
 def test_plausible_energies_are_all_used():

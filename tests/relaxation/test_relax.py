@@ -241,6 +241,8 @@ class TestSteps:
         for one, two, fmax in zip(found.structures, structures, found.fmax, strict=True):
             np.testing.assert_array_equal(one.positions, two.positions)
             assert fmax == pytest.approx(np.linalg.norm(forces_by_ase(two), axis=1).max())
+        for forces, structure in zip(found.forces, structures, strict=True):
+            np.testing.assert_allclose(forces, forces_by_ase(structure), atol=1e-9)
 
     def test_too_few_are_flagged(self, result):
         structures = [*mixed()[:3], result.structures[1]]
@@ -375,6 +377,9 @@ class TestOtherPotentials:
         stretched = Atoms("Ar2", [[0, 0, 0], [1.5, 0, 0]])
         found = relax(stretched, LennardJones(), fmax=1e-4, max_steps=1)
         assert not found.converged[0]
+        last = found.structures[0].copy()
+        last.calc = LennardJones()
+        np.testing.assert_allclose(found.forces[0], last.get_forces(), atol=1e-12)
         assert found.steps == [1]
         assert found.fmax[0] > 1e-4
 
@@ -389,6 +394,7 @@ class TestOtherPotentials:
         atoms = Atoms("Ar3", [[0, 0, 0], [1.3, 0, 0], [0.6, 1.2, 0]], constraint=bond)
         found = relax(atoms, LennardJones(), fmax=1e-4)
         assert found.converged[0]
+        assert found.fmax[0] == pytest.approx(np.linalg.norm(found.forces[0], axis=1).max())
         assert found.structures[0].get_distance(0, 1) == pytest.approx(1.3, abs=1e-9)
         assert found.structures[0].get_distance(0, 2) == pytest.approx(2 ** (1 / 6), abs=1e-3)
 

@@ -135,6 +135,8 @@ def train(
 
 
 def _report(model: Model) -> None:
+    from tfgen.models.summary import count_calculations
+
     record = model.provenance
     click.echo(
         f"trained on {record['training_structures']} structures for {record['epochs']} epochs; "
@@ -156,8 +158,8 @@ def _report(model: Model) -> None:
     learned = record["nnp"]
     if learned is not None:
         click.echo(
-            f"  neural-network potential from {learned['single_points']} single-point "
-            f"calculations: energies within {learned['energy_error']:.4f} eV/atom on average, "
+            f"  neural-network potential from {count_calculations(learned)}: energies within "
+            f"{learned['energy_error']:.4f} eV/atom on average, "
             f"spread {learned['energy_spread']:.4f}"
         )
         counts = {"failed": "failed", "too_high": "too high", "too_low": "too low"}

@@ -37,6 +37,7 @@ def write(
     units: Mapping[str, str],
     split: np.ndarray,
     metadata: Mapping[str, Any],
+    forces: Sequence[np.ndarray] | None = None,
 ) -> None:
     """Writes the fields of a `Dataset` into an empty file."""
     offsets = np.cumsum([0] + [len(s) for s in structures], dtype=np.int64)
@@ -47,6 +48,8 @@ def write(
     numbers = np.concatenate([s.numbers for s in structures]).astype(np.uint8)
     file.create_dataset("numbers", data=numbers, **_COMPRESSION)
     _write(file, "positions", np.concatenate([s.positions for s in structures]), "Å")
+    if forces is not None:
+        _write(file, "forces", np.concatenate(forces), "eV/Å")
     _write(file, "cell", np.array([s.cell.array for s in structures]), "Å")
     pbc = np.array([s.pbc for s in structures], bool)
     file.create_dataset("pbc", data=pbc, **_COMPRESSION)
@@ -102,6 +105,7 @@ def read(file: h5py.File) -> dict[str, Any]:
     if (numbers < 1).any() or (numbers >= len(chemical_symbols)).any():
         raise InvalidError("is damaged: 'numbers' holds something else than atomic numbers")
     positions = _array(file, "positions", (atoms, 3))
+    forces = _array(file, "forces", (atoms, 3), finite=False) if "forces" in file else None
     cell = _array(file, "cell", (n, 3, 3))
     pbc = _array(file, "pbc", (n, 3)).astype(bool)
     if (pbc & ~cell.any(axis=2)).any():
@@ -130,11 +134,16 @@ def read(file: h5py.File) -> dict[str, Any]:
         "units": {name: str(_text(group[name].attrs.get("units", "unknown"))) for name in group},
         "split": split,
         "metadata": metadata,
+        "forces": None if forces is None else np.split(forces, offsets[1:-1]),
     }
 
 
 def _array(
-    group: h5py.Group, name: str, shape: tuple[int | None, ...], kinds: str = "iufb"
+    group: h5py.Group,
+    name: str,
+    shape: tuple[int | None, ...],
+    kinds: str = "iufb",
+    finite: bool = True,
 ) -> np.ndarray:
     """Reads an array and checks its rank, its known sizes, its type and that it is finite."""
     dataset = group.get(name)
@@ -148,6 +157,6 @@ def _array(
     if math.prod(dataset.shape) == 0:
         return np.zeros(dataset.shape, dataset.dtype)
     values = np.asarray(dataset[()])
-    if not np.isfinite(values).all():
+    if finite and not np.isfinite(values).all():
         raise InvalidError(f"holds values in {name!r} that are not finite")
     return values

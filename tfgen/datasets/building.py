@@ -48,7 +48,7 @@ from tfgen.warnings import TfgenWarning
 __all__ = ["build", "partial_folder"]
 
 EXECUTORS = ("local", "dask")
-PARTIAL_VERSION = 5  # of the files in a folder of unfinished work
+PARTIAL_VERSION = 6  # of the files in a folder of unfinished work
 
 # How the names of everything in a folder of unfinished work begin.
 _OWN = ("task.json", ".task-", "chunk-", ".chunk-", "properties", "dataset.h5", ".dataset-")

@@ -41,8 +41,8 @@ def export(
 
     Properties and the name of the split go into `atoms.info` (the columns of an ASE database, or
     the data of its rows where ASE has a column of that name), energies also into a calculator's
-    results. extxyz, traj and db keep structures and properties to the last bit; others keep what
-    the format has room for, see `losses`.
+    results, as do forces that are known. extxyz, traj and db keep structures, properties and forces
+    to the last bit; others keep what the format has room for, see `losses`.
 
     Args:
         dataset: what to write.
@@ -151,6 +151,7 @@ def losses(dataset: Dataset, path: str | os.PathLike[str]) -> list[str]:
             f"the unit of {n} ({dataset.units[n]})" for n in strange if kind in ("extxyz", "traj")
         ]
     lost = [f"property {name}" for name in dataset.properties]
+    lost += ["forces"] if dataset.forces is not None else []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -202,15 +203,19 @@ def _write_extxyz(path: Path, structures: Iterable[Atoms]) -> None:
             if len(info) < len(atoms.info):
                 twice = next(k for k in _RESERVED if k in atoms.info and PREFIX + k in atoms.info)
                 raise ValueError(f"{twice!r} has to be called {PREFIX + twice!r}, which there is")
+            results = {} if atoms.calc is None else atoms.calc.results
+            columns = [atoms.positions, results.get("forces", atoms.positions[:, :0])]
             header = {"Properties": "species:S:1:pos:R:3", **info}
-            if atoms.calc is not None:
-                header["energy"] = atoms.calc.results["energy"]
+            if "forces" in results:
+                header["Properties"] += ":forces:R:3"
+            if "energy" in results:
+                header["energy"] = results["energy"]
             header["pbc"] = atoms.pbc
             if atoms.cell.any():
                 header = {"Lattice": atoms.cell.array.T, **header}
             file.write(f"{len(atoms)}\n{key_val_dict_to_str(header)}\n")
-            for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions.tolist(), strict=True):
-                file.write(f"{symbol} {x!r} {y!r} {z!r}\n")
+            for symbol, row in zip(atoms.symbols, np.hstack(columns).tolist(), strict=True):
+                file.write(f"{symbol} {' '.join(map(repr, row))}\n")
 
 
 def _may_be_column(name: str) -> bool:

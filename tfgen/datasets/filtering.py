@@ -39,12 +39,14 @@ class _Kept(NamedTuple):
 
     Attributes:
         structures: n structures.
+        forces: for each [atoms, 3], eV/Å.
         energy: [n], eV.
         fmax: [n], eV/Å.
         basin: [n] int, the same for a minimum and all that leads to it.
     """
 
     structures: list[Atoms]
+    forces: list[np.ndarray]
     energy: np.ndarray
     fmax: np.ndarray
     basin: np.ndarray
@@ -52,7 +54,8 @@ class _Kept(NamedTuple):
     def take(self, rows: np.ndarray) -> _Kept:
         """Returns those in `rows`, a list of places or a mask."""
         places = np.arange(len(self.structures))[rows]
-        return _Kept([self.structures[i] for i in places], *(a[rows] for a in self[1:]))
+        structures, forces = [self.structures[i] for i in places], [self.forces[i] for i in places]
+        return _Kept(structures, forces, *(a[rows] for a in self[2:]))
 
 
 def describe_failures(results: Iterable[Results]) -> str:
@@ -133,6 +136,7 @@ def select(
             make_generator(seed, "splitting"),
             whole.basin,
         ),
+        forces=whole.forces,
         metadata=_describe(recipe, seed, counts, by, rounds),
     )
 
@@ -170,6 +174,7 @@ def _join(kept: Sequence[_Kept]) -> _Kept:
     ends = np.cumsum([0, *(int(k.basin.max(initial=-1)) + 1 for k in kept)])
     return _Kept(
         [atoms for k in kept for atoms in k.structures],
+        [forces for k in kept for forces in k.forces],
         np.concatenate([k.energy for k in kept]),
         np.concatenate([k.fmax for k in kept]),
         np.concatenate([k.basin + end for k, end in zip(kept, ends[:-1], strict=True)]),
@@ -225,6 +230,7 @@ def _filter(
     owners = [r.owner + start for r, start in zip(parts, starts[:-1], strict=True)]
     found = _Kept(
         [Atoms(numbers, positions=x) for x in both("positions", "snapshots")],
+        list(both("forces", "snapshot_forces")),
         both("energy", "snapshot_energy"),
         both("fmax", "snapshot_fmax"),
         np.concatenate([*initial, *owners]),

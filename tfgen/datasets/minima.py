@@ -36,6 +36,7 @@ class Relaxed(NamedTuple):
 
     Attributes:
         structures: n structures.
+        forces: for each [atoms, 3], eV/Å.
         energy: [n], eV.
         fmax: [n], largest force on an atom, eV/Å.
         status: [n] text, values of `Status`.
@@ -43,6 +44,7 @@ class Relaxed(NamedTuple):
     """
 
     structures: list[Atoms]
+    forces: list[np.ndarray]
     energy: np.ndarray
     fmax: np.ndarray
     status: np.ndarray
@@ -50,7 +52,8 @@ class Relaxed(NamedTuple):
 
     def take(self, rows: np.ndarray) -> Relaxed:
         """Returns those in `rows`, a list of places."""
-        return Relaxed([self.structures[i] for i in rows], *(a[rows] for a in self[1:]))
+        structures, forces = [self.structures[i] for i in rows], [self.forces[i] for i in rows]
+        return Relaxed(structures, forces, *(a[rows] for a in self[2:]))
 
 
 class Found(NamedTuple):
@@ -116,6 +119,7 @@ def find_minima(
         returns[moving] = np.where(back, returns[moving] + 1, 0)
         for row in np.flatnonzero(again):
             state.structures[moving[row]] = result.structures[row]
+            state.forces[moving[row]] = result.forces[row]
         state.energy[moving[again]] = result.energy[again]
         state.fmax[moving[again]] = result.fmax[again]
         moving = moving[again & (returns[moving] < settings.returns)]
@@ -141,8 +145,9 @@ def _descend(relaxer: Relaxer, relax: Relax, structures: list[Atoms]) -> Found:
         none = np.zeros(0, int)
         return Found(state, state.take(none), none)
     seen = [atoms for shot in shots for atoms in shot.structures]
-    rest = (np.concatenate(parts) for parts in zip(*(shot[1:] for shot in shots), strict=True))
-    return Found(state, Relaxed(seen, *rest), np.concatenate(owners))
+    forces = [force for shot in shots for force in shot.forces]
+    rest = (np.concatenate(parts) for parts in zip(*(shot[2:] for shot in shots), strict=True))
+    return Found(state, Relaxed(seen, forces, *rest), np.concatenate(owners))
 
 
 def make_batched_potential(settings: Relax) -> Potential:
@@ -164,6 +169,7 @@ def _make_batched_relaxer(settings: Relax) -> Relaxer:
         result = relax(structures, potential, fmax=settings.fmax, max_steps=steps)
         return Relaxed(
             structures=list(result.structures),
+            forces=list(result.forces),
             energy=np.array(result.energy),
             fmax=np.array(result.fmax),
             status=np.array(result.status),
@@ -181,6 +187,7 @@ def _make_ase_relaxer(settings: Relax) -> Relaxer:
         found = [potential.relax(s, fmax=settings.fmax, max_steps=steps) for s in structures]
         return Relaxed(
             structures=[Atoms(f.structure.numbers, positions=f.structure.positions) for f in found],
+            forces=[f.forces for f in found],
             energy=np.array([f.energy for f in found]),
             fmax=np.array([f.fmax for f in found]),
             status=np.array([f.status for f in found]),

@@ -44,16 +44,20 @@ class Dataset:
         properties: name -> [n] float64, finite.
         units: name -> unit, for every property; "1" for a pure number, "unknown" if not stated.
         split: [n] int8, place in `SPLITS`: 0 train, 1 validation, 2 test.
+        forces: for each structure [atoms, 3], eV/Å, NaN where they are not known; from what
+            calculated the energies. None: none are known.
         metadata: JSON-able; name, description, kind ("built" or "imported"), recipe (TOML text),
             seed, versions, counts (stage -> number of structures) and created (UTC).
 
     `dataset[3]` and iteration give `ase.Atoms` as ASE's own readers do: a new copy with every
     property and the name of the split in `atoms.info`, and, where `energy_per_atom` (or `energy`)
-    is a property, with the energy of the whole structure from `atoms.get_potential_energy()`.
+    is a property, with the energy of the whole structure from `atoms.get_potential_energy()`, and
+    the forces, where they are known, from `atoms.get_forces()`.
     `dataset[10:20]`, a mask and a list of places give a `Dataset` with the same metadata.
 
     Raises:
-        ValueError: if lengths differ, a property is not finite or has no unit.
+        ValueError: if lengths differ, a property is not finite or has no unit, or forces do not fit
+            their structures.
     """
 
     structures: list[Atoms]
@@ -61,6 +65,7 @@ class Dataset:
     units: dict[str, str]
     split: np.ndarray
     metadata: dict[str, Any] = field(default_factory=dict)
+    forces: list[np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         split = np.asarray(self.split)
@@ -75,6 +80,8 @@ class Dataset:
                 f"units are given for {sorted(self.units)}; the properties are "
                 f"{sorted(self.properties)}"
             )
+        if self.forces is not None:
+            object.__setattr__(self, "forces", _forces(self.forces, self.structures))
         values = {k: _property(k, v, len(self.structures)) for k, v in self.properties.items()}
         object.__setattr__(self, "properties", values)
 
@@ -89,6 +96,7 @@ class Dataset:
         lines = {
             "compositions": [f"{f} ({n})" for f, n in about["compositions"].items()],
             "periodic": [f"{periodic} of {len(self)}"] if periodic else [],
+            "forces": [f"of {about['forces']} structures"] if about["forces"] else [],
             "properties": [
                 f"{name} {p['min']:.4g} to {p['max']:.4g} {'' if p['unit'] == '1' else p['unit']}"
                 for name, p in about["properties"].items()
@@ -130,6 +138,7 @@ class Dataset:
             units=dict(self.units),
             split=self.split[rows],
             metadata=self.metadata,
+            forces=None if self.forces is None else [self.forces[row] for row in rows],
         )
 
     def _atoms(self, row: int) -> Atoms:
@@ -140,7 +149,9 @@ class Dataset:
         if energy is None and ENERGY_PER_ATOM in atoms.info:
             energy = atoms.info[ENERGY_PER_ATOM] * len(atoms)
         if energy is not None:
-            atoms.calc = SinglePointCalculator(atoms, energy=energy)
+            known = self.forces is not None and np.isfinite(self.forces[row]).all()
+            results = {"forces": self.forces[row].copy()} if self.forces and known else {}
+            atoms.calc = SinglePointCalculator(atoms, energy=energy, **results)
         return atoms
 
     def to_pandas(self) -> pd.DataFrame:
@@ -192,6 +203,7 @@ class Dataset:
             "sizes": {str(size): count for size, count in sorted(sizes.items())},
             "compositions": dict(formulas.most_common()),
             "periodic": sum(bool(s.pbc.any()) for s in self.structures),
+            "forces": sum(bool(np.isfinite(force).all()) for force in self.forces or ()),
             "properties": {
                 name: {
                     "unit": self.units[name],
@@ -225,6 +237,7 @@ class Dataset:
                 units=self.units,
                 split=self.split,
                 metadata=self.metadata,
+                forces=self.forces,
             )
 
     @classmethod
@@ -339,6 +352,17 @@ def provenance() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"versions": versions, "created": created}
+
+
+def _forces(forces: Sequence[np.ndarray], structures: Sequence[Atoms]) -> list[np.ndarray] | None:
+    """Returns forces as arrays; None if not one is known."""
+    arrays = [np.asarray(force, np.float64) for force in forces]
+    shapes = [s.positions.shape for s in structures]
+    if [array.shape for array in arrays] != shapes:
+        raise ValueError(
+            "forces do not fit the structures; an array [atoms, 3] for each of them is needed"
+        )
+    return arrays if any(np.isfinite(array).all() for array in arrays) else None
 
 
 def _property(name: str, values: np.ndarray, n: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 
-from tfgen.datasets.minima import find_minima, make_relaxer
+from tfgen.datasets.minima import Relaxed, find_minima, make_relaxer
 from tfgen.datasets.recipe import Relax, Sample
 from tfgen.datasets.settings import BuildSettings
 from tfgen.execution.processes import ProcessDiedError, Processes, TimeLimitError
@@ -98,22 +98,26 @@ class Results(NamedTuple):
 
     Attributes:
         positions: [size, N, 3], Å, of the minima.
+        forces: [size, N, 3], eV/Å.
         energy: [size], eV.
         fmax: [size], largest force on an atom, eV/Å.
         status: [size] text, values of `tfgen.structures.status.Status`.
         detail: [size] text, what a calculator said that failed; "" otherwise.
         snapshots: [m, N, 3], Å, structures on the way.
+        snapshot_forces: [m, N, 3], eV/Å.
         owner: [m] int, place of the structure in the part that each snapshot comes from.
         snapshot_energy: [m], eV.
         snapshot_fmax: [m], eV/Å.
     """
 
     positions: np.ndarray
+    forces: np.ndarray
     energy: np.ndarray
     fmax: np.ndarray
     status: np.ndarray
     detail: np.ndarray
     snapshots: np.ndarray
+    snapshot_forces: np.ndarray
     owner: np.ndarray
     snapshot_energy: np.ndarray
     snapshot_fmax: np.ndarray
@@ -162,9 +166,9 @@ def run(task: Task) -> list[Results]:
         seen = found.snapshots.take(here)
         results.append(
             Results(
-                _stack(own.structures, part.numbers),
-                *own[1:],
-                _stack(seen.structures, part.numbers),
+                *_stack(own, part.numbers),
+                *own[2:],
+                *_stack(seen, part.numbers),
                 found.owner[here] - (end - part.size),
                 seen.energy,
                 seen.fmax,
@@ -173,8 +177,11 @@ def run(task: Task) -> list[Results]:
     return results
 
 
-def _stack(structures: list[Atoms], numbers: np.ndarray) -> np.ndarray:
-    return np.array([s.positions for s in structures]).reshape(-1, len(numbers), 3)
+def _stack(state: Relaxed, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns positions and forces, [n, N, 3] each."""
+    shape = -1, len(numbers), 3
+    positions = np.array([s.positions for s in state.structures])
+    return positions.reshape(shape), np.array(state.forces).reshape(shape)
 
 
 def run_apart(task: Task, processes: Processes | None = None) -> list[Results]:
@@ -197,11 +204,13 @@ def _return_nothing(task: Task, status: Status, detail: str) -> list[Results]:
     return [
         Results(
             positions=np.full([part.size, len(part.numbers), 3], np.nan),
+            forces=np.full([part.size, len(part.numbers), 3], np.nan),
             energy=np.full(part.size, np.nan),
             fmax=np.full(part.size, np.inf),
             status=np.full(part.size, status),
             detail=np.full(part.size, detail),
             snapshots=np.zeros([0, len(part.numbers), 3]),
+            snapshot_forces=np.zeros([0, len(part.numbers), 3]),
             owner=np.zeros(0, int),
             snapshot_energy=np.zeros(0),
             snapshot_fmax=np.zeros(0),

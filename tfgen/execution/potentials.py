@@ -302,19 +302,20 @@ def _do(job: _Job) -> Any:
 
 def _encode(result: Calculation | Relaxation) -> dict[str, Any]:
     """Returns a result as JSON holds it."""
-    fields = {**vars(result), "status": str(result.status)}
+    fields = {**vars(result), "status": str(result.status), "forces": result.forces.tolist()}
     if isinstance(result, Relaxation):
         fields["structure"] = result.structure.positions.tolist()
-    else:
-        fields["forces"] = result.forces.tolist()
     return fields
 
 
 def _decode(job: _Job, fields: Mapping[str, Any]) -> Calculation | Relaxation:
     """Returns the result that `_encode` has turned into JSON."""
-    values = {**fields, "status": Status(fields["status"])}
+    values = {
+        **fields,
+        "status": Status(fields["status"]),
+        "forces": np.array(fields["forces"], float),
+    }
     if job.fmax is None:
-        values["forces"] = np.array(fields["forces"], float)
         return Calculation(**values)
     structure = job.structure.copy()
     structure.positions = fields["structure"]

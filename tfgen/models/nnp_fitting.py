@@ -1,15 +1,15 @@
-"""Learns a neural-network potential from single-point calculations on rattled structures."""
+"""Learns a neural-network potential from single-point calculations around structures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import atomic_numbers
 from tqdm import tqdm
 
 from tfgen.descriptors.base import Descriptor
@@ -18,21 +18,15 @@ from tfgen.models._keras import keras
 from tfgen.models.batches import choose_steps_per_execution, make_batches
 from tfgen.models.neural_potential import EnergyNetwork, select_broad
 from tfgen.models.settings import NNPSettings
-from tfgen.models.usable import family_of, find_usable, measure_spread
+from tfgen.models.single_points import Calculate, Calculated, FewUsableError, gather
+from tfgen.models.usable import find_usable, measure_spread
 
-__all__ = ["FewUsableError", "NNPRecord", "fit_nnp", "rattle"]
+__all__ = ["NNPRecord", "fit_nnp"]
 
-# Maps structures to energies [n], eV (NaN where a calculation failed), and forces, a list of
-# [atoms, 3], eV/Å.
-SinglePoints: TypeAlias = Callable[[Sequence[Atoms]], tuple[np.ndarray, Sequence[np.ndarray]]]
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 # Calculations without which there is nothing to learn from, whatever the settings.
 FEWEST_USABLE = 20
-
-
-class FewUsableError(ValueError):
-    """Too few calculations are usable for an NNP."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,8 @@ class NNPRecord:
     """What an NNP was learned from, and how exact it is.
 
     Attributes:
-        single_points: number of single-point calculations.
+        single_points: number of new single-point calculations.
+        stored: number of calculations that the data set had.
         minima: share of the structures, their copies apart, that are minima by the forces on them.
         usable: number of calculations that succeeded, with a plausible energy.
         failed: number of those without an energy, or with forces that are not finite.
@@ -53,6 +48,7 @@ class NNPRecord:
     """
 
     single_points: int
+    stored: int
     minima: float
     usable: int
     failed: int
@@ -71,48 +67,27 @@ class NNPRecord:
         return self.energy_error <= max_relative_error * self.energy_spread
 
 
-def rattle(
-    structures: Sequence[Atoms],
-    copies: int,
-    rng: np.random.Generator,
-    amplitudes: tuple[float, float] = NNPSettings.amplitudes,
-) -> list[Atoms]:
-    """Returns copies of structures with all atoms displaced at random.
-
-    Args:
-        structures: what is copied.
-        copies: of each structure.
-        rng: source of randomness.
-        amplitudes: range of the standard deviation of a coordinate's displacement, in covalent
-            radii; each copy has a value of its own, uniform in the range.
-    """
-    result = []
-    for structure in structures:
-        for _ in range(copies):
-            copy = structure.copy()
-            deviation = rng.uniform(*amplitudes) * covalent_radii[copy.numbers]
-            copy.positions += deviation[:, None] * rng.standard_normal(copy.positions.shape)
-            result.append(copy)
-    return result
-
-
 def fit_nnp(
     descriptor: Descriptor,
     structures: Sequence[Atoms],
-    calculate: SinglePoints,
+    calculate: Calculate | None,
     *,
+    known: Calculated | None = None,
     seed: int = 0,
     settings: NNPSettings | None = None,
     progress: bool = False,
 ) -> tuple[EnergyNetwork, NNPRecord]:
-    """Learns the NNP around structures from single-point calculations on rattled copies.
+    """Learns the NNP around structures, from what is known of them and from new calculations.
 
     Args:
         descriptor: of the atoms; `select_broad` says which part of it is used.
         structures: clusters, minima above all; if they are more than enough, a random sample of
             them is used.
         calculate: maps a list of structures to energies [n], eV, NaN where a calculation failed,
-            and forces, a list of [atoms, 3], eV/Å. It is called once, and shows progress itself.
+            and forces, a list of [atoms, 3], eV/Å; it shows progress itself. None: nothing can be
+            calculated.
+        known: energies and forces of the structures, likewise, NaN where they are not known; None:
+            none are. See `tfgen.models.single_points.gather` for what is calculated then.
         seed: of the sample, the displacements and the network.
         settings: how it is learned; the defaults if None.
         progress: show a progress bar.
@@ -121,27 +96,22 @@ def fit_nnp(
         The network and what it was learned from.
 
     Raises:
-        FewUsableError: if fewer than 20 calculations are usable, or those of a single structure.
+        FewUsableError: if fewer than 20 calculations are usable, or those of a single structure,
+            or nothing can be calculated and too few structures that are no minima are known.
         ArithmeticError: if the training diverges.
     """
     settings = settings or NNPSettings()
     descriptor = select_broad(descriptor)
     rng = np.random.default_rng([seed, 11])
-    most = settings.max_calculations // (1 + settings.copies)
-    keep = rng.permutation(len(structures))[: max(1, most)]
-    originals = [structures[i] for i in keep]
-    copies = max(settings.copies, -(-settings.min_calculations // len(originals)) - 1)
-    rattled = rattle(originals, copies, rng, settings.amplitudes)
-    calculated = [*originals, *rattled]
-    energy, forces = calculate(calculated)
-    rows, left_out = find_usable(calculated, energy, forces, len(originals), settings)
-    held_out = _hold_out(family_of(len(calculated), len(originals))[rows], settings.held_out, rng)
+    points = gather(structures, calculate, known, settings, rng)
+    rows, left_out = find_usable(points, settings)
+    held_out = _hold_out(points.family[rows], settings.held_out, rng)
     with tqdm(total=settings.epochs, desc="nnp", unit=" epochs", disable=not progress) as bar:
         inputs, labels = _make_examples(
             descriptor,
-            [calculated[i] for i in rows],
-            energy[rows],
-            [forces[i] for i in rows],
+            [points.structures[i] for i in rows],
+            points.energy[rows],
+            [points.forces[i] for i in rows],
             rng,
             settings.step,
         )
@@ -163,14 +133,16 @@ def fit_nnp(
             "the training of the neural-network potential diverged: its loss is not finite; a "
             "lower learning rate may help"
         )
-    largest = [np.linalg.norm(f, axis=1).max(initial=0.0) for f in forces[: len(originals)]]
     record = NNPRecord(
-        single_points=len(calculated),
-        minima=float(np.mean(np.array(largest) <= settings.minimum_fmax)),
+        single_points=points.calculated,
+        stored=points.stored,
+        minima=points.minima,
         usable=len(rows),
         **left_out,
         energy_error=float(errors["energy_error"]),
-        energy_spread=measure_spread(calculated, energy, rows[rows < len(originals)]),
+        energy_spread=measure_spread(
+            points.structures, points.energy, rows[rows < points.originals]
+        ),
         force_error=float(errors["slope_error"]),
     )
     trained = EnergyNetwork.from_config(network.get_config())  # needs no optimiser

@@ -92,12 +92,16 @@ class NNPSettings(_Settings):
     """How `tfgen.train` learns the neural-network potential (NNP).
 
     Attributes:
-        copies: rattled copies of each training structure, at least.
+        copies: rattled copies of each training structure, at least; structures on the way to
+            minima whose forces the data set has take the place of copies.
         amplitudes: smallest and largest standard deviation of the displacement of a rattled
             coordinate, in covalent radii of the atom.
         min_calculations: single-point calculations that the NNP is learned from, at least: small
             data sets get more copies.
         max_calculations: single-point calculations at most: of large data sets a sample is taken.
+        checked: structures whose energies and forces, which the data set has, are calculated again.
+        max_energy_difference, max_force_difference: by how much one may differ, eV/atom and eV/Å;
+            otherwise nothing that the data set has is used.
         max_excess_energy: copies whose energy is this far above that of their original, eV/atom,
             are left out: nothing relaxes through such structures.
         max_deficit_energy: structures whose energy is this far below what it can be, eV/atom, are
@@ -128,6 +132,9 @@ class NNPSettings(_Settings):
     amplitudes: tuple[float, float] = (0.015, 0.18)
     min_calculations: int = 3000
     max_calculations: int = 8000
+    checked: int = 4
+    max_energy_difference: float = 1e-3
+    max_force_difference: float = 0.05
     max_excess_energy: float = 0.8
     max_deficit_energy: float = 0.2
     max_deviations: float = 10.0
@@ -144,7 +151,7 @@ class NNPSettings(_Settings):
 
     def __post_init__(self) -> None:
         check_whole(self, 1, "copies", "min_calculations", "max_calculations", "epochs")
-        check_whole(self, 1, "batch_size")
+        check_whole(self, 1, "batch_size", "checked")
         if self.min_calculations > self.max_calculations:
             raise ValueError(
                 f"min_calculations is {self.min_calculations}; it must not be above "
@@ -153,6 +160,7 @@ class NNPSettings(_Settings):
         check_widths(self, "hidden")
         check_number(self, "max_excess_energy", "step", "learning_rate", "minimum_fmax", low=0.0)
         check_number(self, "max_deficit_energy", "max_relative_error", low=0.0)
+        check_number(self, "max_energy_difference", "max_force_difference", low=0.0)
         check_number(self, "max_deviations", low=0.0, included=True)
         check_number(self, "slope_weight", low=0.0, included=True)
         check_number(self, "held_out", low=0.0, high=0.9, included=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfgen.models.model import Model
 
-__all__ = ["describe", "summarize"]
+__all__ = ["count_calculations", "describe", "summarize"]
 
 # Compositions that are named; of more, the commonest are.
 NAMED = 6
@@ -91,11 +91,18 @@ def _nnp(model: Model) -> str:
     more = []
     if {"single_points", "energy_error", "force_error"} <= learned.keys():
         more = [
-            f"from {learned['single_points']} single-point calculations",
+            "from " + count_calculations(learned),
             f"energies within {learned['energy_error']:.4f} eV/atom",
             f"forces within {learned['force_error']:.3f} eV/Å on average",
         ]
     return _network(model.nnp, more)
+
+
+def count_calculations(learned: Mapping[str, Any]) -> str:
+    """Says what an NNP was learned from, by the record of its training."""
+    new = f"{learned['single_points']} single-point calculations"
+    stored = learned.get("stored", 0)
+    return f"{new} and {stored} of the data set" if stored else new
 
 
 def _training(record: Mapping[str, Any]) -> str:

@@ -35,8 +35,9 @@ from tfgen.models.cvae_fitting import (
 from tfgen.models.inputs import estimate_tolerance, make_inputs, tabulate
 from tfgen.models.model import Model
 from tfgen.models.neural_potential import EnergyNetwork
-from tfgen.models.nnp_fitting import FewUsableError, NNPRecord, fit_nnp
+from tfgen.models.nnp_fitting import NNPRecord, fit_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
+from tfgen.models.single_points import Calculate, Calculated, FewUsableError
 from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
@@ -72,7 +73,8 @@ def train(
     The best weights are those with the lowest loss on the validation split (on the training split
     if that is empty). If a potential is at hand, a neural-network potential (NNP, see
     `tfgen.models.nnp_fitting`) is learned from it, too, with which generation is far more often on
-    target; it takes a few single-point calculations for each training structure. An NNP whose
+    target; it takes a few single-point calculations for each training structure. Energies and
+    forces that the data set has, and its snapshots of relaxations, save some of them. An NNP whose
     training fails, or whose error is too large to tell the structures apart, is not used.
 
     Args:
@@ -84,7 +86,9 @@ def train(
         settings: how the CVAE is trained; the defaults if None.
         nnp: how the NNP is learned; the defaults if None.
         potential: what computed the data set's energies: a tfgen potential, an ASE calculator,
-            None (no NNP is learned), or "auto": EMT if the data set says so, else None.
+            None (no NNP is learned), or "auto": EMT if the data set says so. If it does not, an
+            NNP is learned from the energies and forces that the data set has, if it has them of
+            enough structures on the way to minima.
         logs: folder for TensorBoard; none are written if None. What an earlier training has
             written there is replaced, as TensorBoard would draw one over the other.
         checkpoint: folder that keeps an interrupted training, which the same call resumes, and
@@ -150,8 +154,12 @@ def train(
             logs=logs,
             progress=progress,
         )
-        if calculator is not None:
-            learned = _learn_nnp(model, calculator, seed, nnp_settings, progress)
+        known = _find_known(training)
+        if calculator is not None or (potential == "auto" and known is not None):
+            calculate: Calculate | None = None
+            if calculator is not None:
+                calculate = functools.partial(_compute_single_points, calculator, progress)
+            learned = _learn_nnp(model, calculate, known, seed, nnp_settings, progress)
     return replace(
         model,
         cvae=without_optimizer(model.cvae),
@@ -304,7 +312,8 @@ class _NNP:
 
 def _learn_nnp(
     model: Model,
-    calculator: Potential | AsePotential,
+    calculate: Calculate | None,
+    known: Calculated | None,
     seed: int,
     settings: NNPSettings,
     progress: bool,
@@ -318,7 +327,8 @@ def _learn_nnp(
         network, record = fit_nnp(
             model.fingerprint.descriptor,
             model.training_structures,
-            functools.partial(_compute_single_points, calculator, progress),
+            calculate,
+            known=known,
             seed=seed,
             settings=settings,
             progress=progress,
@@ -338,6 +348,14 @@ def _learn_nnp(
         f"the model has no neural-network potential: {learned.problem}", TfgenWarning, stacklevel=3
     )
     return learned
+
+
+def _find_known(training: Dataset) -> Calculated | None:
+    """Returns the energies and forces that a data set has; None if there are none."""
+    if training.forces is None or ENERGY_PER_ATOM not in training.properties:
+        return None
+    sizes = np.array([len(s) for s in training.structures])
+    return training.properties[ENERGY_PER_ATOM] * sizes, training.forces
 
 
 def _compute_single_points(

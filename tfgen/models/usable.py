@@ -8,28 +8,12 @@ import numpy as np
 from ase import Atoms
 
 from tfgen.models.settings import NNPSettings
+from tfgen.models.single_points import SinglePoints
 
-__all__ = ["family_of", "find_usable", "measure_spread"]
-
-
-def family_of(count: int, originals: int) -> np.ndarray:
-    """Returns of each calculation the original that it belongs to, [count] int.
-
-    Args:
-        count: of calculations: the originals, then the copies of the first, of the second, ...
-        originals: how many the first are.
-    """
-    first = np.arange(originals)
-    return np.concatenate([first, np.repeat(first, count // originals - 1)])
+__all__ = ["find_usable", "measure_spread"]
 
 
-def find_usable(
-    structures: Sequence[Atoms],
-    energy: np.ndarray,
-    forces: Sequence[np.ndarray],
-    originals: int,
-    settings: NNPSettings,
-) -> tuple[np.ndarray, dict[str, int]]:
+def find_usable(points: SinglePoints, settings: NNPSettings) -> tuple[np.ndarray, dict[str, int]]:
     """Finds the calculations with a plausible energy, neither too high nor too low.
 
     A copy is compared with its original. An original may be wrong itself: one without an energy,
@@ -37,18 +21,15 @@ def find_usable(
     copies are compared with the median of the composition instead.
 
     Args:
-        structures: the originals, then the copies of the first, of the second, ...
-        energy: [structures], eV; NaN where the calculation failed.
-        forces: a list of [atoms, 3], eV/Å.
-        originals: how many the first are.
+        points: the calculations.
         settings: with the limits.
 
     Returns:
         The rows, and how many others there are: "failed", "too_high", "too_low".
     """
-    finite = np.isfinite(energy) & [bool(np.isfinite(force).all()) for force in forces]
-    per_atom = np.where(finite, energy, np.nan) / [len(s) for s in structures]
-    family = family_of(len(structures), originals)
+    structures, family, originals = points.structures, points.family, points.originals
+    finite = np.isfinite(points.energy) & [bool(np.isfinite(f).all()) for f in points.forces]
+    per_atom = np.where(finite, points.energy, np.nan) / [len(s) for s in structures]
     median, floor = np.full((2, originals), np.nan)
     for members in _by_composition(structures[:originals]):
         known = per_atom[members][finite[members]]
@@ -58,10 +39,10 @@ def find_usable(
             floor[members] = np.median(known) - max(
                 settings.max_deficit_energy, settings.max_deviations * deviation
             )
-    copies = per_atom[originals:].reshape(originals, -1)
+    copies, copied = per_atom[originals:], family[originals:]
     reference, above = per_atom[:originals].copy(), np.zeros(originals, bool)
     for i in range(originals):
-        known = copies[i][np.isfinite(copies[i])]
+        known = copies[(copied == i) & np.isfinite(copies)]
         below = known < reference[i] - settings.max_deficit_energy
         above[i] = below.sum() > max(1, len(known) / 2)  # a single one may be wrong itself
         if not np.isfinite(reference[i]) or reference[i] < floor[i] or above[i]:

@@ -225,6 +225,7 @@ class AsePotential:
     def _relax(self, structure: Atoms, fmax: float, max_steps: int) -> Relaxation:
         atoms = self._put_in_box(structure)
         energy, largest, steps, evaluated = np.nan, np.inf, 0, 0
+        forces = np.full(atoms.positions.shape, np.nan)
         with redirect_output(self.log):
             try:
                 atoms.calc = self._reset()
@@ -232,7 +233,8 @@ class AsePotential:
                     for _ in optimizer.irun(fmax=fmax, steps=max_steps):
                         steps, evaluated = optimizer.get_number_of_steps(), evaluated + 1
                         energy = float(atoms.get_potential_energy())
-                        largest = _largest_force(atoms.get_forces())
+                        forces = np.array(atoms.get_forces(), float)
+                        largest = _largest_force(forces)
                         # BFGS would continue, and fail with an error of LAPACK.
                         if not (np.isfinite(energy) and np.isfinite(largest)):
                             raise NotFiniteError
@@ -245,8 +247,8 @@ class AsePotential:
         status = Status.CONVERGED if largest <= fmax else Status.NOT_CONVERGED
         if steps == 0:
             return Relaxation(
-                structure=atoms, energy=energy, fmax=largest, steps=steps, status=status,
-                detail="", calculations=evaluated,
+                structure=atoms, energy=energy, forces=forces, fmax=largest, steps=steps,
+                status=status, detail="", calculations=evaluated,
             )  # fmt: skip
         return self._confirm(atoms, energy, fmax, steps, status, evaluated)
 
@@ -273,6 +275,7 @@ class AsePotential:
         return Relaxation(
             structure=atoms,
             energy=fresh.energy,
+            forces=forces,
             fmax=_largest_force(forces),
             steps=steps,
             status=status,

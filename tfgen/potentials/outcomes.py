@@ -77,6 +77,7 @@ class Relaxation:
             an error.
         energy: eV, there, from a calculation that knows nothing of those before; NaN if the
             calculator raised an error.
+        forces: [atoms, 3], eV/Å, likewise, as constraints on atoms leave them.
         fmax: largest force on an atom, eV/Å, likewise; infinite if the calculator raised an error.
         steps: steps that were taken.
         status: converged, not converged, or calculator failed.
@@ -86,6 +87,7 @@ class Relaxation:
 
     structure: Atoms
     energy: float
+    forces: np.ndarray
     fmax: float
     steps: int
     status: Status
@@ -108,6 +110,7 @@ class Relaxation:
         return cls(
             structure=atoms,
             energy=np.nan,
+            forces=np.full(structure.positions.shape, np.nan),
             fmax=np.inf,
             steps=steps,
             status=status,

@@ -62,6 +62,10 @@ class Motion(NamedTuple):
         energy, steps, largest = self.scalars.numpy()[:3]
         return self.vectors[0].numpy().transpose(2, 1, 0), energy, steps, largest
 
+    def read_forces(self) -> np.ndarray:
+        """Returns the forces [batch, atoms, 3], eV/Å, 0 on atoms that may not move."""
+        return self.vectors[1].numpy().transpose(2, 1, 0)
+
 
 class _State(NamedTuple):
     positions: tf.Tensor  # [3, atoms, batch], Å

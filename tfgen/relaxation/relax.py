@@ -37,6 +37,8 @@ class RelaxationResult:
     Attributes:
         structures: copies with relaxed positions.
         energy: [structures], eV, at those positions.
+        forces: for each structure [atoms, 3], eV/Å, 0 on atoms under `FixAtoms`; NaN where an ASE
+            calculator raised an error.
         fmax: [structures], largest force on an atom, eV/Å.
         steps: [structures] int, steps taken, those included that were taken back.
         status: converged, not converged (after `max_steps` steps), or calculator failed (no finite
@@ -47,6 +49,7 @@ class RelaxationResult:
 
     structures: list[Atoms]
     energy: np.ndarray
+    forces: list[np.ndarray]
     fmax: np.ndarray
     steps: np.ndarray
     status: list[Status]
@@ -127,6 +130,7 @@ def _relax_with_ase(
     return RelaxationResult(
         structures=[one.structure for one in found],
         energy=np.array([one.energy for one in found]),
+        forces=[one.forces for one in found],
         fmax=np.array([one.fmax for one in found]),
         steps=np.array([one.steps for one in found]),
         status=[one.status for one in found],
@@ -173,11 +177,13 @@ def _relax_in_batches(
     energy, largest = np.empty(len(structures)), np.empty(len(structures))
     steps = np.empty(len(structures), int)
     relaxed = [s.copy() for s in structures]
+    forces = [np.empty([len(s), 3]) for s in structures]
     for run in runs:
         members = run.group.members
         energy[members], largest[members], steps[members] = run.energy, run.largest, run.steps
-        for i, positions in zip(members, run.positions, strict=True):
+        for i, positions, force in zip(members, run.positions, run.forces, strict=True):
             relaxed[i].positions = positions[: len(relaxed[i])]
+            forces[i][:] = force[: len(relaxed[i])]
     finite = np.isfinite(largest) & np.isfinite(energy)
     status = [
         Status.CONVERGED if low else Status.NOT_CONVERGED if good else Status.CALCULATOR_FAILED
@@ -186,6 +192,7 @@ def _relax_in_batches(
     return RelaxationResult(
         structures=relaxed,
         energy=energy,
+        forces=forces,
         fmax=largest,
         steps=steps,
         status=status,
@@ -199,7 +206,7 @@ class _Run:
 
     Attributes:
         group: the structures; its members in the order of the results.
-        positions, energy, largest, steps: results, filled as structures finish.
+        positions, forces, energy, largest, steps: results, filled as structures finish.
     """
 
     def __init__(
@@ -219,7 +226,7 @@ class _Run:
         self._optimizer, self._reach = optimizer, reach
         self._fmax, self._max_steps, self._empty = fmax, max_steps, settings.empty
         self._structures = [structures[i] for i in group.members]
-        self.positions = np.zeros([count, width, 3])
+        self.positions, self.forces = np.zeros([2, count, width, 3])
         self._numbers = np.zeros([count, width], np.int32)
         self._free = np.zeros([count, width], bool)
         for row, (i, s) in enumerate(zip(group.members, self._structures, strict=True)):
@@ -277,6 +284,7 @@ class _Run:
         finished = self._busy & ~((largest > self._fmax) & (steps < self._max_steps))
         who = self._held[finished]
         self.positions[who] = positions[finished]
+        self.forces[who] = self._motion.read_forces()[finished]
         self.energy[who], self.largest[who] = energy[finished], largest[finished]
         self.steps[who] = steps[finished]
         self._busy &= ~finished

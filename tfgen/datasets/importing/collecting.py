@@ -24,6 +24,7 @@ from tfgen.datasets.importing.values import (
     MissingError,
     energy_per_atom,
     energy_unit,
+    known_forces,
     looks_like_energy,
     property_value,
     unit_key,
@@ -57,6 +58,7 @@ class Collected:
         files: what the metadata says of each file.
         skipped: reason -> number of rows that are not among the structures.
         other: names that look like energies, if there are none under the usual name.
+        forces: for each structure [atoms, 3], eV/Å, None where they are not known.
         raw: the structures as they were read, if they were to be kept.
     """
 
@@ -67,6 +69,7 @@ class Collected:
     files: list[dict[str, Any]]
     skipped: dict[str, int]
     other: list[str]
+    forces: list[np.ndarray | None]
     raw: list[Atoms] = field(default_factory=list)
 
 
@@ -99,6 +102,7 @@ def collect(
         ValueError: as `import_files`.
     """
     structures: list[Atoms] = []
+    forces: list[np.ndarray | None] = []
     raw: list[Atoms] = []
     rows = Rows(paths)
     columns = {name: array("d") for name in names if name != ENERGY_PER_ATOM}
@@ -125,6 +129,8 @@ def collect(
             column.append(value)
             _remember_unit(units, name, row.units.get(name), where)
         structures.append(row.structure)
+        # Those of another energy than the usual one are not known.
+        forces.append(None if energy else known_forces(row.values, row.units, size))
         raw += [row.raw] if keep_raw else []
         rows.file.append(file)
         rows.place.append(place)
@@ -133,7 +139,7 @@ def collect(
     if there.any() and not there.all() and not columns:
         skipped["without a property"] += int((~there).sum())
         places = np.flatnonzero(there)
-        structures = [structures[i] for i in places]
+        structures, forces = [structures[i] for i in places], [forces[i] for i in places]
         raw = [raw[i] for i in places] if keep_raw else []
         rows = _part(rows, there)
         values, there = values[there], there[there]
@@ -150,7 +156,7 @@ def collect(
         )
     ordered = {name: properties[name] for name in (*names, *properties)}
     other = [] if there.any() else energies.other()
-    return Collected(structures, rows, ordered, units, files, dict(skipped), other, raw)
+    return Collected(structures, rows, ordered, units, files, dict(skipped), other, forces, raw)
 
 
 def part(source: Collected, there: np.ndarray) -> Collected:
@@ -161,6 +167,7 @@ def part(source: Collected, there: np.ndarray) -> Collected:
         structures=[source.structures[i] for i in places],
         rows=_part(source.rows, there),
         properties={name: values[there] for name, values in source.properties.items()},
+        forces=[source.forces[i] for i in places],
         raw=[source.raw[i] for i in places] if source.raw else [],
     )
 

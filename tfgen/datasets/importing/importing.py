@@ -51,11 +51,11 @@ def import_files(
 
     A property is looked for in `atoms.info`, in the columns and the data of an ASE database and in
     the results of the calculator, in this order; energy_per_atom may also follow from an energy.
-    Energies are taken if all structures have one; the properties in
-    `tfgen.structures.properties.GEOMETRIC` are computed. Structures are equal if their geometries
-    are and no property that was asked for differs. Of equal ones the one of lowest energy stays
-    (the first, without energies), before the structures are split. Near copies of one structure are
-    in one split, as `tfgen.structures.near_copies` finds them.
+    Energies are taken if all structures have one, and with them the forces of those that have any.
+    The properties in `tfgen.structures.properties.GEOMETRIC` are computed. Structures are equal if
+    their geometries are and no property that was asked for differs. Of equal ones the one of lowest
+    energy stays (the first, without energies), before the structures are split. Near copies of one
+    structure are in one split, as `tfgen.structures.near_copies` finds them.
 
     Args:
         files: extxyz, traj, ASE db, POSCAR, CIF, LAMMPS data, tables with a column `cif`, ...
@@ -160,7 +160,16 @@ def import_files(
             "thresholds": thresholds,
             **provenance(),
         },
+        forces=_find_forces(source, left),
     )
+
+
+def _find_forces(source: Collected, places: np.ndarray) -> list[np.ndarray] | None:
+    """Returns the forces on structures, NaN where they are not known; None without energies."""
+    if ENERGY_PER_ATOM not in source.properties:
+        return None
+    found = [(source.forces[i], source.structures[i].positions.shape) for i in places]
+    return [np.full(shape, np.nan) if force is None else force for force, shape in found]
 
 
 def _describe(paths: Sequence[Path]) -> dict[str, str]:

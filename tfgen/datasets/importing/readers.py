@@ -21,7 +21,7 @@ from tfgen.datasets.importing.cif import read_cif
 from tfgen.datasets.importing.comments import UNITS_KEY, parse_comment
 from tfgen.datasets.importing.files import Source, open_text, read_only
 from tfgen.datasets.importing.notes import Notes
-from tfgen.datasets.importing.values import LENGTHS, NOT_STATED, unit_key
+from tfgen.datasets.importing.values import FORCES, LENGTHS, NOT_STATED, unit_key
 
 __all__ = ["Row", "read"]
 
@@ -187,14 +187,15 @@ def _read_database(database: Any, page: int) -> Iterator[_Found]:
 
 
 def _data(row: Any) -> dict[str, Any]:
-    """Returns the numbers in the free data of a row, which SchNetPack puts its properties into."""
+    """Returns numbers and forces in the free data of a row, where SchNetPack puts properties."""
     # ASE's JSON turns names that are whole numbers into numbers.
     data = {str(name): value for name, value in (row.data or {}).items()}
     for name in [name for name in data if f"_shape_{name}" in data and f"_dtype_{name}" in data]:
         # As SchNetPack wrote arrays before version 0.3.
         values = np.frombuffer(base64.b64decode(data[name]), data[f"_dtype_{name}"])
         data[name] = values.reshape(data[f"_shape_{name}"])
-    return {k: v for k, v in data.items() if np.size(v) == 1 and not k.startswith("_")}
+    one = {k: v for k, v in data.items() if np.size(v) == 1 and not k.startswith("_")}
+    return {**one, FORCES: data[FORCES]} if FORCES in data else one
 
 
 def _units(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tfgen.structures.properties import ENERGY_PER_ATOM
 
 __all__ = [
     "ENERGIES",
+    "FORCES",
     "LENGTHS",
     "LONE_NUMBER",
     "NOT_STATED",
@@ -20,6 +21,7 @@ __all__ = [
     "MissingError",
     "energy_per_atom",
     "energy_unit",
+    "known_forces",
     "looks_like_energy",
     "property_value",
     "unit_key",
@@ -59,6 +61,9 @@ NOT_STATED = ""
 
 PREFIX = "property_"
 """Stands before the name of a property where a format gives the name a meaning of its own."""
+
+FORCES = "forces"
+"""Name of the forces, ASE's."""
 
 LONE_NUMBER = "comment"
 """Name of a number in a comment line that has no name."""
@@ -157,6 +162,33 @@ def energy_per_atom(
 def energy_unit(units: Mapping[str, str], name: str) -> str:
     """Returns the unit of an energy: the one stated, else eV, or eV/atom where the name says so."""
     return units.get(name) or ("eV/atom" if _PER_ATOM.search(name) else "eV")
+
+
+def known_forces(
+    values: Mapping[str, Any], units: Mapping[str, str], atoms: int
+) -> np.ndarray | None:
+    """Returns the forces [atoms, 3], eV/Å; None if there are none, or in what unit is not known.
+
+    They are in the unit that the file states for them. If it states none, they are in eV/Å,
+    provided that the energy is in eV.
+
+    Args:
+        values: all values of the row.
+        units: those that the file states.
+        atoms: number of atoms.
+    """
+    try:
+        forces = np.array(values.get(FORCES), float)
+    except (TypeError, ValueError):
+        return None
+    stated = units.get(FORCES)
+    if not stated and unit_key(energy_unit(units, "energy")) == "ev":
+        stated = "eV/Å"
+    energy, _, length = unit_key(stated or "").rpartition("/")
+    known = energy in ENERGIES and length in LENGTHS
+    if not known or forces.shape != (atoms, 3) or not np.isfinite(forces).all():
+        return None
+    return forces * (ENERGIES[energy] / LENGTHS[length])
 
 
 def _electronvolts(unit: str, atoms: int, where: str, name: str) -> float:
