@@ -5,16 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tfgen._files import (
+    OutputExistsError,
+    OutputInUseError,
     new_file,
     new_folder,
     require_absent,
     require_file,
     require_folder_replaceable,
+    reserve,
 )
 
 
@@ -244,3 +250,130 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path, old_file):
         temporary.write_text("new")
     assert link.is_symlink()
     assert old_file.read_text() == "new"
+
+
+class TestWhatHasAppearedMeanwhile:
+    def test_is_not_replaced_by_a_file(self, tmp_path):
+        def write():
+            with new_file(tmp_path / "data.h5") as temporary:
+                temporary.write_text("new")
+                (tmp_path / "data.h5").write_text("of somebody else")
+
+        with pytest.raises(OutputExistsError, match="data.h5' exists"):
+            write()
+        assert (tmp_path / "data.h5").read_text() == "of somebody else"
+        assert left(tmp_path) == ["data.h5"]
+
+    def test_is_not_replaced_by_a_folder(self, tmp_path):
+        def write():
+            with new_folder(tmp_path / "model"):
+                (tmp_path / "model").mkdir()
+                (tmp_path / "model" / "weights").write_text("of somebody else")
+
+        with pytest.raises(OutputExistsError, match="model' exists"):
+            write()
+        assert left(tmp_path) == ["model"]
+        assert left(tmp_path / "model") == ["weights"]
+
+    def test_is_not_replaced_where_there_are_no_hard_links(self, tmp_path, monkeypatch):
+        def link(*_):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", link)
+        with new_file(tmp_path / "data.h5") as temporary:
+            temporary.write_text("new")
+        assert (tmp_path / "data.h5").read_text() == "new"
+
+        def write():
+            with new_file(tmp_path / "other.h5"):
+                (tmp_path / "other.h5").write_text("of somebody else")
+
+        with pytest.raises(OutputExistsError, match="other.h5' exists"):
+            write()
+        assert (tmp_path / "other.h5").read_text() == "of somebody else"
+        assert left(tmp_path) == ["data.h5", "other.h5"]
+
+
+def in_another_thread(function, *arguments):
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(function, *arguments).result()
+
+
+def reserve_briefly(path) -> None:
+    with reserve(path):
+        pass
+
+
+class TestReserve:
+    def test_refuses_others_and_leaves_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with reserve("data.h5"):
+            for name in (tmp_path / "data.h5", "data.h5", str(tmp_path / "." / "data.h5")):
+                with pytest.raises(OutputInUseError, match="data.h5' is being written by another"):
+                    in_another_thread(reserve_briefly, name)
+            in_another_thread(reserve_briefly, "data.xyz")
+            with reserve(tmp_path / "data.h5"):  # the one who has it
+                pass
+            with pytest.raises(OutputInUseError):
+                in_another_thread(reserve_briefly, "data.h5")
+        in_another_thread(reserve_briefly, "data.h5")
+        assert left(tmp_path) == []
+
+    def test_a_link_to_an_output_is_the_same_output(self, tmp_path, old_file):
+        (tmp_path / "link.h5").symlink_to(old_file)
+        with reserve(old_file), pytest.raises(OutputInUseError):
+            in_another_thread(reserve_briefly, tmp_path / "link.h5")
+
+    def test_ends_with_a_process_that_is_killed(self, tmp_path):
+        code = (
+            "import sys, time\n"
+            "from tfgen._files import new_file, reserve\n"
+            "with reserve(sys.argv[1]), new_file(sys.argv[1]):\n"
+            "    print('reserved', flush=True); time.sleep(60)\n"
+        )
+        path = tmp_path / "data.h5"
+        root = Path(__file__).parents[1]
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, cwd=root
+        ) as process:
+            assert process.stdout.readline() == b"reserved\n"
+            with pytest.raises(OutputInUseError):
+                reserve_briefly(path)
+            assert len(left(tmp_path)) == 2  # the lock, and half a file
+            process.kill()
+        with reserve(path):
+            assert left(tmp_path) == [".data.h5.lock"]
+        assert left(tmp_path) == []
+
+    def test_removes_what_was_left_of_this_output_only(self, tmp_path):
+        others = [".data-b-a1b2c3d4.h5", ".data-a1b2c3d4.xyz", ".data.h5-notes", "data.h5"]
+        for name in (".data-a1b2c3d4.h5", *others):
+            (tmp_path / name).write_text("")
+        (tmp_path / ".data.h5-a1b2_3d4" / "deep").mkdir(parents=True)
+        reserve_briefly(tmp_path / "data.h5")
+        assert left(tmp_path) == sorted(others)
+
+    def test_an_old_folder_on_its_way_out_comes_back(self, tmp_path):
+        (tmp_path / ".model-a1b2c3d4.old").mkdir()
+        (tmp_path / ".model-a1b2c3d4.old" / "weights").write_text("old")
+        (tmp_path / ".model-a1b2c3d4").mkdir()
+        reserve_briefly(tmp_path / "model")
+        assert left(tmp_path) == ["model"]
+        assert (tmp_path / "model" / "weights").read_text() == "old"
+        (tmp_path / ".model-a1b2c3d4.old").mkdir()
+        reserve_briefly(tmp_path / "model")
+        assert left(tmp_path) == ["model"]
+        assert left(tmp_path / "model") == ["weights"]
+
+    def test_says_where_nothing_can_be_written(self, tmp_path, old_file):
+        for name in ("nowhere", old_file.name):
+            with pytest.raises(FileNotFoundError, match=f"folder '.*{name}' does not exist"):
+                reserve_briefly(tmp_path / name / "new")
+
+
+def test_a_folder_with_leftovers_of_its_own_files_is_replaceable(old_folder):
+    (old_folder / ".weights-a1b2c3d4").write_text("half")
+    require_folder_replaceable(old_folder, True, ["weights"])
+    (old_folder / ".other-a1b2c3d4").write_text("half")
+    with pytest.raises(FileExistsError, match="holds '.other-a1b2c3d4'"):
+        require_folder_replaceable(old_folder, True, ["weights"])

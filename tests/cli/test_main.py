@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 import pytest
 from commands import failed, run, run_alone
 
 from tfgen import cli
-from tfgen._files import OutputExistsError
+from tfgen._files import OutputExistsError, reserve
 from tfgen.cli import COMMANDS, main
 
 CONTRACT = ["dataset", "train", "generate", "reconstruct", "evaluate", "export", "demo"]
@@ -136,3 +137,26 @@ def test_an_output_that_exists_names_the_option(failing, tmp_path):
     assert str(error).endswith("out' holds another build; pass overwrite=True to replace it")
     failing(error)
     failed(run("export"), 1, "out' holds another build; use --overwrite to replace it")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dataset build pt13 -o OUT",
+        "dataset import in.xyz -o OUT",
+        "dataset export in.h5 -o OUT",
+        "train in.h5 -o OUT",
+        "generate model -o OUT --formula Pt13 --target energy_per_atom=1 --count 1",
+        "reconstruct in.xyz -o OUT",
+        "evaluate in.extxyz --dataset in.h5 -o OUT",
+        "export model -o OUT",
+        "demo -o OUT",
+    ],
+)
+def test_two_commands_never_write_the_same_output(line, tmp_path):
+    output = tmp_path / "out.extxyz"
+    with ThreadPoolExecutor(1) as executor, reserve(output):
+        arguments = [output if word == "OUT" else word for word in line.split()]
+        result = executor.submit(run, *arguments).result()
+        failed(result, 1, "out.extxyz' is being written by another command")
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfgen._files import reserve
 from tfgen.warnings import TfgenWarning
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "output_option",
     "overwrite_option",
     "path_argument",
+    "reserve_output",
     "seed_option",
     "shown_warnings",
     "tolerance_option",
@@ -76,6 +78,15 @@ def output_option(metavar: str, help: str) -> Any:
     return click.option(
         "-o", "--output", required=True, metavar=metavar, type=click.Path(path_type=Path), help=help
     )
+
+
+def reserve_output(path: str | Path) -> None:
+    """Reserves an output until the command ends, see `tfgen._files.reserve`.
+
+    Raises:
+        OutputInUseError: if another command is writing it.
+    """
+    click.get_current_context().with_resource(reserve(path))
 
 
 def check_extxyz(path: Path) -> None:

@@ -10,7 +10,13 @@ from typing import Any, Literal
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import check_executor, compute_option, look_here, shown_warnings
+from tfgen.cli._options import (
+    check_executor,
+    compute_option,
+    look_here,
+    reserve_output,
+    shown_warnings,
+)
 
 __all__ = ["dataset"]
 
@@ -189,6 +195,7 @@ def import_(
     from tfgen.datasets.importing import import_files
 
     _refuse_input_as_output(files, output)
+    reserve_output(output)
     require_absent(output, overwrite)
     with shown_warnings():
         result = import_files(
@@ -269,6 +276,7 @@ def export(file: str, output: str, split: str, vacuum: float | None, overwrite: 
     from tfgen.datasets.storage import Dataset
 
     _refuse_input_as_output([file], output)
+    reserve_output(output)
     loaded = Dataset.load(file)
     count = run(loaded, output, split=split, vacuum=vacuum, overwrite=overwrite, progress=True)
     lost = losses(in_box(loaded.select(split), vacuum), output)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tfgen._tensorflow import load_quietly
-from tfgen.cli._options import overwrite_option, seed_option, shown_warnings
+from tfgen.cli._options import overwrite_option, reserve_output, seed_option, shown_warnings
 
 
 @click.command(short_help="Run the whole path on Pt13.")
@@ -22,5 +22,6 @@ def demo(output: Path, seed: int, overwrite: bool) -> None:
     load_quietly()
     from tfgen.demo import run
 
+    reserve_output(output)
     with shown_warnings():
         run(output, seed=seed, overwrite=overwrite, say=click.echo)

@@ -13,6 +13,7 @@ from tfgen.cli._options import (
     compute_option,
     descriptor_option,
     imported,
+    reserve_output,
     shown_warnings,
     tolerance_option,
 )
@@ -110,6 +111,7 @@ def evaluate(
 
     if potential == "auto":
         raise click.BadParameter("auto is for commands that know a model", param_hint="--potential")
+    reserve_output(output)
     require_report_folder(output, overwrite)
     generated = read_generated(structures)
     dataset = Dataset.load(dataset_path)

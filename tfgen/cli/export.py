@@ -13,6 +13,7 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
+    reserve_output,
 )
 
 
@@ -36,6 +37,7 @@ def export(
     from tfgen.models.export import export as run
     from tfgen.models.model import Model
 
+    reserve_output(output)
     require_folder_replaceable(output, overwrite, CONTENTS)
     loaded = Model.load(model, [imported(path) for path in descriptors])
     run(loaded, output, settings=GraphSearchSettings(rounds=rounds), overwrite=overwrite)

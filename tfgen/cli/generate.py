@@ -22,6 +22,7 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
+    reserve_output,
     seed_option,
     shown_warnings,
     tolerance_option,
@@ -113,6 +114,7 @@ def generate(
     names = [target.name for target in targets]
     if len(set(names)) < len(names):
         raise click.BadParameter("each property takes one target", param_hint="--target")
+    reserve_output(output)
     require_absent(output, overwrite)
     look_here()
     results = ResultStore(output.with_name(output.name + ".partial"))

@@ -19,6 +19,7 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
+    reserve_output,
     seed_option,
     shown_warnings,
 )
@@ -84,6 +85,7 @@ def reconstruct(
     from tfgen.structures.similarity import deviations
     from tfgen.structures.status import Status
 
+    reserve_output(output)
     require_absent(output, overwrite)
     with shown_warnings():
         structures = read_structures(file)

@@ -14,6 +14,7 @@ from tfgen.cli._options import (
     output_option,
     overwrite_option,
     path_argument,
+    reserve_output,
     seed_option,
     shown_warnings,
 )
@@ -91,6 +92,7 @@ def train(
     from tfgen.models.cvae_fitting import can_be_resumed, remove_checkpoint
     from tfgen.models.training import train as run
 
+    reserve_output(output)
     require_folder_replaceable(output, overwrite, CONTENTS)
     results = ResultStore(output.with_name(output.name + ".calculations"))
     data = Dataset.load(dataset)

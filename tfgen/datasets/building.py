@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tfgen import __version__
-from tfgen._files import OutputExistsError, new_file, require_absent
+from tfgen._files import OutputExistsError, new_file, require_absent, reserve
 from tfgen.datasets import exploring
 from tfgen.datasets.computing import (
     FMAX,
@@ -104,6 +104,7 @@ def build(
     Raises:
         FileNotFoundError: if there is no such recipe.
         FileExistsError: if the output exists and `overwrite` is false.
+        OutputInUseError: if somebody else builds it at this moment.
         ValueError: if the recipe is not valid, its calculator cannot be made, what computes a
             property is no function, nothing is left (says which filter took how many), the
             interrupted build in `FILE.h5.partial` is another one, or an argument is out of its
@@ -122,45 +123,48 @@ def build(
     compute = find_compute(recipe, compute)
     folder = partial_folder(output)
     task = _make_record(recipe, seed, settings)
-    if not overwrite:
-        ready = _find_finished(Path(output), folder, task, recipe, compute)
-        if ready is not None:
-            _remove(folder)
-            return ready
-    output = require_absent(output, overwrite)
-    _prepare(folder, task, overwrite)
-    try:
-        with open_computer(
-            recipe.relax,
-            compute,
-            folder / "properties.jsonl",
-            workers=workers,
-            scheduler=scheduler,
-            tries=settings.tries,
-            progress=progress,
-        ) as computer:
-            results, rounds = _run_rounds(
-                recipe, seed, settings, folder, workers, scheduler, progress
-            )
-            try:
-                dataset = select(recipe, seed, results, rounds if recipe.explore else [], computer)
-            except ValueError as error:
-                raise ValueError(
-                    f"{error}; what was computed waits in {str(folder)!r}: remove it to compute it "
-                    "again"
-                ) from error
-    except BaseException:
-        if not any(folder.glob("chunk-*")):
-            _remove(folder)  # it holds no results
-        raise
-    if failed := describe_failures(r for parts in results.values() for r in parts):
-        warnings.warn(f"the calculator failed for some, most often: {failed}", TfgenWarning, 2)
-    whole = folder / "dataset.h5"
-    dataset.save(whole, overwrite=True)
-    # A file is replaced, not the link to it.
-    whole.replace(require_absent(output, overwrite).resolve())
-    _remove(folder)
-    return dataset
+    with reserve(output):
+        if not overwrite:
+            ready = _find_finished(Path(output), folder, task, recipe, compute)
+            if ready is not None:
+                _remove(folder)
+                return ready
+        output = require_absent(output, overwrite)
+        _prepare(folder, task, overwrite)
+        try:
+            with open_computer(
+                recipe.relax,
+                compute,
+                folder / "properties.jsonl",
+                workers=workers,
+                scheduler=scheduler,
+                tries=settings.tries,
+                progress=progress,
+            ) as computer:
+                results, rounds = _run_rounds(
+                    recipe, seed, settings, folder, workers, scheduler, progress
+                )
+                try:
+                    dataset = select(
+                        recipe, seed, results, rounds if recipe.explore else [], computer
+                    )
+                except ValueError as error:
+                    raise ValueError(
+                        f"{error}; what was computed waits in {str(folder)!r}: remove it to "
+                        "compute it again"
+                    ) from error
+        except BaseException:
+            if not any(folder.glob("chunk-*")):
+                _remove(folder)  # it holds no results
+            raise
+        if failed := describe_failures(r for parts in results.values() for r in parts):
+            warnings.warn(f"the calculator failed for some, most often: {failed}", TfgenWarning, 2)
+        whole = folder / "dataset.h5"
+        dataset.save(whole, overwrite=True)
+        # A file is replaced, not the link to it.
+        whole.replace(require_absent(output, overwrite).resolve())
+        _remove(folder)
+        return dataset
 
 
 def _run_rounds(
