@@ -1,29 +1,35 @@
 """Outputs that are whole or not there: they are written under another name, then renamed.
 
 An output that is being made is reserved, see `reserve`: two commands never make the same one.
+And JSON as the standard has it, without the `Infinity` and `NaN` that Python adds to it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 __all__ = [
     "OutputExistsError",
     "OutputInUseError",
+    "from_json",
     "new_file",
     "new_folder",
     "require_absent",
     "require_file",
     "require_folder_replaceable",
     "reserve",
+    "to_json",
 ]
 
 _RANDOM = "[a-z0-9_]{8}"  # what `tempfile` puts into names
@@ -256,3 +262,32 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Returns a value as JSON.
+
+    Raises:
+        ValueError: if something in it has no place in JSON, as numbers that are not finite.
+        TypeError: the same, as objects of classes that JSON does not know.
+    """
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """Returns the value of a JSON text, in which every number is finite.
+
+    Raises:
+        ValueError: if it is not JSON, holds a number that is not finite, or is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import tracemalloc
+import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import h5py
@@ -378,14 +381,115 @@ def test_files_with_the_wrong_content(path, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_arrays_larger_than_memory(path):
-    def huge(file: h5py.File) -> None:
-        del file["offsets"]
-        file.create_dataset("offsets", (1 << 50,), np.int64, chunks=(1024,), compression="gzip")
+def move_out(file: h5py.File, link) -> None:
+    """Moves the positions into another file, and links them."""
+    name = str(Path(file.filename).with_name("other.h5"))
+    with h5py.File(name, "w") as other:
+        other["x"] = file["positions"][()]
+    del file["positions"]
+    link(file, name)
 
-    edit(path, huge)
-    with pytest.raises(ValueError, match="does not fit into memory"):
+
+def virtual(file: h5py.File, name: str) -> None:
+    layout = h5py.VirtualLayout((22, 3), "f8")
+    layout[:] = h5py.VirtualSource(name, "x", (22, 3))
+    file.create_virtual_dataset("positions", layout)
+
+
+def raw(file: h5py.File, name: str) -> None:
+    file.create_dataset("positions", (22, 3), "f8", external=[(name, 0, 22 * 24)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: move_out(f, virtual), "keeps 'positions' in other files"),
+        (lambda f: move_out(f, raw), "keeps 'positions' in other files"),
+        (
+            lambda f: move_out(f, lambda g, n: g.update(positions=h5py.ExternalLink(n, "/x"))),
+            "holds a link, 'positions'",
+        ),
+        (lambda f: f.update(more=h5py.ExternalLink("other.h5", "/x")), "holds a link, 'more'"),
+        (lambda f: f["properties"].update(a=h5py.SoftLink("/split")), "holds a link, 'a'"),
+        (lambda f: f["properties"].update(a=f["/"]), "'a' is missing"),
+    ],
+)
+def test_nothing_outside_the_file_is_read(path, change, message):
+    edit(path, change)
+    with pytest.raises(ValueError, match=message):
         Dataset.load(path)
+
+
+def unstored(file: h5py.File, **options) -> None:
+    del file["offsets"]
+    file.create_dataset("offsets", (1 << 50,), np.int64, **options)
+
+
+def with_large_chunks(file: h5py.File) -> None:
+    del file["offsets"]
+    # Three times the memory that is allowed, to be read as a whole for six numbers.
+    options = {"maxshape": (None,), "chunks": (75_000_000,), "compression": "gzip"}
+    offsets = file.create_dataset("offsets", (6,), "i8", **options)
+    offsets.id.write_direct_chunk((0,), zlib.compress(b"0" * 1000))
+
+
+def with_many_names(file: h5py.File) -> None:
+    file.create_dataset("one", data=np.zeros(100_000), compression="gzip")
+    for i in range(300):
+        file[f"properties/{i}"] = file["one"]
+
+
+def with_many_structures(file: h5py.File) -> None:
+    del file["offsets"]
+    file.create_dataset("offsets", data=np.arange(200_000), compression="gzip", shuffle=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: unstored(f, chunks=(1024,), compression="gzip"), "'offsets' is declared with"),
+        (unstored, "'offsets' is declared with"),
+        (with_large_chunks, "asks for 600 MB of memory; 200 MB are allowed for a file of .* kB"),
+        (with_many_names, "asks for 241 MB of memory; 200 MB are allowed"),
+        (with_many_structures, "asks for 400 MB of memory; 200 MB are allowed"),
+    ],
+)
+def test_no_more_memory_than_is_in_proportion_to_the_file(path, change, message):
+    edit(path, change)
+    assert path.stat().st_size < 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            Dataset.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_equal_structures_compress_well_and_are_read(tmp_path):
+    same = Dataset([example().structures[0]] * 2000, {}, {}, np.zeros(2000))
+    same.save(tmp_path / "same.h5")
+    assert len(Dataset.load(tmp_path / "same.h5")) == 2000
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999"])
+def test_metadata_are_json(path, number):
+    edit(path, lambda f: f.attrs.modify("metadata", f'{{"seed": {number}}}'))
+    with pytest.raises(ValueError, match=f"'metadata' is not JSON: {number} is no finite number"):
+        Dataset.load(path)
+    dataset = example()
+    dataset.metadata["seed"] = np.inf
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataset.save(path, overwrite=True)
+
+
+def test_the_mean_of_huge_numbers_is_finite():
+    values = np.array([1.5e308, 1.7e308, 1.6e308, -1e300, 1.2e308])
+    dataset = Dataset(example().structures, {"a": values}, {"a": "1"}, np.zeros(5))
+    mean = dataset.summary()["properties"]["a"]["mean"]
+    assert mean == pytest.approx(sum(map(Fraction, values.tolist())) / 5, rel=1e-15)
+    zero = Dataset(example().structures, {"a": np.zeros(5)}, {"a": "1"}, np.zeros(5))
+    assert zero.summary()["properties"]["a"]["mean"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tfgen._files import OutputExistsError
+from tfgen.cli._output import printable
 
 __all__ = ["main"]
 
@@ -47,7 +48,10 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]  # final for subclasses
+            raise
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
             if os.environ.get("TFGEN_DEBUG"):
@@ -58,7 +62,7 @@ class _Commands(click.Group):
                 line = " ".join(str(error).split())[:500]
             if not isinstance(error, _FORESEEN) or not line:
                 line = f"{type(error).__name__}: {line} (TFGEN_DEBUG=1 shows where)"
-            raise click.ClickException(line) from error
+            raise click.ClickException(printable(line)) from error
 
 
 @click.group(

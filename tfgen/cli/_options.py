@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfgen._files import reserve
+from tfgen.cli._output import echo
 from tfgen.warnings import TfgenWarning
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def shown_warnings() -> Iterator[None]:
     """Prints tfgen's warnings when they occur, one line each, on standard error, and no others."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        click.echo(f"Warning: {message}", err=True)
+        echo(f"Warning: {message}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

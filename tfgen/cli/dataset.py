@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from tfgen.cli._options import (
     reserve_output,
     shown_warnings,
 )
+from tfgen.cli._output import echo, echo_json
 
 __all__ = ["dataset"]
 
@@ -87,7 +87,7 @@ def build(
     except RecipeError as error:
         *others, last = error.problems
         for line in others:
-            click.echo(f"Error: {line}", err=True)
+            echo(f"Error: {line}", err=True)
         raise click.ClickException(last) from error
     try:
         with shown_warnings():
@@ -214,11 +214,11 @@ def import_(
     result.save(output, overwrite)
     _print_counts(result.metadata["counts"])
     if (groups := result.metadata.get("groups", len(result))) < len(result):
-        click.echo(f"{groups:8d}  groups of near copies, each in one split")
+        echo(f"{groups:8d}  groups of near copies, each in one split")
     _print_dropped(result.metadata.get("duplicates"))
     if other := result.metadata.get("other_energies"):
         names = ", ".join(map(repr, other[:8]))
-        click.echo(f"Note: no energy was found; --energy takes one of {names}", err=True)
+        echo(f"Note: no energy was found; --energy takes one of {names}", err=True)
     _print_written(output, result.summary())
 
 
@@ -231,19 +231,19 @@ def info(file: str, as_json: bool) -> None:
 
     summary = Dataset.load(file).summary()
     if as_json:
-        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        echo_json(summary)
         return
     metadata = summary["metadata"]
-    click.echo(f"{summary['name'] or file}: {metadata.get('description') or 'no description'}")
+    echo(f"{summary['name'] or file}: {metadata.get('description') or 'no description'}")
     _print_contents(summary)
     if metadata.get("counts"):
-        click.echo()
+        echo()
         _print_counts(metadata["counts"])
     versions = metadata.get("versions", {})
     made = [f"{metadata.get('kind', 'made')} {metadata.get('created', 'at an unknown time')}"]
     made += [f"seed {metadata['seed']}"] if "seed" in metadata else []
     made += [f"{name} {version}" for name, version in versions.items()]
-    click.echo("\n" + ", ".join(made))
+    echo("\n" + ", ".join(made))
 
 
 @dataset.command()
@@ -281,8 +281,8 @@ def export(file: str, output: str, split: str, vacuum: float | None, overwrite: 
     count = run(loaded, output, split=split, vacuum=vacuum, overwrite=overwrite, progress=True)
     lost = losses(in_box(loaded.select(split), vacuum), output)
     if lost:
-        click.echo(f"Note: {output} does not hold: {'; '.join(lost)}", err=True)
-    click.echo(f"{output}: {count} structures")
+        echo(f"Note: {output} does not hold: {'; '.join(lost)}", err=True)
+    echo(f"{output}: {count} structures")
 
 
 def _refuse_input_as_output(files: Sequence[str], output: str) -> None:
@@ -292,7 +292,7 @@ def _refuse_input_as_output(files: Sequence[str], output: str) -> None:
 
 def _print_counts(counts: dict[str, int]) -> None:
     for stage, count in counts.items():
-        click.echo(f"{count:8d}  {stage}")
+        echo(f"{count:8d}  {stage}")
 
 
 def _print_dropped(dropped: dict[str, Any] | None) -> None:
@@ -301,30 +301,30 @@ def _print_dropped(dropped: dict[str, Any] | None) -> None:
         return
     energies = dropped.get("largest_energy_difference")
     apart = f" (energies up to {energies:.3g} eV/atom apart)" if energies is not None else ""
-    click.echo(f"\nduplicates dropped{apart}:")
+    echo(f"\nduplicates dropped{apart}:")
     for example in dropped["examples"]:
-        click.echo(f"  {example['row']} equals {example['equals']}")
+        echo(f"  {example['row']} equals {example['equals']}")
     if (more := dropped["count"] - len(dropped["examples"])) > 0:
-        click.echo(f"  and {more} more")
-    click.echo("  --property NAME keeps those that differ in NAME, --duplicates keep keeps all")
+        echo(f"  and {more} more")
+    echo("  --property NAME keeps those that differ in NAME, --duplicates keep keeps all")
 
 
 def _print_written(output: str, summary: dict[str, Any]) -> None:
-    click.echo(f"\n{output}")
+    echo(f"\n{output}")
     _print_contents(summary)
 
 
 def _print_contents(summary: dict[str, Any]) -> None:
     splits = ", ".join(f"{count} {name}" for name, count in summary["splits"].items())
-    click.echo(f"structures    {summary['structures']} ({splits})")
+    echo(f"structures    {summary['structures']} ({splits})")
     compositions = [f"{f} ({n})" for f, n in summary["compositions"].items()]
     more = f" and {len(compositions) - 8} more" if len(compositions) > 8 else ""
-    click.echo(f"compositions  {', '.join(compositions[:8])}{more}")
+    echo(f"compositions  {', '.join(compositions[:8])}{more}")
     sizes = [int(size) for size in summary["sizes"]]
     reach = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    click.echo(f"atoms         {reach}")
-    click.echo(f"periodic      {summary['periodic'] or 'none'}")
-    click.echo(f"\n{'property':24} {'unit':10} {'lowest':>12} {'mean':>12} {'highest':>12}")
+    echo(f"atoms         {reach}")
+    echo(f"periodic      {summary['periodic'] or 'none'}")
+    echo(f"\n{'property':24} {'unit':10} {'lowest':>12} {'mean':>12} {'highest':>12}")
     for name, p in summary["properties"].items():
         values = "".join(f" {p[key]:12.6g}" for key in ("min", "mean", "max"))
-        click.echo(f"{name:24} {p['unit']:10}{values}")
+        echo(f"{name:24} {p['unit']:10}{values}")

@@ -8,6 +8,7 @@ import click
 
 from tfgen._tensorflow import load_quietly
 from tfgen.cli._options import overwrite_option, reserve_output, seed_option, shown_warnings
+from tfgen.cli._output import echo
 
 
 @click.command(short_help="Run the whole path on Pt13.")
@@ -24,4 +25,4 @@ def demo(output: Path, seed: int, overwrite: bool) -> None:
 
     reserve_output(output)
     with shown_warnings():
-        run(output, seed=seed, overwrite=overwrite, say=click.echo)
+        run(output, seed=seed, overwrite=overwrite, say=echo)

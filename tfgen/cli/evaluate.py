@@ -17,6 +17,7 @@ from tfgen.cli._options import (
     shown_warnings,
     tolerance_option,
 )
+from tfgen.cli._output import echo
 from tfgen.cli._potentials import (
     Running,
     open_potential,
@@ -125,7 +126,7 @@ def evaluate(
     known = {s.get_chemical_formula("metal") for s in dataset.select("train").structures}
     foreign = {s.get_chemical_formula("metal") for s in generated} - known
     if foreign:
-        click.echo(
+        echo(
             f"Warning: no training structure is {', '.join(sorted(foreign)[:5])}; is it the data "
             "set that the model was trained on?",
             err=True,
@@ -144,5 +145,5 @@ def evaluate(
             progress=True,
         )
     write_report(generated, dataset, metrics, output, overwrite, model=model)
-    click.echo(summarise(metrics))
-    click.echo(f"report: {output / 'index.html'}")
+    echo(summarise(metrics))
+    echo(f"report: {output / 'index.html'}")

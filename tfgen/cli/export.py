@@ -15,6 +15,7 @@ from tfgen.cli._options import (
     path_argument,
     reserve_output,
 )
+from tfgen.cli._output import echo
 
 
 @click.command(short_help="Export a SavedModel.")
@@ -41,4 +42,4 @@ def export(
     require_folder_replaceable(output, overwrite, CONTENTS)
     loaded = Model.load(model, [imported(path) for path in descriptors])
     run(loaded, output, settings=GraphSearchSettings(rounds=rounds), overwrite=overwrite)
-    click.echo(f"SavedModel in {output}: fingerprint, encode, decode, sample, generate")
+    echo(f"SavedModel in {output}: fingerprint, encode, decode, sample, generate")

@@ -27,6 +27,7 @@ from tfgen.cli._options import (
     shown_warnings,
     tolerance_option,
 )
+from tfgen.cli._output import echo
 from tfgen.cli._potentials import (
     Running,
     open_potential,
@@ -204,15 +205,15 @@ def report(generated: Sequence[Atoms], output: Path, potential: str | None = Non
 
     counts = Counter(atoms.info["status"] for atoms in generated).most_common()
     statuses = ", ".join(f"{number} {status}" for status, number in counts)
-    click.echo(f"{len(generated)} structures in {output}: {statuses}")
+    echo(f"{len(generated)} structures in {output}: {statuses}")
     spent = {
         name: sum(atoms.info[name] for atoms in generated)
         for name in ("candidates", "calculations", "proposed")
     }
     verified = [atoms.info["verified"] for atoms in generated if "verified" in atoms.info]
     if verified:
-        click.echo(f"{sum(verified)} of {len(generated)} are on target, valid and new")
-    click.echo(
+        echo(f"{sum(verified)} of {len(generated)} are on target, valid and new")
+    echo(
         f"{spent['proposed']} proposals, {spent['candidates']} candidates and "
         f"{spent['calculations']} calculations were spent on them"
     )
@@ -222,7 +223,7 @@ def report(generated: Sequence[Atoms], output: Path, potential: str | None = Non
         for name in calculated:
             _print_range(generated, stage, name, f", by {sources[name]}")
     guessed = [name for name in sources if name not in calculated]
-    click.echo("what the model's own network says, which nothing has calculated:")
+    echo("what the model's own network says, which nothing has calculated:")
     for name in generated[0].info["decoded"]:
         _print_range(generated, "decoded", name)
     for stage in ("reconstructed", "relaxed"):
@@ -230,7 +231,7 @@ def report(generated: Sequence[Atoms], output: Path, potential: str | None = Non
             _print_range(generated, stage, name)
     missing = [name for name in generated[0].info["target"] if name in guessed]
     if missing:
-        click.echo(
+        echo(
             f"nothing has calculated {', '.join(missing)}, so that nothing is verified; "
             f"{_what_would_help(missing, potential)}"
         )
@@ -240,7 +241,7 @@ def _print_range(generated: Sequence[Atoms], stage: str, name: str, source: str 
     values = [atoms.info[stage].get(name) for atoms in generated]
     values = [value for value in values if value is not None]
     if values:
-        click.echo(
+        echo(
             f"  {stage:>13} {name}: mean {sum(values) / len(values):.4f}, "
             f"{min(values):.4f} to {max(values):.4f}{source}"
         )

@@ -23,6 +23,7 @@ from tfgen.cli._options import (
     seed_option,
     shown_warnings,
 )
+from tfgen.cli._output import echo
 
 # Structures whose sorted distances all differ by at most this count as found again, Å.
 FOUND_AGAIN = 0.05
@@ -132,7 +133,7 @@ def reconstruct(
                 reached += result.status[k] in (Status.CONVERGED, Status.AMBIGUOUS)
     write(results, output, overwrite)
     again = f", {found_again} found again (every distance within {FOUND_AGAIN} Å)"
-    click.echo(
+    echo(
         f"{len(structures)} structures: {reached} fingerprints reached"
         f"{again if None in cells.values() else ''}, {seconds.mean():.2f} s each; in {output}"
     )

@@ -18,6 +18,7 @@ from tfgen.cli._options import (
     seed_option,
     shown_warnings,
 )
+from tfgen.cli._output import echo
 from tfgen.cli._potentials import (
     Running,
     open_potential,
@@ -133,14 +134,14 @@ def train(
     remove_checkpoint(partial)
     results.remove()
     _report(model)
-    click.echo(f"model in {output}, TensorBoard logs in {logs}")
+    echo(f"model in {output}, TensorBoard logs in {logs}")
 
 
 def _report(model: Model) -> None:
     from tfgen.models.summary import count_calculations
 
     record = model.provenance
-    click.echo(
+    echo(
         f"trained on {record['training_structures']} structures for {record['epochs']} epochs; "
         f"best validation loss {record['best_val_loss']:.3f}, KL {record['history']['kl']:.1f} nats"
     )
@@ -148,18 +149,18 @@ def _report(model: Model) -> None:
         model.conditions, record["surrogate_mae"], record["spread"], strict=True
     ):
         unit = "" if condition.unit in ("1", "unknown") else f" {condition.unit}"
-        click.echo(
+        echo(
             f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f}{unit}, "
             f"predicted within {error:.4f} on average, spread {spread:.4f}"
         )
         if error > HARDLY * spread:
-            click.echo(
+            echo(
                 f"  warning: the model can hardly tell structures apart by {condition.name}; more "
                 "training structures, epochs or another fingerprint may help"
             )
     learned = record["nnp"]
     if learned is not None:
-        click.echo(
+        echo(
             f"  neural-network potential from {count_calculations(learned)}: energies within "
             f"{learned['energy_error']:.4f} eV/atom on average, "
             f"spread {learned['energy_spread']:.4f}"
@@ -167,6 +168,6 @@ def _report(model: Model) -> None:
         counts = {"failed": "failed", "too_high": "too high", "too_low": "too low"}
         left_out = [f"{learned[key]} {text}" for key, text in counts.items() if learned[key]]
         if left_out:
-            click.echo(f"  left out of these: {', '.join(left_out)}")
+            echo(f"  left out of these: {', '.join(left_out)}")
     if record["nnp_problem"] is not None:
-        click.echo(f"  warning: no neural-network potential is used: {record['nnp_problem']}")
+        echo(f"  warning: no neural-network potential is used: {record['nnp_problem']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,9 @@ import h5py
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+
+from tfgen._files import from_json, to_json
+from tfgen.datasets.hdf5_checks import InvalidError, check_hdf5, check_memory
 
 __all__ = ["FORMAT", "SPLITS", "InvalidError", "is_hdf5", "read", "write"]
 
@@ -23,10 +25,8 @@ SPLITS = ("train", "validation", "test")
 # ones the HDF5 library can follow damaged addresses to wrong numbers, or in endless circles.
 FORMAT = ("v110", "v110")
 _COMPRESSION = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
-
-
-class InvalidError(Exception):
-    """A reason why a file is not a data set; completes the sentence that starts with its name."""
+# Memory that an `ase.Atoms` takes besides its positions and numbers, bytes.
+_ATOMS = 2000
 
 
 def write(
@@ -43,7 +43,7 @@ def write(
     offsets = np.cumsum([0] + [len(s) for s in structures], dtype=np.int64)
     _write_text(file, "schema", SCHEMA)
     file.attrs["schema_version"] = SCHEMA_VERSION
-    _write_text(file, "metadata", json.dumps(metadata, ensure_ascii=False))
+    _write_text(file, "metadata", to_json(metadata))
     file.create_dataset("offsets", data=offsets, **_COMPRESSION)
     numbers = np.concatenate([s.numbers for s in structures]).astype(np.uint8)
     file.create_dataset("numbers", data=numbers, **_COMPRESSION)
@@ -85,7 +85,7 @@ def read(file: h5py.File) -> dict[str, Any]:
     """Returns the fields of the `Dataset` that a file holds.
 
     Raises:
-        InvalidError: if it does not hold one of this schema version.
+        InvalidError: if it does not hold one of this schema version, or as `check_hdf5`.
     """
     if _text(file.attrs.get("schema")) != SCHEMA:
         raise InvalidError("is an HDF5 file, but not a tfgen data set")
@@ -94,8 +94,10 @@ def read(file: h5py.File) -> dict[str, Any]:
         raise InvalidError(
             f"has schema version {version}; this version of tfgen reads {SCHEMA_VERSION}"
         )
+    check_hdf5(file)
     offsets = _array(file, "offsets", (None,), "iu").astype(np.int64)
     n = len(offsets) - 1
+    check_memory(file, n * _ATOMS)
     if n < 1:
         raise InvalidError("has no structures")
     if offsets[0] != 0 or (np.diff(offsets) < 1).any():
@@ -117,7 +119,10 @@ def read(file: h5py.File) -> dict[str, Any]:
     if not isinstance(group, h5py.Group):
         raise InvalidError("is damaged: 'properties' is missing")
     properties = {name: _array(group, name, (n,)) for name in group}
-    metadata = json.loads(_text(file.attrs["metadata"]))
+    try:
+        metadata = from_json(_text(file.attrs["metadata"]))
+    except ValueError as error:
+        raise InvalidError(f"is truncated or damaged: 'metadata' is not JSON: {error}") from error
     if not isinstance(metadata, dict):
         raise InvalidError("is damaged: 'metadata' is not a JSON object")
     for key in ("counts", "versions", "thresholds"):

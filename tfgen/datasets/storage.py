@@ -208,7 +208,7 @@ class Dataset:
                 name: {
                     "unit": self.units[name],
                     "min": float(values.min()),
-                    "mean": float(values.mean()),
+                    "mean": _mean(values),
                     "max": float(values.max()),
                 }
                 for name, values in self.properties.items()
@@ -363,6 +363,12 @@ def _forces(forces: Sequence[np.ndarray], structures: Sequence[Atoms]) -> list[n
             "forces do not fit the structures; an array [atoms, 3] for each of them is needed"
         )
     return arrays if any(np.isfinite(array).all() for array in arrays) else None
+
+
+def _mean(values: np.ndarray) -> float:
+    """Returns the mean of finite numbers: [n]. Their sum may be larger than any number there is."""
+    exponent = np.frexp(np.abs(values).max())[1]
+    return float(np.ldexp(np.ldexp(values, -exponent).mean(), exponent))
 
 
 def _property(name: str, values: np.ndarray, n: int) -> np.ndarray:
