@@ -14,6 +14,8 @@ __all__ = ["COINCIDENT", "SingleAtomError", "check", "outliers", "spread_of"]
 COINCIDENT = 0.5
 """Atoms closer than this, Å, are a mistake: the shortest bond there is, in H2, has 0.74 Å."""
 
+# Positions and cell vectors beyond, Å, are a mistake: it is a tenth of a millimetre.
+_FARTHEST = 1e6
 # Up to this many atoms of a cluster, all distances are faster than a neighbour list.
 _SMALL = 100
 # Values are outliers from this many times their spread off the median on.
@@ -34,7 +36,8 @@ def check(structure: Atoms, where: str) -> None:
     Raises:
         SingleAtomError: if it is a single atom that is not periodic.
         ValueError: if it has no atoms, atoms that are no element, numbers that are not finite, no
-            cell vector along a periodic axis, or atoms closer than `COINCIDENT`.
+            cell vector along a periodic axis, lengths that no structure has, or atoms closer than
+            `COINCIDENT`.
     """
     if len(structure) == 0:
         raise ValueError(f"{where}: no atoms")
@@ -46,6 +49,12 @@ def check(structure: Atoms, where: str) -> None:
         raise ValueError(f"{where}: positions that are not finite")
     if not np.isfinite(structure.cell.array).all():
         raise ValueError(f"{where}: a cell that is not finite")
+    if (
+        farthest := max(abs(structure.positions).max(), abs(structure.cell.array).max())
+    ) > _FARTHEST:
+        raise ValueError(
+            f"{where}: positions or a cell of {farthest:.3g} Å; at most {_FARTHEST:g} Å are allowed"
+        )
     if (structure.pbc & ~structure.cell.any(axis=1)).any():
         raise ValueError(f"{where}: periodic along an axis that has no cell vector")
     if not structure.pbc.any() and len(structure) == 1:

@@ -37,11 +37,15 @@ _UNITS = {
     "ev/ang",
     "ev/å",
 }
+# Most words of a name, and how much of a line is searched for names: the time grows with both.
+_MOST_WORDS = 8
+_LONGEST = 2000
 _WORD = r"[^\W\d][^\s:=,;|]*"
+_NAME = rf"{_WORD}(?:[ ]{_WORD}){{0,{_MOST_WORDS - 1}}}?"
 # "HOMO-LUMO gap: 0.3 eV", "energy = -54.2 eV", "Energy (eV): -54.2": a name of one word or,
 # before a colon, of several.
 _PAIR = re.compile(
-    rf"(?:({_WORD}(?:[ ]{_WORD})*?)(?:\s*[(\[]([^)\]]*)[)\]])?\s*:|({_WORD})\s*=)"
+    rf"(?:({_NAME})(?:\s*[(\[]([^)\]]*)[)\]])?\s*:|({_WORD})\s*=)"
     rf"\s*({_NUMBER})(?=[\s,;|]|$)(?:\s+([^\s:=,;|]+)(?=[\s,;|]|$)(?!\s*[:=]))?"
 )
 # "-54.2", "Pt4 -54.2 eV": one number with a decimal point, which could be anything.
@@ -61,7 +65,7 @@ def parse_comment(line: str) -> dict[str, Any]:
     if "Properties=" in line or "Lattice=" in line:
         return dict(key_val_str_to_dict(line))
     for pattern in (_ORCA, _XTB):
-        if (match := pattern.search(line)) is not None:
+        if (match := pattern.search(line[:_LONGEST])) is not None:
             return {"energy": float(match[1]), UNITS_KEY: {"energy": "Hartree"}}
     try:
         info = dict(key_val_str_to_dict(line))
@@ -71,7 +75,7 @@ def parse_comment(line: str) -> dict[str, Any]:
         with contextlib.suppress(ValueError):
             return {**info, **json.loads(line)}
     units = {}
-    line = _QUOTED.sub(" ", line)
+    line = _QUOTED.sub(" ", line[:_LONGEST])
     pairs = [(several or one, text, before or after) for several, before, one, text, after in
              _PAIR.findall(line)]  # fmt: skip
     numbers = [(text, unit) for text, unit in _LONE.findall(line) if "." in text]

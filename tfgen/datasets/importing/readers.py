@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import functools
 import io
 import sqlite3
 import sys
@@ -18,10 +19,12 @@ from ase.constraints import FixAtoms
 
 from tfgen.datasets.importing import lammps
 from tfgen.datasets.importing.cif import read_cif
-from tfgen.datasets.importing.comments import UNITS_KEY, parse_comment
+from tfgen.datasets.importing.comments import UNITS_KEY
 from tfgen.datasets.importing.files import Source, open_text, read_only
+from tfgen.datasets.importing.memory import allowed_memory, limited_memory
 from tfgen.datasets.importing.notes import Notes
 from tfgen.datasets.importing.values import FORCES, LENGTHS, NOT_STATED, unit_key
+from tfgen.datasets.importing.xyz import read_frames
 
 __all__ = ["Row", "read"]
 
@@ -68,14 +71,20 @@ def read(source: Source, notes: Notes, *, page: int = 1000) -> Iterator[Row]:
             fully occupied; names file and row, counted from 1.
     """
     rows = _rows(source, notes, page)
+    size = source.content.stat().st_size
     count = 0
     while True:
         where = f"{str(source.path)!r}, row {count + 1}"
         try:
-            with _constraints_that_cannot_be_read(notes, where):
+            with _constraints_that_cannot_be_read(notes, where), limited_memory(size):
                 found = next(rows)
         except StopIteration:
             return
+        except MemoryError as error:
+            raise ValueError(
+                f"{where}: cannot be read as {source.kind}: it asks for more memory than the "
+                f"{allowed_memory(size) / 1e6:.0f} MB that are allowed for a file of {size} bytes"
+            ) from error
         except PermissionError:
             raise
         except Exception as error:  # readers raise whatever their parsing trips over
@@ -137,14 +146,14 @@ def _read_file(source: Source) -> Iterator[_Found]:
             yield _Found(atoms, {}, {}, 0.0)
         return
     size = path.stat().st_size
-    more: dict[str, Any] = {"properties_parser": parse_comment} if kind == "extxyz" else {}
     with open_with_compression(str(path), "rb" if ioformats[kind].isbinary else "r") as file:
         # The bytes taken from the disk; compressed files do not tell.
         raw = getattr(getattr(file, "buffer", file), "raw", None)
-        for atoms in iread(file, index=":", format=kind, **more):
+        frames = (
+            read_frames if kind == "extxyz" else functools.partial(iread, index=":", format=kind)
+        )
+        for atoms in frames(file):
             yield _Found(atoms, {}, {}, raw.tell() / size if raw is not None else 0.0)
-        if kind == "extxyz" and any(line.strip() for line in file):
-            raise ValueError("an empty line, after which ASE reads no more, but there is more")
 
 
 def _read_cif(source: Source) -> Iterator[_Found]:
