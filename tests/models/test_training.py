@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import shutil
 
 import ase.calculators.emt
 import keras
@@ -19,8 +20,8 @@ from tfgen.datasets.storage import Dataset
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models import training
 from tfgen.models.callbacks import ShowProgress
+from tfgen.models.checkpoints import remove_checkpoint
 from tfgen.models.cvae import CVAE
-from tfgen.models.cvae_fitting import remove_checkpoint
 from tfgen.models.inputs import estimate_tolerance
 from tfgen.models.model import Model
 from tfgen.models.settings import NNPSettings, TrainingSettings
@@ -245,9 +246,10 @@ class TestInterruption:
         prepare.seen = seen
         return prepare
 
-    def test_goes_on_from_the_last_backup(self, tmp_path, interrupt):
+    def test_goes_on_to_the_bit(self, tmp_path, interrupt):
         checkpoint = tmp_path / "model.partial"
-        arguments = {"epochs": 6, "checkpoint": checkpoint, "backup_interval": 2}
+        changes = {"epochs": 6, "backup_interval": 2, "learning_rate": 0.05}
+        arguments = {**changes, "checkpoint": checkpoint}
         interrupt(5)
         with pytest.raises(KeyboardInterrupt):
             trained(**arguments)
@@ -259,29 +261,37 @@ class TestInterruption:
         interrupt.seen.clear()
         interrupt(None)
         model = trained(**arguments)
-        assert interrupt.seen[0] in (3, 4)  # Keras may repeat the epoch of the backup
-        assert interrupt.seen[-1] == 5
+        assert interrupt.seen == [4, 5]
         assert not list(tmp_path.iterdir())
         assert model.provenance["epochs"] == 6
-        found = loss_of(model, small.dataset().select("validation"))
-        assert found == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
+        assert_same(model, trained(**changes))
 
-    def test_resumed_after_the_last_validation(self, tmp_path, monkeypatch, interrupt):
-        """Epochs 2 and 4 of 5 are validated: after the backup of epoch 4 none is."""
+    def test_after_the_last_validation_and_from_damaged_checkpoints(
+        self, tmp_path, monkeypatch, interrupt
+    ):
+        """Epochs 2 and 4 of 5 are validated: after the checkpoint of epoch 4 none is."""
         small.train_eagerly(monkeypatch)
-        arguments = {
-            "epochs": 5, "checkpoint": tmp_path / "model.partial", "backup_interval": 4,
-            "max_validations": 2,
-        }  # fmt: skip
-        interrupt(5)
+        checkpoint, kept = tmp_path / "model.partial", tmp_path / "kept"
+        changes = {"epochs": 5, "backup_interval": 2, "max_validations": 2}
+        interrupt(4)
         with pytest.raises(KeyboardInterrupt):
-            trained(**arguments)
+            trained(**changes, checkpoint=checkpoint)
+        checkpoint.rename(kept)
         interrupt(None)
-        record = trained(**arguments).provenance
-        assert record["best_epoch"] is None
-        assert "val_loss" not in record["history"]
-        model = trained(**{**arguments, "checkpoint": None})
-        assert record["best_val_loss"] == pytest.approx(model.provenance["best_val_loss"], rel=1e-4)
+        first = trained(**changes)
+        for damaged, left in (
+            ((), [4]),
+            (("last.npz",), [2, 3, 4]),
+            (("last.npz", "before.npz"), [0, 1, 2, 3, 4]),
+        ):
+            shutil.copytree(kept, checkpoint)
+            for name in damaged:
+                data = (checkpoint / name).read_bytes()
+                (checkpoint / name).write_bytes(data[: len(data) // 2])
+            (checkpoint / "new").write_bytes(b"what a kill has left")
+            interrupt.seen.clear()
+            assert_same(trained(**changes, checkpoint=checkpoint), first)
+            assert interrupt.seen == left
 
     def test_before_the_first_backup_is_as_if_it_had_not_been(
         self, tmp_path, monkeypatch, interrupt

@@ -90,7 +90,7 @@ def train(
     from tfgen.datasets.storage import Dataset
     from tfgen.execution.results import ResultStore
     from tfgen.models.artefact import CONTENTS
-    from tfgen.models.cvae_fitting import can_be_resumed, remove_checkpoint
+    from tfgen.models.checkpoints import can_be_resumed, remove_checkpoint
     from tfgen.models.training import train as run
 
     reserve_output(output)

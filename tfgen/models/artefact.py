@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +13,7 @@ from ase import Atoms
 
 from tfgen._files import new_folder, require_folder_replaceable
 from tfgen.models._keras import keras
+from tfgen.models.arrays import read_arrays
 
 __all__ = [
     "CONTENTS",
@@ -135,12 +134,8 @@ def read_structures(folder: Path) -> tuple[Atoms, ...]:
         ValueError: if the file is damaged.
     """
     path = folder / STRUCTURES_FILE
-    try:
-        # NumPy leaves a file open that it opened itself and that turns out to be damaged.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            sizes, numbers, positions = (file[k] for k in ("sizes", "numbers", "positions"))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path.name}: {error}") from None
+    arrays = read_arrays(path)
+    sizes, numbers, positions = (arrays[k] for k in ("sizes", "numbers", "positions"))
     if sizes.sum() != len(numbers) or positions.shape != (len(numbers), 3) or (sizes < 0).any():
         raise ValueError(f"{path.name}: its arrays do not fit together")
     ends = np.cumsum(sizes)

@@ -23,7 +23,9 @@ def choose_steps_per_execution(steps: int) -> int:
     return min(steps, STEPS_PER_CALL) if alone else 1
 
 
-def make_batches(data: Any, batch_size: int, seed: int) -> tuple[tf.data.Dataset, int]:
+def make_batches(
+    data: Any, batch_size: int, seed: int, done: int = 0
+) -> tuple[tf.data.Dataset, int]:
     """Makes endless batches, shuffled in each epoch, for `fit(batches, steps_per_epoch=steps)`.
 
     Rows are gathered a batch at a time: TensorFlow would take longer to handle them one by one than
@@ -34,6 +36,7 @@ def make_batches(data: Any, batch_size: int, seed: int) -> tuple[tf.data.Dataset
         data: arrays [n, ...] in any nesting of tuples and dicts.
         batch_size: rows in a batch; n if there are fewer.
         seed: of the order.
+        done: batches that were taken before, which are left out.
 
     Returns:
         The data set, and the number of steps that make an epoch.
@@ -51,4 +54,5 @@ def make_batches(data: Any, batch_size: int, seed: int) -> tuple[tf.data.Dataset
     def gather(rows: tf.Tensor) -> Any:
         return tf.nest.map_structure(lambda values: tf.gather(values, rows), tensors)
 
-    return tf.data.Dataset.counter().flat_map(make_epoch).map(gather).prefetch(4), steps
+    epochs = tf.data.Dataset.counter(done // steps)
+    return epochs.flat_map(make_epoch).skip(done % steps).map(gather).prefetch(4), steps

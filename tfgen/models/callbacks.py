@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from tfgen.models._keras import keras
+from tfgen.models.checkpoints import Progress, write_checkpoint
 
-__all__ = ["BackUpEvery", "KLWarmUp", "KeepBest", "ShowProgress"]
+__all__ = ["KLWarmUp", "KeepProgress", "ShowProgress", "state_of"]
 
 
 class KLWarmUp(keras.callbacks.Callback):
@@ -34,47 +37,39 @@ class KLWarmUp(keras.callbacks.Callback):
         self.model.kl_warmth.assign(min(1.0, (epoch + 1) / max(1, self.epochs)))
 
 
-class KeepBest(keras.callbacks.ModelCheckpoint):
-    """Saves the weights with the lowest validation loss; not every epoch has a validation.
+class KeepProgress(keras.callbacks.Callback):
+    """Keeps how far the training is: losses, the best weights, checkpoints.
+
+    Writing checkpoints in each epoch would take longer than the training of a small network.
 
     Args:
-        filepath: file of the weights.
-        threshold: loss that has to be undercut, of an earlier part of the training.
+        progress: is changed.
+        folder: of the checkpoints; None: none are written.
+        interval: epochs between two checkpoints; one is written after the last epoch, too.
     """
 
-    def __init__(self, filepath: str, threshold: float = math.inf) -> None:
-        super().__init__(
-            filepath,
-            monitor="val_loss",
-            save_best_only=True,
-            save_weights_only=True,
-            initial_value_threshold=threshold,
-        )
+    def __init__(self, progress: Progress, folder: Path | None, interval: int) -> None:
+        super().__init__()
+        self.progress, self.folder, self.interval = progress, folder, interval
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Saves the weights if this epoch was validated, and is the best."""
-        if logs and self.monitor in logs:
-            super().on_epoch_end(epoch, logs)
+        """Takes the losses over, and the weights if they are the best; not all are validated."""
+        progress, values = self.progress, {k: float(v) for k, v in (logs or {}).items()}
+        progress.epoch = epoch + 1
+        progress.history.update(values)
+        if values.get("val_loss", math.inf) < progress.best_val_loss:
+            progress.best_epoch, progress.best_val_loss = epoch + 1, values["val_loss"]
+            progress.best = self.model.get_weights()
+        due = (epoch + 1) % self.interval == 0 or epoch + 1 == self.params["epochs"]
+        # From what is not finite, no training goes on.
+        if self.folder is not None and due and np.isfinite([*progress.history.values()]).all():
+            progress.state = [np.array(v) for v in state_of(self.model)]
+            write_checkpoint(self.folder, progress)
 
 
-class BackUpEvery(keras.callbacks.BackupAndRestore):
-    """Backs up a training every few epochs, so that it can be resumed.
-
-    Writing the weights in each epoch would take longer than the training of a small network.
-
-    Args:
-        folder: where the backup is kept.
-        epochs: interval between two backups.
-    """
-
-    def __init__(self, folder: str, epochs: int) -> None:
-        super().__init__(folder)
-        self.epochs = epochs
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Writes a backup after every `epochs` epochs."""
-        if (epoch + 1) % self.epochs == 0:
-            super().on_epoch_end(epoch, logs)
+def state_of(model: keras.Model) -> list[keras.Variable]:
+    """Returns all that a training changes: weights, random numbers, the optimiser's state."""
+    return [*model.variables, *model.optimizer.variables]
 
 
 class ShowProgress(keras.callbacks.Callback):

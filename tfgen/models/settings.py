@@ -55,7 +55,7 @@ class TrainingSettings(_Settings):
         surrogate_weight: weight of the surrogate's squared error in the loss.
         max_validations: the validation split is evaluated about this many times at most; a single
             evaluation takes Keras about as long as an epoch of a small data set.
-        backup_interval: epochs between two backups of a training that can be resumed.
+        backup_interval: epochs between two checkpoints of a training that can be resumed.
         tolerance_structures: the tolerance of the inversion is estimated from the nearest
             neighbours of this many training structures.
 

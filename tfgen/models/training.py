@@ -23,15 +23,10 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
 from tfgen.models._keras import in_float32, keras
 from tfgen.models.artefact import encode_config
+from tfgen.models.checkpoints import can_be_resumed, open_checkpoint
 from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
-from tfgen.models.cvae_fitting import (
-    Fit,
-    can_be_resumed,
-    fit_cvae,
-    open_checkpoint,
-    without_optimizer,
-)
+from tfgen.models.cvae_fitting import Fit, fit_cvae, without_optimizer
 from tfgen.models.inputs import estimate_tolerance, make_inputs, tabulate
 from tfgen.models.model import Model
 from tfgen.models.neural_potential import EnergyNetwork
@@ -140,7 +135,7 @@ def train(
     }
     learned = _NNP()
     with open_checkpoint(checkpoint, task, overwrite, keep_checkpoint) as folder:
-        if logs is not None and not can_be_resumed(folder):
+        if logs is not None and not (folder and can_be_resumed(folder)):
             shutil.rmtree(logs, ignore_errors=True)
         fit = fit_cvae(
             model.cvae,
@@ -150,7 +145,6 @@ def train(
             epochs=epochs,
             seed=seed,
             settings=settings,
-            backups=checkpoint is not None,
             logs=logs,
             progress=progress,
         )
