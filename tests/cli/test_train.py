@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
 import shutil
@@ -22,6 +23,7 @@ from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.callbacks import ShowProgress
+from tfgen.models.cvae import CVAE
 from tfgen.models.model import Model
 
 
@@ -173,6 +175,41 @@ def test_ctrl_c_keeps_what_is_done_and_the_old_model(
     result = run(*command)
     assert result.exit_code == 0, result.output
     assert Model.load(tmp_path / "model").provenance["epochs"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "model.logs"}
+
+
+def test_a_model_that_cannot_be_written_is_not_trained_again(
+    dataset_file, tmp_path, small_preset, monkeypatch
+):
+    """A full disk, then an output that has appeared meanwhile: the checkpoint stays."""
+    small.train_eagerly(monkeypatch)
+    command = ("train", dataset_file, "-o", tmp_path / "model", "--epochs", 2)
+    command += ("--potential", "none")
+    save = CVAE.save_weights
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def late(self, path, *arguments, **options):
+        save(self, path, *arguments, **options)
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "thesis.txt").write_text("mine")
+
+    monkeypatch.setattr(CVAE, "save_weights", full)
+    last = run(*command).stderr.splitlines()[-1]
+    assert "Error: [Errno 28] No space left on device; " in last
+    assert "model.partial' keeps what is done, the same command continues there" in last
+    assert {path.name for path in tmp_path.iterdir()} == {"model.partial", "model.logs"}
+    monkeypatch.setattr(CVAE, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(CVAE, "save_weights", late)
+    last = run(*command).stderr.splitlines()[-1]
+    assert "model' exists; " in last
+    assert (tmp_path / "model.partial").exists()
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "mine"
+    shutil.rmtree(tmp_path / "model")
+    monkeypatch.setattr(CVAE, "save_weights", save)
+    result = run(*command)
+    assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"model", "model.logs"}
 
 

@@ -131,3 +131,12 @@ def test_what_a_kill_leaves_is_no_hindrance(tmp_path):
     with open_checkpoint(folder, task, True) as opened:
         assert read_checkpoint(opened, WEIGHTS, STATE) is None
     assert not folder.exists()
+
+
+def test_what_is_left_of_a_removed_one_is_not_gone_on_with(tmp_path):
+    """A kill while the folder was being removed: whose checkpoint it is nothing says."""
+    folder = tmp_path / "model.partial"
+    folder.mkdir()
+    write_checkpoint(folder, progress(1))
+    with open_checkpoint(folder, {"seed": 2}, False) as opened:
+        assert read_checkpoint(opened, WEIGHTS, STATE) is None

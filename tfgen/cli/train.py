@@ -86,7 +86,7 @@ def train(
 ) -> None:
     """Train a model on the fingerprints of a data set, and keep its best weights."""
     load_quietly()
-    from tfgen._files import require_folder_replaceable
+    from tfgen._files import OutputExistsError, require_folder_replaceable
     from tfgen.datasets.storage import Dataset
     from tfgen.execution.results import ResultStore
     from tfgen.models.artefact import CONTENTS
@@ -126,15 +126,24 @@ def train(
     except KeyboardInterrupt:
         kept = can_be_resumed(partial) or len(results)
         raise click.ClickException(
-            f"interrupted; {str(partial)!r} keeps what is done, the same command continues there"
+            f"interrupted; {_goes_on(partial)}"
             if kept
             else "interrupted before there was anything to keep"
         ) from None
-    model.save(output, overwrite)
+    try:
+        model.save(output, overwrite)
+    except OutputExistsError:
+        raise  # what to do about it is said there
+    except OSError as error:
+        raise click.ClickException(f"{error}; {_goes_on(partial)}") from None
     remove_checkpoint(partial)
     results.remove()
     _report(model)
     echo(f"model in {output}, TensorBoard logs in {logs}")
+
+
+def _goes_on(partial: Path) -> str:
+    return f"{str(partial)!r} keeps what is done, the same command continues there"
 
 
 def _report(model: Model) -> None:

@@ -122,9 +122,10 @@ def open_checkpoint(
     record = folder / TASK_FILE
     # Whatever its name: a folder that holds anything else is not ours to remove.
     require_folder_replaceable(folder, True, CONTENTS)
-    if record.exists() and record.read_bytes() != text.encode():
-        if not overwrite:
-            raise OutputExistsError(folder, "keeps another, interrupted training")
+    known = record.exists() and record.read_bytes() == text.encode()
+    if record.exists() and not known and not overwrite:
+        raise OutputExistsError(folder, "keeps another, interrupted training")
+    if folder.exists() and not known:  # without a record, the rest of one that was being removed
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
     with _writing(folder, TASK_FILE) as new:
