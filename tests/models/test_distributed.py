@@ -41,10 +41,11 @@ def surrogate_weights():
     return [w.tolist() for w in cvae.surrogate.get_weights()]
 
 
-def trained():
+def trained(checkpoint=None):
     settings = {**small.TRAINING, "epochs": 4}
     return train(
-        small.dataset(), small.PROPERTIES, fingerprint=small.fingerprint(), seed=5, **settings
+        small.dataset(), small.PROPERTIES, fingerprint=small.fingerprint(), seed=5, **settings,
+        checkpoint=checkpoint, keep_checkpoint=True,
     )
 
 
@@ -53,8 +54,10 @@ alone = trained()
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
     result["together"] = surrogate_weights()
-    model = trained()
+    model = trained(sys.argv[1] + ".partial")
+    resumed = trained(sys.argv[1] + ".partial")
 result["replicas"] = strategy.num_replicas_in_sync
+result["resumed"] = resumed.digest == model.digest
 result["devices"] = len(strategy.experimental_local_results(model.cvae.raw_sigma.value))
 model.save(sys.argv[1])
 conditions = np.array([[1.0, 2.0, 5.0], [1.2, 2.2, 6.0]])
@@ -79,6 +82,7 @@ def test_two_devices_learn_what_one_learns(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["replicas"] == result["devices"] == 2
+    assert result["resumed"]
     # The surrogate's gradient has no noise: the steps are the same.
     for one, two in zip(result["alone"], result["together"], strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)

@@ -63,7 +63,7 @@ class KeepProgress(keras.callbacks.Callback):
         due = (epoch + 1) % self.interval == 0 or epoch + 1 == self.params["epochs"]
         # From what is not finite, no training goes on.
         if self.folder is not None and due and np.isfinite([*progress.history.values()]).all():
-            progress.state = [np.array(v) for v in state_of(self.model)]
+            progress.state = [v.numpy() for v in state_of(self.model)]
             write_checkpoint(self.folder, progress)
 
 

@@ -84,7 +84,7 @@ def fit_cvae(
         callbacks.append(keras.callbacks.TensorBoard(str(logs)))
     try:
         if reached.epoch < epochs:
-            taken = int(cvae.optimizer.iterations)
+            taken = int(cvae.optimizer.iterations.numpy())
             cvae.fit(
                 make_batches(inputs, settings.batch_size, seed, taken)[0],
                 steps_per_epoch=steps,
@@ -112,7 +112,7 @@ def _resume(cvae: CVAE, folder: Path | None) -> Progress:
     if folder is None:
         return Progress()
     variables = state_of(cvae)
-    state = [np.array(v) for v in variables]
+    state = [v.numpy() for v in variables]
     progress = read_checkpoint(folder, cvae.get_weights(), state)
     if progress is None:
         return Progress()
