@@ -151,6 +151,11 @@ class TestWorkThatCannotBeDone:
         ase.io.write(tmp_path / "in.xyz", Atoms("Pt2", [[0, 0, 0], [2, 2, 0]], cell=[4] * 3, pbc=1))
         refused(tmp_path / "in.xyz", "in.xyz'[0] is periodic; the descriptor is for clusters")
 
+    def test_structures_that_are_too_large(self, tmp_path, refused):
+        grid = 3.0 * np.stack(np.meshgrid(*[np.arange(6)] * 3), -1).reshape(-1, 3)[:201]
+        ase.io.write(tmp_path / "in.xyz", [Atoms("Pt200", grid[:200]), Atoms("Pt201", grid)])
+        refused(tmp_path / "in.xyz", "in.xyz', row 2 has 201 atoms; at most 200 are allowed")
+
     def test_single_atoms(self, tmp_path, refused):
         ase.io.write(tmp_path / "in.xyz", Atoms("Pt", [[0, 0, 0]]))
         refused(tmp_path / "in.xyz", "single atom")

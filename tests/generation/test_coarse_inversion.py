@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import small
@@ -32,6 +34,18 @@ def found(targets):
     )
     assert done == [4, 2]  # the second batch is not full
     return positions
+
+
+def test_large_structures_come_in_small_batches(targets):
+    done: list[int] = []
+    settings = replace(SETTINGS, triples_per_batch=2 * SETTINGS.initial_structures * len(PT6) ** 3)
+    invert_coarsely(
+        small.fingerprint(), targets, PT6, small.model().scale,
+        seed=0, settings=settings, advance=done.append,
+    )  # fmt: skip
+    assert done == [2, 2, 2]
+    assert ProposalSettings().inverted_at_once(13) == 16
+    assert ProposalSettings().inverted_at_once(200) == 1
 
 
 def test_comes_near_the_targets(targets, found):

@@ -74,6 +74,8 @@ class TestRequest:
     [
         ({"count": 1.5}, "count is 1.5; a whole number of at least 1 is needed"),
         ({"count": True}, "count is True; a whole number"),
+        ({"count": 100_001}, "count is 100001; at most 100000 structures are allowed"),
+        ({"formula": "Pt201"}, "formula 'Pt201' has 201 atoms; at most 200 are allowed"),
         ({"seed": -1}, "seed is -1; a whole number of at least 0 is needed"),
         ({"seed": "one"}, "seed is 'one'; a whole number"),
         ({"potential": "dft"}, "potential is 'dft'; 'auto', None or an object is needed"),

@@ -47,7 +47,7 @@ class TestBadInput:
             (None, "formula is None; one like 'Pt13', or a list"),
             (13, "formula is 13; one like 'Pt13', or a list"),
             ([["Pt5"], ["Pt5"]], r"formula is \[\['Pt5'\], \['Pt5'\]\]; one like 'Pt13'"),
-            ("Pt1001", "formula 'Pt1001' has more than 1000 atoms"),
+            ("Pt1001", "formula 'Pt1001' has 1001 atoms; at most 200 are allowed"),
         ],
     )
     def test_formulas(self, formula, message):

@@ -102,8 +102,11 @@ def generate(
     overwrite: bool,
 ) -> None:
     """Generate structures with wanted property values, and verify each."""
-    load_quietly()
     check_extxyz(output)
+    from tfgen.structures.formulas import MAX_SOUGHT, numbers_from_formula
+
+    numbers_from_formula(formula, most=MAX_SOUGHT)  # refused before TensorFlow is waited for
+    load_quietly()
     from tfgen._files import require_absent
     from tfgen.execution.results import ResultStore
     from tfgen.generation.generate import InterruptedRequest

@@ -83,6 +83,7 @@ def reconstruct(
     from tfgen.descriptors.base import check_structures
     from tfgen.generation.records import write
     from tfgen.inversion.reconstruct import reconstruct as run
+    from tfgen.structures.formulas import MAX_SOUGHT, check_size
     from tfgen.structures.similarity import deviations
     from tfgen.structures.status import Status
 
@@ -90,6 +91,8 @@ def reconstruct(
     require_absent(output, overwrite)
     with shown_warnings():
         structures = read_structures(file)
+    for place, structure in enumerate(structures, 1):
+        check_size(len(structure), f"{str(file)!r}, row {place}", MAX_SOUGHT)
     elements = sorted({str(e) for s in structures for e in s.symbols})
     chosen = fingerprint_from(fingerprint, elements)
     check_structures(chosen.descriptor, structures, repr(str(file)))

@@ -116,6 +116,13 @@ _FOLDERS = (
 # Largest force at a minimum if the recipe says nothing, eV/Å. The forces of most ASE calculators
 # are not as smooth as those of "emt", and every step costs more.
 _FMAX_OF_CALCULATORS = 0.01
+# Most structures that a build makes: all wait in memory for the selection. With an ASE calculator
+# each of them is a task of its own.
+_MOST, _MOST_WITH_CALCULATOR = 10_000_000, 1_000_000
+# Largest file, bytes, and a key of many parts, over which the parser of TOML takes a time that
+# grows with the square of their number.
+_LARGEST = 100_000
+_LONG_KEY = re.compile(r"""(?:[\w"'-]{1,60}[ \t]*\.[ \t]*){100}""")
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -304,6 +311,20 @@ class Recipe:
                 )
         return self
 
+    @model_validator(mode="after")
+    def _fit(self) -> Recipe:
+        explored = self.explore.rounds * self.explore.count if self.explore else 0
+        total = len(self.sample.formula) * (self.sample.count + explored)
+        most = _MOST if self.relax.batched else _MOST_WITH_CALCULATOR
+        if total > most:
+            more = " and explore.rounds times explore.count" if self.explore else ""
+            raise ValueError(
+                f"sample.count{more}, for {len(self.sample.formula)} formulas, make {total:,} "
+                f"structures; with the potential {self.relax.potential!r} at most {most:,} are "
+                "allowed"
+            )
+        return self
+
     def describe_sampling(self) -> dict[str, Any]:
         """Returns what decides which minima relaxation finds, before any is selected; JSON-able."""
         sections = dataclasses.asdict(self)
@@ -346,8 +367,14 @@ def load_recipe(recipe: str | os.PathLike[str]) -> Recipe:
             range; has one line for each, which names file, key, what came and what is allowed.
     """
     path = find_recipe(recipe)
+    if (size := path.stat().st_size) > _LARGEST:
+        raise RecipeError(
+            [f"recipe {str(path)!r} has {size:,} bytes; at most {_LARGEST:,} are allowed"]
+        )
     try:
         text = path.read_bytes().decode()
+        if _LONG_KEY.search(text):
+            raise RecursionError
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers of too many digits; nested too deeply
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -44,8 +44,8 @@ def invert_coarsely(
         numbers: [atoms], atomic numbers of all structures.
         scale: [fingerprint.size], the spread of each feature.
         seed: of the random structures.
-        settings: `initial_structures`, `descent_steps`, `step_length`, `batch_size` and
-            `jit_compile` are used.
+        settings: `initial_structures`, `descent_steps`, `step_length`, `batch_size`,
+            `triples_per_batch` and `jit_compile` are used.
         advance: called with the number of targets done since the last call.
 
     Returns:
@@ -54,7 +54,7 @@ def invert_coarsely(
     settings = settings or ProposalSettings()
     rng = np.random.default_rng(seed)
     descend = _descent(fingerprint, settings)
-    size, starts = settings.batch_size, settings.initial_structures
+    size, starts = settings.inverted_at_once(len(numbers)), settings.initial_structures
     result = np.empty([len(targets), len(numbers), 3], np.float32)
     for begin in range(0, len(targets), size):
         part = targets[begin : begin + size]

@@ -18,7 +18,7 @@ from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.potentials.evaluation import adapt_potential, functions_for, potential_name
 from tfgen.potentials.properties import PropertyFunction, calculator_functions
-from tfgen.structures.formulas import formula_of, numbers_from_formula
+from tfgen.structures.formulas import MAX_SOUGHT, formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, GEOMETRY, UNITS
 from tfgen.targets import SURROGATE, Target, TargetValue, check_targets, default_tolerance
 from tfgen.warnings import TfgenWarning
@@ -31,6 +31,8 @@ __all__ = [
     "warn_of_doubts",
 ]
 
+# Most structures of a request: all of them wait in memory.
+MAX_COUNT = 100_000
 # Candidates for each structure, where something can tell which are on target.
 CANDIDATES = 10
 # Names of potentials that give the same values.
@@ -116,6 +118,8 @@ def check_request(
     numbers = _check_formula(formula, model)
     if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
         raise ValueError(f"count is {count!r}; a whole number of at least 1 is needed")
+    if count > MAX_COUNT:
+        raise ValueError(f"count is {count}; at most {MAX_COUNT} structures are allowed at once")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed is {seed!r}; a whole number of at least 0 is needed")
     asked = _with_tolerances(
@@ -196,7 +200,7 @@ def warn_of_doubts(model: Model, request: Request) -> None:
 
 
 def _check_formula(formula: str, model: Model) -> np.ndarray:
-    numbers = numbers_from_formula(formula)
+    numbers = numbers_from_formula(formula, most=MAX_SOUGHT)
     if len(numbers) < 2:
         raise ValueError(f"formula {formula!r} has a single atom; at least two are needed")
     unseen = sorted(set(Atoms(numbers).symbols) - set(model.fingerprint.species))

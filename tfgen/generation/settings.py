@@ -23,7 +23,9 @@ class ProposalSettings:
             starts; the best of them is kept.
         descent_steps: steps of the coarse inversion.
         step_length: first step length of the coarse inversion, Å.
-        batch_size: fingerprints that are inverted at once.
+        batch_size: fingerprints that are inverted at once, at most.
+        triples_per_batch: triples of atoms in the structures of such a batch, at most: so many take
+            about 1 GB of memory. Large structures come in smaller batches.
         jit_compile: whether XLA compiles the coarse inversion. Compilation takes seconds for each
             number of atoms.
         energy_steps: steps to the target energy, for structures that are not to be minima.
@@ -52,6 +54,7 @@ class ProposalSettings:
     descent_steps: int = 100
     step_length: float = 0.5
     batch_size: int = 16
+    triples_per_batch: int = 14_000_000
     jit_compile: bool = True
     energy_steps: int = 40
     energy_step_length: float = 0.1
@@ -65,8 +68,9 @@ class ProposalSettings:
 
     def __post_init__(self) -> None:
         check_whole(
-            self, 1, "per_candidate", "max_per_structure", "initial_structures", "batch_size"
-        )
+            self, 1, "per_candidate", "max_per_structure", "initial_structures", "batch_size",
+            "triples_per_batch",
+        )  # fmt: skip
         check_whole(self, 0, "descent_steps", "energy_steps", "max_steps")
         check_number(self, "step_length", "energy_step_length", "fmax", "promising_miss", low=0.0)
         check_number(
@@ -83,6 +87,11 @@ class ProposalSettings:
                 f"equal_tolerance is {self.equal_tolerance}; at most alike_tolerance, "
                 f"{self.alike_tolerance}, is allowed"
             )
+
+    def inverted_at_once(self, atoms: int) -> int:
+        """Returns how many fingerprints of structures of so many atoms are inverted at once."""
+        fit = self.triples_per_batch // (self.initial_structures * atoms**3)
+        return min(self.batch_size, max(1, fit))
 
 
 @dataclass(frozen=True, kw_only=True)

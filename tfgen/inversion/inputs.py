@@ -11,7 +11,7 @@ from ase import Atoms
 from tfgen.descriptors.base import find_mismatch
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.structures.checks import as_structures, find_fault
-from tfgen.structures.formulas import numbers_from_formula
+from tfgen.structures.formulas import MAX_SOUGHT, numbers_from_formula
 
 __all__ = [
     "InitialStructures",
@@ -165,7 +165,7 @@ def _as_real(name: str, values: Any) -> np.ndarray:
 
 
 def _numbers(formula: str, fingerprint: Fingerprint, periodic: bool) -> np.ndarray:
-    numbers = numbers_from_formula(formula)
+    numbers = numbers_from_formula(formula, most=MAX_SOUGHT)
     if len(numbers) < 2 and not periodic:
         raise ValueError(f"formula {formula!r} has a single atom; at least two are needed")
     unknown = sorted(set(Atoms(numbers).symbols) - set(fingerprint.species))

@@ -9,17 +9,38 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from ase.formula import Formula
 
-__all__ = ["MAX_ATOMS", "atomic_numbers_of", "formula_of", "numbers_from_formula"]
+__all__ = [
+    "MAX_ATOMS",
+    "MAX_SOUGHT",
+    "atomic_numbers_of",
+    "check_size",
+    "formula_of",
+    "numbers_from_formula",
+]
 
 MAX_ATOMS = 1000
 """A formula of more atoms is taken for a typing error."""
 
+MAX_SOUGHT = 200
+"""Most atoms of a structure that is sought by its fingerprint, whose memory and time grow with the
+cube of their number."""
 
-def numbers_from_formula(formula: str, name: str = "formula") -> np.ndarray:
+
+def check_size(atoms: int, what: str, most: int = MAX_ATOMS) -> None:
+    """Checks a number of atoms.
+
+    Raises:
+        ValueError: if it is above `most`.
+    """
+    if atoms > most:
+        raise ValueError(f"{what} has {atoms} atoms; at most {most} are allowed")
+
+
+def numbers_from_formula(formula: str, name: str = "formula", most: int = MAX_ATOMS) -> np.ndarray:
     """Returns the atomic numbers of a formula such as "Pt13" or "Cu6Au7", sorted by element.
 
     Raises:
-        ValueError: if it is not a formula, has no atoms or more than `MAX_ATOMS`.
+        ValueError: if it is not a formula, has no atoms or more than `most`.
     """
     try:
         counts = Formula(formula, strict=True).count()
@@ -30,8 +51,7 @@ def numbers_from_formula(formula: str, name: str = "formula") -> np.ndarray:
         raise ValueError(
             f"{name} {formula!r} is not a formula; write elements with counts, like Pt13 or Cu6Au7"
         )
-    if sum(counts.values()) > MAX_ATOMS:
-        raise ValueError(f"{name} {formula!r} has more than {MAX_ATOMS} atoms")
+    check_size(sum(counts.values()), f"{name} {formula!r}", most)
     numbers = [atomic_numbers[symbol] for symbol in counts]
     return np.sort(np.repeat(numbers, list(counts.values())))
 
