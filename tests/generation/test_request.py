@@ -80,7 +80,7 @@ class TestRequest:
         ({"seed": "one"}, "seed is 'one'; a whole number"),
         ({"potential": "dft"}, "potential is 'dft'; 'auto', None or an object is needed"),
         ({"potential": Calculator}, "potential is the class Calculator; an object of it is needed"),
-        ({"relax": object()}, "relax is a object, neither a potential"),
+        ({"relax": object()}, "relax is <object .*, neither a potential"),
         ({"relax": None}, "relax is None; 'auto', a bool or what relaxes"),
         ({"potential": None}, "relax is True, but there is no potential"),
         ({"tolerance": {"hue": 0.1}}, "tolerance names 'hue'; the targets are energy_per_atom"),

@@ -412,8 +412,8 @@ class TestOtherPotentials:
         ({"fmax": "a"}, "fmax is 'a'"),
         ({"max_steps": -1}, "max_steps is -1; a whole number >= 0"),
         ({"max_steps": 1.5}, "max_steps is 1.5"),
-        ({"potential": "emt"}, "potential is 'emt'; a potential like tfgen.EMT()"),
-        ({"potential": LennardJones}, "potential is <class"),
+        ({"potential": "emt"}, "potential is 'emt', neither a potential like tfgen"),
+        ({"potential": LennardJones}, "potential is the class LennardJones; an object of it"),
         ({"structures": Atoms("Pt", constraint=FixAtoms([7]))}, r"FixAtoms of \[7\], but only 1"),
     ],
 )

@@ -33,9 +33,10 @@ from tfgen.models.neural_potential import EnergyNetwork
 from tfgen.models.nnp_fitting import NNPRecord, fit_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
 from tfgen.models.single_points import Calculate, Calculated, FewUsableError
-from tfgen.potentials.ase import AsePotential, adapt
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
+from tfgen.potentials.evaluation import adapt_potential
 from tfgen.potentials.outcomes import warn_of_failures
 from tfgen.structures.properties import ENERGY_PER_ATOM
 from tfgen.warnings import TfgenWarning
@@ -206,16 +207,10 @@ def _find_potential(
 ) -> Potential | AsePotential | None:
     if isinstance(potential, str) and potential == "auto":
         potential = EMT() if dataset.metadata.get("potential") == "emt" else None
-    if potential is None:
-        return None
-    adapted = adapt(potential)
-    if isinstance(adapted, AsePotential | Potential) and not isinstance(adapted, type):
+    adapted = adapt_potential("potential", potential)
+    if adapted is not None:
         adapted.check(dataset.structures)
-        return adapted
-    raise ValueError(
-        f"potential is {potential!r}; 'auto', None, a potential like tfgen.EMT() or an ASE "
-        "calculator is needed"
-    )
+    return adapted
 
 
 def _prepare_model(

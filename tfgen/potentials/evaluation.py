@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,8 +167,8 @@ def adapt_potential(name: str, potential: Any) -> Potential | AsePotential | Non
     adapted = adapt(potential)
     if not isinstance(adapted, AsePotential | Potential):
         raise ValueError(
-            f"{name} is a {type(potential).__name__}, neither a potential of tfgen's kind nor an "
-            "ASE calculator"
+            f"{name} is {reprlib.repr(potential)}, neither a potential like tfgen.EMT() nor an ASE "
+            "calculator"
         )
     return adapted
 

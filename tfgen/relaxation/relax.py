@@ -17,9 +17,10 @@ from ase.constraints import FixAtoms
 from tqdm import tqdm
 
 from tfgen._tensorflow import threads
-from tfgen.potentials.ase import AsePotential, adapt
+from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
+from tfgen.potentials.evaluation import adapt_potential
 from tfgen.potentials.outcomes import NOT_FINITE, warn_of_failures
 from tfgen.relaxation.lbfgs import DRIFT, SKIN, Lbfgs, Motion, lbfgs
 from tfgen.relaxation.settings import RelaxationSettings
@@ -104,12 +105,7 @@ def relax(
         D. C. Liu, J. Nocedal, Math. Program. 45, 503 (1989). DOI 10.1007/BF01589116
     """
     structures = as_structures(structures)
-    potential = EMT() if potential is None else adapt(potential)
-    if isinstance(potential, type) or not isinstance(potential, AsePotential | Potential):
-        raise ValueError(
-            f"potential is {potential!r}; a potential like tfgen.EMT() or an ASE calculator is "
-            "needed"
-        )
+    potential = adapt_potential("potential", potential) or EMT()
     if not (isinstance(fmax, Real) and np.isfinite(fmax) and fmax > 0):
         raise ValueError(f"fmax is {fmax!r}; a positive number of eV/Å is needed")
     if not isinstance(max_steps, Integral) or max_steps < 0:
