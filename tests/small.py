@@ -18,8 +18,8 @@ from tfgen.datasets.storage import Dataset
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation import generate as generation
-from tfgen.generation import proposals
-from tfgen.generation.proposals import Proposer, make_proposer
+from tfgen.generation import proposers
+from tfgen.generation.proposers import Proposer, make_proposer
 from tfgen.generation.settings import ProposalSettings
 from tfgen.inversion import reconstruct as inversion
 from tfgen.inversion.descent import Goal
@@ -177,7 +177,7 @@ def quick_search() -> Iterator[None]:
         export = functools.partial(saved_model.export, settings=QUICK_EXPORTED)
         for module, name, function in (
             (inversion, "reconstruct", invert),
-            (proposals, "reconstruct", invert),
+            (proposers, "reconstruct", invert),
             (saved_model, "export", export),
             (demo, "export", export),
         ):

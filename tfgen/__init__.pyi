@@ -3,9 +3,9 @@ from tfgen.datasets.building import build as build
 from tfgen.datasets.storage import Dataset as Dataset
 from tfgen.descriptors.acsf import ACSF as ACSF
 from tfgen.evaluation.evaluate import evaluate as evaluate
-from tfgen.evaluation.metrics import Metrics as Metrics
+from tfgen.evaluation.results import Metrics as Metrics
 from tfgen.evaluation.settings import EvaluationSettings as EvaluationSettings
-from tfgen.execution.potentials import WorkerPotential as WorkerPotential
+from tfgen.execution.worker_potential import WorkerPotential as WorkerPotential
 from tfgen.fingerprints.fingerprint import Fingerprint as Fingerprint
 from tfgen.generation.generate import generate as generate
 from tfgen.generation.settings import GenerationSettings as GenerationSettings

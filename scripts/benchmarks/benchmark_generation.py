@@ -114,15 +114,15 @@ def assess(made: Made, target: float, known: list[Atoms]) -> Row:
     """Shares and errors of what was made for a target."""
     from generation_methods import STAGES
 
-    from tfgen.structures import similarity
+    from tfgen.structures.similarity import equality
     from tfgen.structures.validity import valid
 
     sound = valid(made.structures)
     kept = [s for s, good in zip(made.structures, sound, strict=True) if good]
     unique, new = np.zeros(len(kept), bool), np.zeros(len(kept), bool)
     if kept:
-        unique = similarity.duplicates(kept) == np.arange(len(kept))
-        new = similarity.match(kept, known) < 0
+        unique = equality.duplicates(kept) == np.arange(len(kept))
+        new = equality.match(kept, known) < 0
     stages = {}
     for name in STAGES:
         energies = made.energies.get(name)
@@ -154,15 +154,15 @@ def assess(made: Made, target: float, known: list[Atoms]) -> Row:
 
 def add(row: Row, made: Made, known: list[Atoms]) -> None:
     """Adds what was spent and the verified hits to a row."""
-    from tfgen.structures import similarity
+    from tfgen.structures.similarity import equality
     from tfgen.structures.validity import valid
 
     near = np.abs(np.nan_to_num(made.energies[made.final], nan=np.inf) - row.target) <= TOLERANCE
     hits = [made.structures[i] for i in np.flatnonzero(near & valid(made.structures))]
     if hits:
-        old = similarity.match(hits, known) >= 0
+        old = equality.match(hits, known) >= 0
         everyone = [*row.hits, *(s for s, seen in zip(hits, old, strict=True) if not seen)]
-        first = similarity.duplicates(everyone) == np.arange(len(everyone))
+        first = equality.duplicates(everyone) == np.arange(len(everyone))
         row.hits = [s for s, own in zip(everyone, first, strict=True) if own]
     row.verified = len(row.hits)
     row.relaxations += made.relaxations
@@ -232,7 +232,7 @@ def summary(
     test: list[Atoms],
 ) -> str:
     """One line for each method."""
-    from tfgen.structures.similarity import match
+    from tfgen.structures.similarity.equality import match
 
     head = (
         f"{'':<9} {'hits':^11}|{'relaxations':^43}|{'calculations':^24}| hits per  test split\n"

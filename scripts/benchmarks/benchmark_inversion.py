@@ -38,7 +38,7 @@ def minima(formula: str, count: int) -> list[Atoms]:
     from tfgen.relaxation.relax import relax
     from tfgen.sampling.initial import random_structures
     from tfgen.structures.formulas import numbers_from_formula
-    from tfgen.structures.similarity import duplicates
+    from tfgen.structures.similarity.equality import duplicates
     from tfgen.structures.validity import connected
 
     rng = np.random.default_rng(TARGET_SEED)
@@ -72,7 +72,7 @@ def published(formula: str, structures: list[Atoms], seed: int) -> str:
     from paper_inversion import invert
 
     from tfgen.fingerprints.fingerprint import Fingerprint
-    from tfgen.structures.similarity import deviations
+    from tfgen.structures.similarity.equality import deviations
 
     numbers = structures[0].numbers
     fingerprint = Fingerprint.preset("fung2022", sorted(set(structures[0].symbols)))
@@ -123,7 +123,7 @@ def main(
     from tfgen.fingerprints.fingerprint import Fingerprint
     from tfgen.inversion.reconstruct import reconstruct
     from tfgen.structures.formulas import numbers_from_formula
-    from tfgen.structures.similarity import deviations
+    from tfgen.structures.similarity.equality import deviations
     from tfgen.structures.status import Status
 
     try:

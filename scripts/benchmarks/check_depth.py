@@ -137,7 +137,7 @@ def main(
     """Compare the lowest energies of data sets with those of ASE's basin hopping."""
     load_quietly()
     from tfgen.datasets.storage import Dataset
-    from tfgen.structures.similarity import deviations
+    from tfgen.structures.similarity.equality import deviations
 
     check_formulas(formulas)
     found = searched(searches, formulas, runs, hops, step, temperature)

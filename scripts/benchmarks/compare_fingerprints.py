@@ -87,7 +87,7 @@ def minima(formula: str, count: int) -> tuple[list[Atoms], np.ndarray]:
     from tfgen.relaxation.relax import relax
     from tfgen.sampling.initial import random_structures
     from tfgen.structures.formulas import numbers_from_formula
-    from tfgen.structures.similarity import duplicates
+    from tfgen.structures.similarity.equality import duplicates
     from tfgen.structures.validity import connected
 
     rng = np.random.default_rng(SEED)
@@ -123,7 +123,7 @@ def inversion(
     """Share of targets found; rounds and seconds, on all processors, for each one found."""
     from tfgen._tensorflow import threads
     from tfgen.inversion.reconstruct import reconstruct
-    from tfgen.structures.similarity import deviations
+    from tfgen.structures.similarity.equality import deviations
 
     formula = str(targets[0].symbols)
     vectors = fingerprint.create(targets)

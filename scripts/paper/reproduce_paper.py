@@ -41,7 +41,7 @@ def main(file: Path, samples: int, inverted: int, epochs: int, seed: int) -> Non
     from tfgen.datasets.storage import Dataset
     from tfgen.fingerprints.fingerprint import Fingerprint
     from tfgen.potentials.emt import EMT
-    from tfgen.structures.similarity import deviations
+    from tfgen.structures.similarity.equality import deviations
     from tfgen.structures.validity import thresholds_from, valid
 
     dataset = Dataset.load(file)

@@ -77,7 +77,7 @@ class Table:
 
 def pictures(table: Table) -> str:
     """The lowest structures above typical ones, as SVG."""
-    from tfgen.evaluation.report.pictures import define_gradients, draw_structure
+    from tfgen.evaluation.report.svg_structures import define_gradients, draw_structure
 
     second = "median energy" if table.mixed else "10, 30, 50, 70, 90 % quantile"
     parts = []
@@ -113,7 +113,7 @@ def charts(table: Table, path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from tfgen.evaluation.report.charts import count_distances
+    from tfgen.evaluation.report.svg_charts import count_distances
 
     look = {
         "svg.fonttype": "none",

@@ -20,7 +20,7 @@ import numpy as np
 def main(file: Path, output: Path, columns: int) -> None:
     """Draw the structures nearest to each target, with their energies, and count the hits."""
     from tfgen._files import new_file
-    from tfgen.evaluation.report.pictures import define_gradients, draw_structure
+    from tfgen.evaluation.report.svg_structures import define_gradients, draw_structure
     from tfgen.generation.records import read_generated
     from tfgen.targets import DEFAULT_TOLERANCES, Target
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tfgen.potentials.base import Potential
 
 QUANTILES = (0.1, 0.5, 0.9)
-TOLERANCE = 0.006  # eV/atom: what `tfgen.generation.proposals` takes to be on target
+TOLERANCE = 0.006  # eV/atom: what `tfgen.generation.proposers` takes to be on target
 SEED = 70_000
 
 
@@ -179,7 +179,7 @@ def judge_samples(
     from tfgen.generation.coarse_inversion import centred_structures, invert_coarsely
     from tfgen.generation.settings import ProposalSettings
     from tfgen.relaxation.relax import relax
-    from tfgen.structures import similarity
+    from tfgen.structures.similarity import equality
     from tfgen.structures.validity import valid
 
     settings = ProposalSettings()
@@ -201,8 +201,8 @@ def judge_samples(
         found += [s for s, good in zip(relaxed.structures, near, strict=True) if good]
     new = 0
     if found:
-        unique = similarity.duplicates(found, same) == np.arange(len(found))
-        new = int((unique & (similarity.match(found, model.training_structures, same) < 0)).sum())
+        unique = equality.duplicates(found, same) == np.arange(len(found))
+        new = int((unique & (equality.match(found, model.training_structures, same) < 0)).sum())
     mean_strain = 1e3 * float(np.mean(strain)) / len(numbers)
     return 1e3 * float(np.mean(off)), mean_strain, shares, new
 

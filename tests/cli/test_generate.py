@@ -14,7 +14,7 @@ from commands import failed, run, run_alone
 
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.generation import generate as generation
-from tfgen.generation import proposals
+from tfgen.generation import proposers
 from tfgen.generation.verification import Verifier
 from tfgen.models.model import Model
 from tfgen.potentials import emt
@@ -30,7 +30,7 @@ def no_work(monkeypatch):
 
 @pytest.fixture
 def no_search(monkeypatch):
-    monkeypatch.setattr(proposals, "reconstruct", lambda *_, **__: pytest.fail("work has begun"))
+    monkeypatch.setattr(proposers, "reconstruct", lambda *_, **__: pytest.fail("work has begun"))
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ class TestWrongUsage:
 class TestWorkThatCannotBeDone:
     @pytest.fixture(autouse=True)
     def no_search(self, monkeypatch):
-        monkeypatch.setattr(proposals, "reconstruct", lambda *_, **__: pytest.fail("has begun"))
+        monkeypatch.setattr(proposers, "reconstruct", lambda *_, **__: pytest.fail("has begun"))
 
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -11,7 +11,7 @@ from commands import assert_quiet, failed, run, run_alone
 
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion import reconstruct as reconstruction
-from tfgen.structures.similarity import deviations
+from tfgen.structures.similarity.equality import deviations
 
 # A fingerprint that is compiled in a few seconds.
 FEW = """

@@ -28,7 +28,7 @@ from tfgen.datasets.minima import Relaxed
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select
 from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.storage import Dataset
-from tfgen.structures.similarity import duplicates
+from tfgen.structures.similarity.equality import duplicates
 from tfgen.structures.status import Status
 from tfgen.warnings import TfgenWarning
 

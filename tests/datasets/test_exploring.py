@@ -17,7 +17,7 @@ from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.tasks import Results, Source
 from tfgen.structures.batch import bucket
 from tfgen.structures.formulas import numbers_from_formula
-from tfgen.structures.similarity import duplicates
+from tfgen.structures.similarity.equality import duplicates
 from tfgen.structures.status import Status
 
 EXPLORE = Explore(rounds=2, count=50, parents=4, grow=0.4)

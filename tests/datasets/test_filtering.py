@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tfgen.datasets import filtering
 from tfgen.datasets.filtering import describe_failures, select
+from tfgen.datasets.picking import farthest_points
 from tfgen.datasets.recipe import Explore, Recipe, Relax, Sample, Select, Split
-from tfgen.datasets.selection import farthest_points
 from tfgen.datasets.tasks import Results
-from tfgen.structures.similarity import sorted_distances
+from tfgen.structures.similarity.equality import sorted_distances
 from tfgen.structures.status import Status
 
 CONVERGED, UNCONVERGED, FAILED, LATE = (

@@ -18,7 +18,7 @@ from tfgen.datasets.recipe import Relax, Sample
 from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.tasks import Part, Results, Source, Task, check_apart, run_apart
 from tfgen.execution.processes import Processes
-from tfgen.structures.similarity import deviations
+from tfgen.structures.similarity.equality import deviations
 from tfgen.structures.status import Status
 
 PT5 = np.full(5, 78)

@@ -17,7 +17,7 @@ from tfgen.descriptors.acsf import ACSF
 from tfgen.descriptors.evaluator import Evaluator
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.structures.batch import Neighbours, StructureBatch
-from tfgen.structures.neighbourhood import check_batch
+from tfgen.structures.neighbours.displacements import check_batch
 
 GOOD = {"species": ["Cu"], "r_cut": 4.0}
 COLUMNS = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tfgen.datasets.storage import Dataset
 from tfgen.evaluation.evaluate import evaluate
-from tfgen.evaluation.metrics import (
+from tfgen.evaluation.results import (
     Acceptance,
     Basin,
     Coverage,
@@ -21,7 +21,7 @@ from tfgen.evaluation.metrics import (
     VerifiedHits,
 )
 from tfgen.evaluation.settings import EvaluationSettings
-from tfgen.evaluation.structure_metrics import Nearest
+from tfgen.evaluation.structure_results import Nearest
 from tfgen.warnings import TfgenWarning
 
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(8)

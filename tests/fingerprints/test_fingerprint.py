@@ -20,7 +20,7 @@ from tfgen.descriptors.base import Descriptor
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.fingerprints.poolings import POOLINGS, Pooling, maximum, minimum
 from tfgen.structures.batch import StructureBatch
-from tfgen.structures.neighbourhood import neighbourhood
+from tfgen.structures.neighbours.displacements import neighbourhood
 
 R_CUT = 6.0
 FUNCTIONS = {

@@ -14,7 +14,7 @@ from ase.calculators.emt import EMT
 
 import tfgen
 from tfgen.execution.results import ResultStore
-from tfgen.generation import proposals
+from tfgen.generation import proposers
 from tfgen.generation.generate import InterruptedRequest, generate
 from tfgen.generation.records import raw_structures, write
 from tfgen.generation.request import UnverifiableError, check_request
@@ -68,7 +68,7 @@ def test_a_function_is_called_before_and_after_relaxation(compute):
 
 
 def test_a_hit_is_one_by_the_function(monkeypatch):
-    monkeypatch.setattr(proposals, "status_of", lambda *_: Status.CONVERGED)
+    monkeypatch.setattr(proposers, "status_of", lambda *_: Status.CONVERGED)
     sound = model()
     sound.__dict__["validity_thresholds"] = ValidityThresholds(0.0, 99.0, 1.0)
     exact = [spread(a) for a in run({"gap": (0.0, 99.0)}, of=sound, compute={"gap": spread})]
@@ -115,7 +115,7 @@ def test_another_property_is_recorded_too():
 
 
 def test_a_function_that_fails_is_a_status(monkeypatch):
-    monkeypatch.setattr(proposals, "status_of", lambda *_: Status.CONVERGED)
+    monkeypatch.setattr(proposers, "status_of", lambda *_: Status.CONVERGED)
 
     def broken(_: Atoms) -> float:
         raise RuntimeError("no gap")
@@ -230,13 +230,13 @@ class TestInterruptions:
         return tmp_path
 
     def count_inversions(self, monkeypatch):
-        counts, reconstruct = [], proposals.reconstruct
+        counts, reconstruct = [], proposers.reconstruct
 
         def counting(*arguments, **other):
             counts.append(len(arguments[1]))
             return reconstruct(*arguments, **other)
 
-        monkeypatch.setattr(proposals, "reconstruct", counting)
+        monkeypatch.setattr(proposers, "reconstruct", counting)
         return counts
 
     def test_what_is_done_is_not_repeated(self, interrupted, tmp_path, monkeypatch):
@@ -299,6 +299,6 @@ def test_what_is_kept_is_of_all_weights():
         model, "Pt6", {ENERGY: 1.5}, 1, seed=0, tolerance=None, potential=None, relax=False,
         candidates=None,
     )  # fmt: skip
-    samples = proposals.Samples(np.zeros([1, 12]), np.zeros(1), 0)
-    keys = {proposals._key(m, request, samples, small.QUICK_PROPOSALS) for m in models}
+    samples = proposers.Samples(np.zeros([1, 12]), np.zeros(1), 0)
+    keys = {proposers._key(m, request, samples, small.QUICK_PROPOSALS) for m in models}
     assert len(keys) == 3

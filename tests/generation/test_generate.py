@@ -14,7 +14,7 @@ import small
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from tfgen.generation import proposals, verification
+from tfgen.generation import proposers, verification
 from tfgen.generation.generate import generate
 from tfgen.generation.records import raw_structures, read_record, write
 from tfgen.generation.settings import GenerationSettings
@@ -350,7 +350,7 @@ class TestWarnings:
 class TestBadInput:
     @pytest.fixture(autouse=True)
     def no_work(self, monkeypatch):
-        monkeypatch.setattr(proposals, "reconstruct", lambda *_, **__: pytest.fail("begun"))
+        monkeypatch.setattr(proposers, "reconstruct", lambda *_, **__: pytest.fail("begun"))
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -12,7 +12,7 @@ from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.gauss_newton import _jacobian, refine
 from tfgen.inversion.settings import GaussNewtonSettings
-from tfgen.structures.similarity import deviations
+from tfgen.structures.similarity.equality import deviations
 
 UNITS = np.linspace(0.5, 2.0, 12)
 

@@ -13,7 +13,7 @@ from ase.cluster import Decahedron, Icosahedron, Octahedron
 
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.reconstruct import reconstruct
-from tfgen.structures.similarity import deviations
+from tfgen.structures.similarity.equality import deviations
 from tfgen.structures.status import Status
 
 SAME = 0.05  # Å, of every sorted distance

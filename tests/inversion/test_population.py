@@ -19,7 +19,7 @@ from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal, Objective
 from tfgen.inversion.population import Generations, Population, separation
-from tfgen.inversion.proposals import Sampler
+from tfgen.inversion.sampler import Sampler
 from tfgen.inversion.settings import Descent, ProposalMoves, SearchSettings
 from tfgen.sampling.initial import random_structures
 from tfgen.sampling.moves import relocations

@@ -29,7 +29,7 @@ from tfgen.inversion.reconstruct import reconstruct
 from tfgen.inversion.result import ReconstructionResult, status_of
 from tfgen.inversion.search import Found
 from tfgen.inversion.settings import Descent, SearchSettings
-from tfgen.structures.similarity import deviations
+from tfgen.structures.similarity.equality import deviations
 from tfgen.structures.status import Status
 
 SAME = 0.05  # Å, of every sorted distance

@@ -14,8 +14,8 @@ from tfgen.inversion import refinement as module
 from tfgen.inversion.descent import Goal, Objective
 from tfgen.inversion.gauss_newton import Refined
 from tfgen.inversion.population import Population
-from tfgen.inversion.proposals import Sampler
 from tfgen.inversion.refinement import Candidate, Refinement
+from tfgen.inversion.sampler import Sampler
 from tfgen.inversion.settings import SearchSettings
 
 

@@ -22,14 +22,14 @@ from tfgen.models import training
 from tfgen.models.callbacks import ShowProgress
 from tfgen.models.checkpoints import remove_checkpoint
 from tfgen.models.cvae import CVAE
-from tfgen.models.inputs import estimate_tolerance
 from tfgen.models.model import Model
 from tfgen.models.settings import NNPSettings, TrainingSettings
 from tfgen.models.training import train
+from tfgen.models.training_arrays import estimate_tolerance
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
-from tfgen.structures.neighbourhood import neighbourhood
+from tfgen.structures.neighbours.displacements import neighbourhood
 from tfgen.warnings import TfgenWarning
 
 

@@ -18,7 +18,7 @@ from ase.optimize import BFGS
 import tfgen
 from tfgen.potentials._output import redirect_output
 from tfgen.potentials.ase import AsePotential, adapt
-from tfgen.potentials.calculators import is_import_path, make_calculator
+from tfgen.potentials.import_paths import is_import_path, make_calculator
 from tfgen.structures.status import Status
 
 CLUSTER = Atoms("Pt4", [[0, 0, 0], [2.6, 0, 0], [1.3, 2.2, 0], [1.2, 0.7, 2.1]])

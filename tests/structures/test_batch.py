@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfgen.structures.batch import BUCKETS, StructureBatch, bucket, groups
-from tfgen.structures.neighbour_lists import neighbour_lists
+from tfgen.structures.neighbours.lists import neighbour_lists
 
 
 def mixed() -> list[Atoms]:

@@ -9,7 +9,7 @@ from ase import Atoms
 
 from tfgen.descriptors.acsf import ACSF
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.structures.neighbourhood import cosine_cutoff, neighbourhood
+from tfgen.structures.neighbours.displacements import cosine_cutoff, neighbourhood
 from tfgen.testing._rules import RULES
 from tfgen.testing.descriptors import check_descriptor, check_fingerprint
 

@@ -52,7 +52,7 @@ class _ImportPath(click.ParamType):
         self._names = names
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tfgen.potentials.calculators import is_import_path
+        from tfgen.potentials.import_paths import is_import_path
 
         if value not in self._names and not is_import_path(value):
             known = "".join(f"{name!r}, " for name in self._names)
@@ -161,7 +161,7 @@ def imported(path: str) -> Any:
     Raises:
         ValueError: if it does not exist, or its module cannot be imported.
     """
-    from tfgen.potentials.calculators import import_path
+    from tfgen.potentials.import_paths import import_path
 
     look_here()
     try:
@@ -205,7 +205,7 @@ class _Compute(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str | None]:
-        from tfgen.potentials.calculators import is_import_path
+        from tfgen.potentials.import_paths import is_import_path
         from tfgen.potentials.properties import CALCULATED
 
         if isinstance(value, tuple):

@@ -28,7 +28,7 @@ from tfgen.cli._options import (
     tolerance_option,
 )
 from tfgen.cli._output import echo
-from tfgen.cli._potentials import (
+from tfgen.cli._potential_options import (
     Running,
     open_potential,
     potential_argument_option,

@@ -84,7 +84,7 @@ def reconstruct(
     from tfgen.generation.records import write
     from tfgen.inversion.reconstruct import reconstruct as run
     from tfgen.structures.formulas import MAX_SOUGHT, check_size
-    from tfgen.structures.similarity import deviations
+    from tfgen.structures.similarity.equality import deviations
     from tfgen.structures.status import Status
 
     reserve_output(output)

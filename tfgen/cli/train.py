@@ -19,7 +19,7 @@ from tfgen.cli._options import (
     shown_warnings,
 )
 from tfgen.cli._output import echo
-from tfgen.cli._potentials import (
+from tfgen.cli._potential_options import (
     Running,
     open_potential,
     potential_argument_option,

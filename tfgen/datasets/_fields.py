@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from tfgen.datasets._messages import shown
-from tfgen.potentials.calculators import is_import_path
+from tfgen.potentials.import_paths import is_import_path
 from tfgen.potentials.properties import CALCULATED
 from tfgen.sampling.initial import KINDS, SHAPES
 from tfgen.sampling.moves import MOVES

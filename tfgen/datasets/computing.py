@@ -15,8 +15,8 @@ from tqdm import tqdm
 from tfgen.datasets.minima import make_batched_potential
 from tfgen.datasets.recipe import CALCULATOR, Recipe, Relax
 from tfgen.execution.dask import dask_executor
-from tfgen.execution.potentials import WorkerPotential
 from tfgen.execution.results import ResultStore, fingerprint_of
+from tfgen.execution.worker_potential import WorkerPotential
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.evaluation import evaluate, functions_for

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
+from tfgen.datasets.picking import choose_parents
 from tfgen.datasets.recipe import Recipe
-from tfgen.datasets.selection import choose_parents
 from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.tasks import Part, Results, Source, Task
 from tfgen.structures.batch import bucket
 from tfgen.structures.formulas import numbers_from_formula
-from tfgen.structures.similarity import duplicates, sorted_distances
+from tfgen.structures.similarity.equality import duplicates, sorted_distances
 from tfgen.structures.status import Status
 from tfgen.structures.validity import connected
 

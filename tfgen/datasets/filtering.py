@@ -14,14 +14,14 @@ from scipy.sparse.csgraph import connected_components
 
 from tfgen.datasets.computing import FMAX, Computer
 from tfgen.datasets.exploring import make_generator
+from tfgen.datasets.picking import farthest_points
 from tfgen.datasets.recipe import Recipe
-from tfgen.datasets.selection import farthest_points
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
 from tfgen.datasets.tasks import Results
 from tfgen.structures.factors import BOND_FACTOR
 from tfgen.structures.formulas import numbers_from_formula
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRY, UNITS, applicable, compute
-from tfgen.structures.similarity import duplicates, sorted_distances
+from tfgen.structures.similarity.equality import duplicates, sorted_distances
 from tfgen.structures.status import Status
 from tfgen.structures.validity import connected
 from tfgen.warnings import TfgenWarning

@@ -15,7 +15,7 @@ from ase import Atoms
 from tfgen.datasets.recipe import Relax
 from tfgen.datasets.settings import BuildSettings
 from tfgen.potentials.ase import shared_potential
-from tfgen.structures.similarity import duplicates
+from tfgen.structures.similarity.equality import duplicates
 from tfgen.structures.status import Status
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tfgen.descriptors.evaluator import Evaluator
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.checks import as_structures
 from tfgen.structures.formulas import atomic_numbers_of
-from tfgen.structures.neighbourhood import cosine_cutoff, neighbourhood, safe_sqrt
+from tfgen.structures.neighbours.displacements import cosine_cutoff, neighbourhood, safe_sqrt
 
 __all__ = ["ACSF"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.metrics import Coverage, Shares
-from tfgen.structures import similarity
+from tfgen.evaluation.results import Coverage, Shares
+from tfgen.structures.similarity import equality
 from tfgen.structures.validity import ValidityThresholds
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def compare(
     members = np.flatnonzero(is_valid)
     if len(members):
         kept = [structures[m] for m in members.tolist()]
-        first = similarity.duplicates(kept, tolerance=tolerance)
+        first = equality.duplicates(kept, tolerance=tolerance)
         unique[members] = first == np.arange(len(members))
-        nearest[members], distance[members] = similarity.nearest(kept, training)
+        nearest[members], distance[members] = equality.nearest(kept, training)
     return Comparison(is_valid, unique, is_valid & (distance > tolerance), nearest, distance)
 
 
@@ -91,7 +91,7 @@ def measure_displacements(
     result = np.full(len(generated), np.nan)
     relaxed = ["reconstructed_positions" in a.arrays and not a.pbc.any() for a in generated]
     members = np.flatnonzero(both_valid & relaxed)
-    result[members] = similarity.displacements(
+    result[members] = equality.displacements(
         [raw[m] for m in members.tolist()], [generated[m] for m in members.tolist()]
     )
     return result
@@ -115,6 +115,6 @@ def measure_coverage(
         if atoms.get_chemical_formula("metal") in made
     ]
     good = [generated[k] for k in np.flatnonzero(is_valid).tolist()]
-    found = int((similarity.match(test, good, tolerance=tolerance) >= 0).sum()) if good else 0
+    found = int((equality.match(test, good, tolerance=tolerance) >= 0).sum()) if good else 0
     share = found / len(test) if test else None
     return Coverage(share=share, found=found, count=len(test))

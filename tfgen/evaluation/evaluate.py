@@ -17,7 +17,8 @@ from tfgen.evaluation.comparison import (
     measure_coverage,
     measure_displacements,
 )
-from tfgen.evaluation.metrics import (
+from tfgen.evaluation.recalculation import recalculate, warn_of_changes
+from tfgen.evaluation.results import (
     CALCULATED_STAGES,
     Acceptance,
     Basin,
@@ -28,9 +29,8 @@ from tfgen.evaluation.metrics import (
     Thresholds,
     VerifiedHits,
 )
-from tfgen.evaluation.recalculation import recalculate, warn_of_changes
 from tfgen.evaluation.settings import EvaluationSettings
-from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
+from tfgen.evaluation.structure_results import Nearest, StructureMetrics
 from tfgen.evaluation.target_rates import TargetGroup, find_hits, rate_targets, set_tolerances
 from tfgen.generation.records import STAGES, Record, raw_structures, read_record
 from tfgen.potentials.ase import AsePotential

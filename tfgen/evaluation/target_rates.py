@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfgen.evaluation.metrics import CALCULATED_STAGES, Baseline
+from tfgen.evaluation.results import CALCULATED_STAGES, Baseline
 from tfgen.evaluation.settings import EvaluationSettings
 from tfgen.generation.records import STAGES, Record
 from tfgen.targets import DEFAULT_TOLERANCES, Rates, Target, compute_rates, default_tolerance

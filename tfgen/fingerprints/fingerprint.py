@@ -19,7 +19,7 @@ from tfgen.fingerprints.poolings import POOLINGS
 from tfgen.fingerprints.presets import PRESETS
 from tfgen.structures.batch import StructureBatch
 from tfgen.structures.checks import as_structures
-from tfgen.structures.neighbourhood import check_batch
+from tfgen.structures.neighbours.displacements import check_batch
 
 __all__ = ["Fingerprint"]
 

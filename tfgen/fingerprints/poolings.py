@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from tfgen.structures.neighbourhood import safe_sqrt
+from tfgen.structures.neighbours.displacements import safe_sqrt
 
 __all__ = ["POOLINGS", "Pooling"]
 

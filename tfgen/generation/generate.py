@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from tfgen.execution.results import ResultStore
-from tfgen.generation.proposals import Proposer, make_proposer
+from tfgen.generation.proposers import Proposer, make_proposer
 from tfgen.generation.records import Cost, make_records
 from tfgen.generation.request import Request, check_request, warn_of_doubts
 from tfgen.generation.settings import GenerationSettings
@@ -45,7 +45,7 @@ def generate(
     model has a neural-network potential (NNP), many fingerprints are inverted coarsely for each
     structure asked for, the structures relax on the NNP, and those become candidates that are
     predicted to be on target and that equal none of the training structures and none of each other
-    (see `tfgen.generation.proposals`). No calculation is needed for that. Candidates are evaluated,
+    (see `tfgen.generation.proposers`). No calculation is needed for that. Candidates are evaluated,
     relaxed and evaluated again. One that is off target is replaced by the next, until
     `settings.candidates` have been tried. Every structure asked for comes back, those that failed,
     too, with its record in `atoms.info`:

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from tfgen.generation.settings import ProposalSettings
-from tfgen.structures import similarity
+from tfgen.structures.similarity import equality
 from tfgen.structures.status import Status
 
 __all__ = ["Proposal", "Ranking", "rank"]
@@ -83,7 +83,7 @@ def rank(
     # 2: certainly is.
     repeats = np.array([int(proposals[i].alike) + int(proposals[i].equal) for i in order])
     for tolerance, degree in ((settings.alike_tolerance, 1), (settings.equal_tolerance, 2)):
-        first = similarity.duplicates(everyone, tolerance) == np.arange(len(everyone))
+        first = equality.duplicates(everyone, tolerance) == np.arange(len(everyone))
         repeats = np.maximum(repeats, np.where(first[len(taken) :], 0, degree))
     degrees = dict(zip(order, repeats.tolist(), strict=True))
     # A repeated structure that is on target is better than a new one that is not.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ase import Atoms
 
-from tfgen.generation.proposals import training_structures
+from tfgen.generation.proposers import training_structures
 from tfgen.generation.ranking import Proposal
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings
@@ -16,8 +16,8 @@ from tfgen.models.model import Model
 from tfgen.potentials.evaluation import evaluate
 from tfgen.potentials.outcomes import warn_of_failures
 from tfgen.relaxation.relax import relax
-from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, compute
+from tfgen.structures.similarity import equality
 from tfgen.structures.status import Status
 from tfgen.targets import SURROGATE, hits_all, is_verified, largest_miss
 
@@ -210,6 +210,6 @@ class Verifier:
         """Says which structures equal no training structure, none accepted and none before."""
         tolerance = self._settings.duplicate_tolerance
         finite = [s if np.isfinite(s.positions).all() else Atoms("X") for s in structures]
-        known = similarity.match(finite, self._training, tolerance) >= 0
-        first = similarity.duplicates([*accepted, *finite], tolerance)[len(accepted) :]
+        known = equality.match(finite, self._training, tolerance) >= 0
+        first = equality.duplicates([*accepted, *finite], tolerance)[len(accepted) :]
         return ~known & (first == np.arange(len(accepted), len(accepted) + len(structures)))

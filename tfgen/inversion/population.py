@@ -13,13 +13,13 @@ import numpy as np
 from ase.data import covalent_radii
 from scipy.spatial.distance import cdist
 
+from tfgen.inversion.change_pairs import best_pairs
 from tfgen.inversion.descent import Goal, Objective
-from tfgen.inversion.pairs import best_pairs
-from tfgen.inversion.proposals import Sampler
+from tfgen.inversion.sampler import Sampler
 from tfgen.inversion.screening import WhitenedError
 from tfgen.inversion.settings import PopulationSettings, SearchSettings
 from tfgen.sampling.sites import OVERLAP
-from tfgen.structures.neighbour_distances import sorted_neighbour_distances
+from tfgen.structures.similarity.neighbour_distances import sorted_neighbour_distances
 
 __all__ = ["Generations", "Population", "select_distinct", "separation"]
 

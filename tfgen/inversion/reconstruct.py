@@ -18,14 +18,14 @@ from tqdm import tqdm
 from tfgen._tensorflow import threads
 from tfgen.execution.blas import one_blas_thread
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.inversion.descent import Goal
-from tfgen.inversion.inputs import (
+from tfgen.inversion.checks import (
     InitialStructures,
     check_cell,
     check_formulas,
     check_scale,
     check_targets,
 )
+from tfgen.inversion.descent import Goal
 from tfgen.inversion.result import ReconstructionResult, judge
 from tfgen.inversion.search import Budget, Found, search
 from tfgen.inversion.settings import SearchSettings

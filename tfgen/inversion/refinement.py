@@ -12,7 +12,7 @@ from tfgen.fingerprints.loss import fingerprint_loss
 from tfgen.inversion.descent import Goal, Objective
 from tfgen.inversion.gauss_newton import compute_errors, refine
 from tfgen.inversion.population import Population, select_distinct, separation
-from tfgen.inversion.proposals import Sampler
+from tfgen.inversion.sampler import Sampler
 from tfgen.inversion.settings import Descent, SearchSettings
 
 __all__ = ["Candidate", "Refinement"]

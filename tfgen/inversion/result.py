@@ -10,12 +10,12 @@ from ase import Atoms
 
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.fingerprints.loss import fingerprint_loss, scaled_errors
+from tfgen.inversion.checks import InitialStructures
 from tfgen.inversion.descent import Goal
-from tfgen.inversion.inputs import InitialStructures
 from tfgen.inversion.search import Found
 from tfgen.inversion.settings import SearchSettings
 from tfgen.structures.factors import OVERLAP_FACTOR
-from tfgen.structures.similarity import duplicates
+from tfgen.structures.similarity.equality import duplicates
 from tfgen.structures.status import Status
 from tfgen.structures.validity import overlapping
 

@@ -17,8 +17,8 @@ import numpy as np
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.inversion.descent import Goal, Objective
 from tfgen.inversion.population import Generations, separation
-from tfgen.inversion.proposals import Sampler
 from tfgen.inversion.refinement import Candidate, Refinement
+from tfgen.inversion.sampler import Sampler
 from tfgen.inversion.settings import SearchSettings
 
 __all__ = ["Budget", "Found", "search"]

@@ -312,7 +312,7 @@ class SearchSettings:
             concludes that no structure is better. Periodic searches do not conclude so.
         candidates: structures that are returned for each target, at most.
         periodic_distance: periodic candidates whose sorted distances all differ by less, Å, are
-            returned as one (`tfgen.structures.similarity.duplicates`).
+            returned as one (`tfgen.structures.similarity.equality.duplicates`).
         ambiguous_ratio: candidates with losses up to this times the best one's fit as well as it.
         ambiguous_loss: so do all with losses up to this, in tolerances.
         unreachable_loss: a target whose best structure has a larger loss is farther from it than

@@ -19,7 +19,7 @@ from tfgen.models.batches import choose_steps_per_execution, make_batches
 from tfgen.models.neural_potential import EnergyNetwork, select_broad
 from tfgen.models.settings import NNPSettings
 from tfgen.models.single_points import Calculate, Calculated, FewUsableError, gather
-from tfgen.models.usable import find_usable, measure_spread
+from tfgen.models.usable_points import find_usable, measure_spread
 
 __all__ = ["NNPRecord", "fit_nnp"]
 

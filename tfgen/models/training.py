@@ -27,12 +27,12 @@ from tfgen.models.checkpoints import can_be_resumed, open_checkpoint
 from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
 from tfgen.models.cvae_fitting import Fit, fit_cvae, without_optimizer
-from tfgen.models.inputs import estimate_tolerance, make_inputs, tabulate
 from tfgen.models.model import Model
 from tfgen.models.neural_potential import EnergyNetwork
 from tfgen.models.nnp_fitting import NNPRecord, fit_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
 from tfgen.models.single_points import Calculate, Calculated, FewUsableError
+from tfgen.models.training_arrays import estimate_tolerance, make_inputs, tabulate
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT

@@ -14,7 +14,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.optimize import BFGS
 
 from tfgen.potentials._output import redirect_output
-from tfgen.potentials.calculators import is_calculator, make_calculator
+from tfgen.potentials.import_paths import is_calculator, make_calculator
 from tfgen.potentials.outcomes import (
     Calculation,
     NotFiniteError,
@@ -48,7 +48,7 @@ class AsePotential:
     - Calculations are counted.
 
     A calculator that hangs or crashes takes its process with it;
-    `tfgen.execution.potentials.WorkerPotential` runs it in others.
+    `tfgen.execution.worker_potential.WorkerPotential` runs it in others.
 
     Args:
         calculator: an ASE calculator.

@@ -16,7 +16,7 @@ from ase.units import Bohr
 from tfgen.potentials.base import compiled, differentiated
 from tfgen.structures.batch import StructureBatch, groups
 from tfgen.structures.checks import as_structures
-from tfgen.structures.neighbourhood import neighbourhood
+from tfgen.structures.neighbours.displacements import neighbourhood
 
 __all__ = ["EMT"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from tfgen.potentials.calculators import import_path, is_import_path
+from tfgen.potentials.import_paths import import_path, is_import_path
 from tfgen.potentials.outcomes import describe_error
 from tfgen.structures.properties import ENERGIES, GEOMETRIC
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from ase import Atoms
 
-from tfgen.structures.neighbour_lists import cluster_lists, neighbour_lists
+from tfgen.structures.neighbours.lists import cluster_lists, neighbour_lists
 
 __all__ = [
     "Group",

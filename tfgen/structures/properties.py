@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from tfgen.structures.neighbour_lists import neighbour_pairs
+from tfgen.structures.neighbours.lists import neighbour_pairs
 
 __all__ = [
     "COORDINATION_FACTOR",

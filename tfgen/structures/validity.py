@@ -20,7 +20,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from tfgen.structures.factors import BOND_FACTOR, OVERLAP_FACTOR
-from tfgen.structures.neighbour_lists import neighbour_pairs
+from tfgen.structures.neighbours.lists import neighbour_pairs
 
 __all__ = [
     "ValidityThresholds",

@@ -16,7 +16,7 @@ from pages import dataset, generated, scene, tetrahedron, written
 from scipy.spatial.distance import cdist, pdist
 from scipy.spatial.transform import Rotation
 
-from tfgen.evaluation.report import charts
+from tfgen.evaluation.report import svg_charts
 from tfgen.evaluation.report.format import escape_svg
 from tfgen.evaluation.report.settings import ReportSettings
 from tfgen.evaluation.report.summary import summarise
@@ -139,7 +139,7 @@ def test_settings_of_the_report(tmp_path, monkeypatch):
         sizes.append((len(known), len(made)))
         return "<svg></svg>"
 
-    monkeypatch.setattr(charts, "draw_map", draw)
+    monkeypatch.setattr(svg_charts, "draw_map", draw)
     few = ReportSettings(pictures=3, map_structures=5)
     page, _ = written(tmp_path / "few", generated(), dataset(), settings=few)
     assert [f["data-k"] for f in page.all("figure") if "data-k" in f] == ["0", "10", "19"]

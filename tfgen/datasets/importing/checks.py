@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from scipy.spatial.distance import pdist
 
-from tfgen.structures.neighbour_lists import neighbour_pairs
+from tfgen.structures.neighbours.lists import neighbour_pairs
 
 __all__ = ["COINCIDENT", "SingleAtomError", "check", "outliers", "spread_of"]
 

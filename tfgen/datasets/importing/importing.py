@@ -18,10 +18,10 @@ from tfgen.datasets.importing.files import opened
 from tfgen.datasets.importing.notes import Notes
 from tfgen.datasets.importing.readers import read
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
-from tfgen.structures.near_copies import LISTED, SORTED, near_copies
 from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM, GEOMETRY, UNITS, applicable
 from tfgen.structures.properties import compute as compute_geometric
-from tfgen.structures.similarity import duplicates as first_equal
+from tfgen.structures.similarity.equality import duplicates as first_equal
+from tfgen.structures.similarity.near_copies import LISTED, SORTED, near_copies
 
 __all__ = ["import_files", "read_structures"]
 
@@ -55,7 +55,7 @@ def import_files(
     The properties in `tfgen.structures.properties.GEOMETRIC` are computed. Structures are equal if
     their geometries are and no property that was asked for differs. Of equal ones the one of lowest
     energy stays (the first, without energies), before the structures are split. Near copies of one
-    structure are in one split, as `tfgen.structures.near_copies` finds them.
+    structure are in one split, as `tfgen.structures.similarity.near_copies` finds them.
 
     Args:
         files: extxyz, traj, ASE db, POSCAR, CIF, LAMMPS data, tables with a column `cif`, ...

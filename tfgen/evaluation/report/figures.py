@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.metrics import Metrics
-from tfgen.evaluation.report import charts
+from tfgen.evaluation.report import svg_charts
 from tfgen.evaluation.report.format import count_statuses, format_axis
-from tfgen.evaluation.structure_metrics import StructureMetrics
+from tfgen.evaluation.results import Metrics
+from tfgen.evaluation.structure_results import StructureMetrics
 from tfgen.generation.records import STAGES, raw_structures
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _plot_target(name: str, train: Dataset, metrics: Metrics) -> Figure | None:
     if not values:
         return None
     axis = format_axis(name, metrics.units)
-    drawing = charts.draw_targets(
+    drawing = svg_charts.draw_targets(
         [target for group in groups if (target := group[0].target(name))],
         values,
         _select_training(name, train, [row for group in groups for row in group]),
@@ -105,7 +105,7 @@ def _plot_property(name: str, train: Dataset, metrics: Metrics) -> Figure | None
     wanted = [t for entry in metrics.targets for t in entry.targets if t.name == name]
     marks = {end for target in wanted for end in (target.low, target.high)}
     return Figure(
-        charts.draw_property(series, training, axis, sorted(marks)),
+        svg_charts.draw_property(series, training, axis, sorted(marks)),
         f"Generated structures next to training structures: {axis}. The outermost bars hold "
         "everything beyond them.",
     )
@@ -126,7 +126,7 @@ def _plot_distances(generated: Sequence[Atoms], train: Dataset, metrics: Metrics
     reach = max((np.ptp(s.positions, axis=0).max() for s in known), default=0.0)
     reach = min(max(1.2 * reach, 4.0), 6.0 if any(s.pbc.any() for s in known) else 15.0)
     edges = np.linspace(0.0, reach, 121)
-    series = {k: (charts.count_distances(v, edges), len(v)) for k, v in sets.items() if v}
+    series = {k: (svg_charts.count_distances(v, edges), len(v)) for k, v in sets.items() if v}
     # Nothing happens below the shortest distance; leave that out.
     used = np.flatnonzero(sum(counts for counts, _ in series.values()))
     if len(used) == 0:
@@ -139,7 +139,7 @@ def _plot_distances(generated: Sequence[Atoms], train: Dataset, metrics: Metrics
         else "all training structures, as none has the same composition."
     )
     return Figure(
-        charts.draw_distances(series, edges[first:]),
+        svg_charts.draw_distances(series, edges[first:]),
         f"Interatomic distances of valid generated structures next to {which}",
     )
 
@@ -152,7 +152,7 @@ def _plot_losses(metrics: Metrics) -> Figure | None:
             losses[status if status in losses else "other"].append(row.fingerprint_loss)
     if not any(losses.values()):
         return None
-    drawing = charts.draw_losses({k: np.maximum(v, 0.0) for k, v in losses.items() if v})
+    drawing = svg_charts.draw_losses({k: np.maximum(v, 0.0) for k, v in losses.items() if v})
     return Figure(drawing, "How far the fingerprint of each structure is from the one decoded.")
 
 

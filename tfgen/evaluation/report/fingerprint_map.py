@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.metrics import Metrics
-from tfgen.evaluation.report import charts
+from tfgen.evaluation.report import svg_charts
 from tfgen.evaluation.report.figures import Figure
 from tfgen.evaluation.report.format import format_axis, format_name, format_share
 from tfgen.evaluation.report.settings import ReportSettings
-from tfgen.evaluation.structure_metrics import StructureMetrics
+from tfgen.evaluation.results import Metrics
+from tfgen.evaluation.structure_results import StructureMetrics
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -145,7 +145,7 @@ def _plot_map(
     points, others, shares = project(known, made)
     share = format_share(float(sum(shares)))
     return Figure(
-        charts.draw_map(points, colours[0], others, colours[1], axis),
+        svg_charts.draw_map(points, colours[0], others, colours[1], axis),
         f"{caption} The two axes hold {share} of the variance of the training structures.",
     )
 

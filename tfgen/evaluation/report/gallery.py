@@ -10,17 +10,17 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
-from tfgen.evaluation.metrics import Metrics
-from tfgen.evaluation.report import pictures
+from tfgen.evaluation.report import svg_structures
 from tfgen.evaluation.report.format import (
     format_name,
     format_number,
     format_unit,
     format_wanted,
 )
-from tfgen.evaluation.structure_metrics import Nearest, StructureMetrics
+from tfgen.evaluation.results import Metrics
+from tfgen.evaluation.structure_results import Nearest, StructureMetrics
 from tfgen.generation.records import raw_structures
-from tfgen.structures.similarity import align
+from tfgen.structures.similarity.equality import align
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset
@@ -84,7 +84,7 @@ def choose_pictures(generated: Sequence[Atoms], metrics: Metrics, most: int) -> 
     return Gallery(
         count=len(rows),
         pictures=[_draw_picture(k, generated[k], rows[k]) for k in indices],
-        gradients=pictures.define_gradients(numbers),
+        gradients=svg_structures.define_gradients(numbers),
     )
 
 
@@ -93,7 +93,7 @@ def _draw_picture(index: int, atoms: Atoms, row: StructureMetrics) -> Picture:
     for target in row.targets:
         got = format_number(row.final.get(target.name), 4)
         facts.append(f"{format_name(target.name)}: {got} for {format_wanted(target, 4)}")
-    drawing = pictures.draw_structure(atoms, _name_structure(index, row))
+    drawing = svg_structures.draw_structure(atoms, _name_structure(index, row))
     return Picture(index, row.formula, drawing, facts, row.valid)
 
 
@@ -124,7 +124,7 @@ def describe_scene(
     elements = {
         number: [
             chemical_symbols[number],
-            pictures.find_colour(number),
+            svg_structures.find_colour(number),
             float(covalent_radii[number]),
         ]
         for number in sorted({z for s in structures for z in s["numbers"]})
@@ -144,11 +144,11 @@ def _describe_structure(
         "label": _name_structure(index, row), "numbers": [], "views": [], "shown": 0, "cell": [],
         "reach": 1.0,
     }  # fmt: skip
-    if not pictures.is_drawable(atoms):
+    if not svg_structures.is_drawable(atoms):
         return result
     relaxed = raw is not atoms
     shown = [("relaxed" if relaxed else "reconstructed", atoms.positions)]
-    if relaxed and pictures.is_drawable(raw):
+    if relaxed and svg_structures.is_drawable(raw):
         shown.insert(0, ("reconstructed", raw.positions))
     order = np.argsort(atoms.numbers, kind="stable")
     views = [
@@ -158,10 +158,12 @@ def _describe_structure(
     if row.nearest is not None:
         views.append(_describe_nearest(atoms, row.nearest, dataset, metrics))
     middle = atoms.positions.mean(axis=0)
-    turn = pictures.find_view(atoms.positions - middle)
+    turn = svg_structures.find_view(atoms.positions - middle)
     result["numbers"] = atoms.numbers[order].tolist()
     result["shown"] = len(shown) - 1
-    result["cell"] = pictures.find_cell_edges(atoms, middle, turn).reshape(-1, 6).round(3).tolist()
+    result["cell"] = (
+        svg_structures.find_cell_edges(atoms, middle, turn).reshape(-1, 6).round(3).tolist()
+    )
     reach = float(np.abs(result["cell"]).max()) * 1.5 if result["cell"] else 0.0
     radii = covalent_radii[atoms.numbers[order]]
     for title, positions in views:

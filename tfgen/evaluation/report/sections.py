@@ -12,13 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from tfgen.evaluation.metrics import (
-    CALCULATED_STAGES,
-    Baseline,
-    Metrics,
-    StageMetrics,
-    TargetMetrics,
-)
 from tfgen.evaluation.report.figures import plot_distributions, plot_targets
 from tfgen.evaluation.report.fingerprint_map import plot_maps
 from tfgen.evaluation.report.format import (
@@ -31,6 +24,13 @@ from tfgen.evaluation.report.format import (
 from tfgen.evaluation.report.gallery import choose_pictures, describe_scene
 from tfgen.evaluation.report.settings import ReportSettings
 from tfgen.evaluation.report.structure_table import tabulate_structures
+from tfgen.evaluation.results import (
+    CALCULATED_STAGES,
+    Baseline,
+    Metrics,
+    StageMetrics,
+    TargetMetrics,
+)
 from tfgen.generation.records import STAGES
 from tfgen.structures.status import Status
 from tfgen.targets import SURROGATE

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfgen.evaluation.metrics import Metrics
 from tfgen.evaluation.report.format import format_axis, format_number, format_wanted
-from tfgen.evaluation.structure_metrics import StructureMetrics
+from tfgen.evaluation.results import Metrics
+from tfgen.evaluation.structure_results import StructureMetrics
 from tfgen.generation.records import STAGES
 
 __all__ = ["Cell", "Column", "Group", "Table", "tabulate_structures"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tfgen.evaluation.metrics import Baseline, Metrics, StageMetrics, TargetMetrics
 from tfgen.evaluation.report.format import (
     count_statuses,
     format_number,
@@ -12,6 +11,7 @@ from tfgen.evaluation.report.format import (
     format_wanted,
     make_printable,
 )
+from tfgen.evaluation.results import Baseline, Metrics, StageMetrics, TargetMetrics
 from tfgen.generation.records import STAGES
 from tfgen.structures.properties import ENERGIES
 from tfgen.targets import SURROGATE

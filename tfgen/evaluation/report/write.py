@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from ase import Atoms
 
 from tfgen._files import new_folder, require_folder_replaceable
-from tfgen.evaluation.metrics import Metrics
 from tfgen.evaluation.report.fingerprint_map import check_model
 from tfgen.evaluation.report.page import render_page
 from tfgen.evaluation.report.sections import describe
 from tfgen.evaluation.report.settings import ReportSettings
+from tfgen.evaluation.results import Metrics
 
 if TYPE_CHECKING:
     from tfgen.datasets.storage import Dataset

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ase import Atoms
 
 from tfgen.structures.batch import StructureBatch
-from tfgen.structures.neighbourhood import cosine_cutoff, neighbourhood, safe_sqrt
+from tfgen.structures.neighbours.displacements import cosine_cutoff, neighbourhood, safe_sqrt
 
 
 def some(pbc: list[bool]) -> list[Atoms]:

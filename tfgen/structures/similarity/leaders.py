@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
 
-from tfgen.structures.sorted_distances import HELD
+from tfgen.structures.similarity.sorted_distances import HELD
 
 __all__ = ["Table", "find_leaders", "lookup", "same_composition"]
 

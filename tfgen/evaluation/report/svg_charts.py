@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from tfgen.evaluation.report.format import escape_svg, make_printable
-from tfgen.structures.neighbour_lists import neighbour_pairs
+from tfgen.structures.neighbours.lists import neighbour_pairs
 from tfgen.targets import Target
 
 if TYPE_CHECKING:

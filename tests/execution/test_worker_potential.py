@@ -15,8 +15,8 @@ from ase.calculators.emt import EMT
 
 import tfgen
 from tfgen.execution.dask import dask_executor
-from tfgen.execution.potentials import WorkerPotential
 from tfgen.execution.results import ResultStore
+from tfgen.execution.worker_potential import WorkerPotential
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.properties import calculator_functions, make_functions
 from tfgen.structures.status import Status

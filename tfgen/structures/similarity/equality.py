@@ -18,9 +18,9 @@ from ase import Atoms
 from scipy.spatial.distance import cdist
 from tqdm import tqdm
 
-from tfgen.structures.leaders import Table, find_leaders, lookup, same_composition
-from tfgen.structures.sorted_distances import HELD, distance_vectors, sorted_distances
-from tfgen.structures.superposition import align, displacements, require_finite, rmsd
+from tfgen.structures.similarity.leaders import Table, find_leaders, lookup, same_composition
+from tfgen.structures.similarity.sorted_distances import HELD, distance_vectors, sorted_distances
+from tfgen.structures.similarity.superposition import align, displacements, require_finite, rmsd
 
 __all__ = [
     "align",

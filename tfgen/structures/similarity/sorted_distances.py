@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
-from tfgen.structures.nearest_distances import nearest_distances
+from tfgen.structures.similarity.nearest_distances import nearest_distances
 
 __all__ = ["HELD", "distance_vectors", "sorted_distances"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tfgen.evaluation.structure_metrics import StructureMetrics
+from tfgen.evaluation.structure_results import StructureMetrics
 from tfgen.generation.records import STAGES
 from tfgen.targets import Target
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from tfgen.inversion.population import Population, select_distinct, separation
 from tfgen.inversion.settings import PopulationSettings
-from tfgen.structures.neighbour_distances import sorted_neighbour_distances
+from tfgen.structures.similarity.neighbour_distances import sorted_neighbour_distances
 
 PURE, ALLOY = np.full(5, 78), np.array([29, 29, 79, 79, 79])
 seeds = st.integers(0, 2**32 - 1)

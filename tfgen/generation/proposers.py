@@ -31,8 +31,8 @@ from tfgen.inversion.result import status_of
 from tfgen.models.model import Model
 from tfgen.models.neural_potential import NeuralPotential
 from tfgen.relaxation.relax import relax
-from tfgen.structures import similarity
 from tfgen.structures.properties import ENERGY_PER_ATOM, GEOMETRIC, compute
+from tfgen.structures.similarity import equality
 from tfgen.structures.status import Status
 from tfgen.targets import largest_miss
 
@@ -344,8 +344,8 @@ class ScreeningProposer:
                 values.setdefault(name, predicted[:, i])
         errors = scaled_errors(fingerprints, samples.fingerprints, model.scale)
         loss = np.where(sound, fingerprint_loss(errors), np.inf)
-        alike = similarity.match(structures, self._training, settings.alike_tolerance) >= 0
-        equal = similarity.match(structures, self._training, settings.equal_tolerance) >= 0
+        alike = equality.match(structures, self._training, settings.alike_tolerance) >= 0
+        equal = equality.match(structures, self._training, settings.equal_tolerance) >= 0
         failure = (
             "no valid minimum of the NNP was reached"
             if self._request.minima

@@ -7,7 +7,7 @@ import pytest
 import small
 from ase.data import covalent_radii
 
-from tfgen.inversion.proposals import Sampler
+from tfgen.inversion.sampler import Sampler
 from tfgen.inversion.settings import MoveWeights, ProposalMoves
 
 RNG = np.random.default_rng

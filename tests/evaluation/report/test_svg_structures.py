@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from click.testing import CliRunner
 
-from tfgen.evaluation.report import pictures
+from tfgen.evaluation.report import svg_structures
 
 
 class Circles(HTMLParser):
@@ -29,7 +29,7 @@ class Circles(HTMLParser):
 
 def test_pictures_keep_the_shape():
     atoms = Atoms("Pt2Au", positions=[[0, 0, 0], [0, 0, 4], [0, 3, 0]])
-    circles = Circles(pictures.draw_structure(atoms, "three <atoms>")).found
+    circles = Circles(svg_structures.draw_structure(atoms, "three <atoms>")).found
     assert sorted(c["fill"] for c in circles) == ["url(#el-Au)", "url(#el-Pt)", "url(#el-Pt)"]
     # A projection: no distance is longer than in space, none vanishes in this flat structure.
     seen = np.array([[float(c["cx"]), float(c["cy"])] for c in circles])
@@ -40,31 +40,31 @@ def test_pictures_keep_the_shape():
 def test_pictures_are_no_mirror_images():
     for seed in range(20):
         positions = np.random.default_rng(seed).normal(size=(5, 3))
-        view = pictures.find_view(positions - positions.mean(axis=0))
+        view = svg_structures.find_view(positions - positions.mean(axis=0))
         np.testing.assert_allclose(view.T @ view, np.eye(3), atol=1e-12)
         assert np.linalg.det(view) == pytest.approx(1.0)
 
 
 def test_what_can_be_drawn():
-    assert pictures.is_drawable(Atoms("Pt"))
+    assert svg_structures.is_drawable(Atoms("Pt"))
     for positions in ([[np.nan, 0, 0]], [[1e7, 0, 0]]):
-        assert not pictures.is_drawable(Atoms("Pt", positions=positions))
-    assert not pictures.is_drawable(Atoms())
-    assert "cannot be drawn" in pictures.draw_structure(Atoms(), "nothing")
+        assert not svg_structures.is_drawable(Atoms("Pt", positions=positions))
+    assert not svg_structures.is_drawable(Atoms())
+    assert "cannot be drawn" in svg_structures.draw_structure(Atoms(), "nothing")
 
 
 def test_the_edges_of_a_cell():
     atoms = Atoms("Pt", cell=[1, 2, 3], pbc=[True, False, False])
-    edges = pictures.find_cell_edges(atoms, np.array([0.5, 1.0, 1.5]), np.eye(3))
+    edges = svg_structures.find_cell_edges(atoms, np.array([0.5, 1.0, 1.5]), np.eye(3))
     lengths = np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1)
     assert sorted(lengths) == [1] * 4 + [2] * 4 + [3] * 4
     np.testing.assert_allclose(np.abs(edges), np.tile([0.5, 1.0, 1.5], (12, 2, 1)))
-    assert len(pictures.find_cell_edges(Atoms("Pt"), np.zeros(3), np.eye(3))) == 0
+    assert len(svg_structures.find_cell_edges(Atoms("Pt"), np.zeros(3), np.eye(3))) == 0
 
 
 def test_colours_are_those_of_jmol():
-    assert pictures.find_colour(79) == "#ffd123"  # gold
-    assert 'id="el-Au"' in pictures.define_gradients([79, 79])
+    assert svg_structures.find_colour(79) == "#ffd123"  # gold
+    assert 'id="el-Au"' in svg_structures.define_gradients([79, 79])
 
 
 def test_the_picture_of_the_readme(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from ase.build import bulk
 from ase.neighborlist import neighbor_list
 from scipy.spatial.transform import Rotation
 
-from tfgen.structures.nearest_distances import nearest_distances
-from tfgen.structures.similarity import duplicates
+from tfgen.structures.similarity.equality import duplicates
+from tfgen.structures.similarity.nearest_distances import nearest_distances
 
 
 def crystal(repeat: int = 6, seed: int = 0) -> Atoms:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.inversion.pairs import best_pairs
+from tfgen.inversion.change_pairs import best_pairs
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 9), st.integers(1, 40))

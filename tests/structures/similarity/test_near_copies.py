@@ -15,8 +15,8 @@ from scipy.spatial.distance import pdist
 from tfgen.potentials.emt import EMT
 from tfgen.relaxation.relax import relax
 from tfgen.sampling.initial import random_structures
-from tfgen.structures.near_copies import LISTED, near_copies
-from tfgen.structures.similarity import duplicates
+from tfgen.structures.similarity.equality import duplicates
+from tfgen.structures.similarity.near_copies import LISTED, near_copies
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-from tfgen.structures.similarity import (
+from tfgen.structures.similarity.equality import (
     align,
     displacements,
     duplicates,
@@ -167,7 +167,7 @@ def test_what_is_kept_does_not_depend_on_memory():
 
 
 def test_blocks_do_not_change_what_is_kept():
-    from tfgen.structures.leaders import Table, find_leaders
+    from tfgen.structures.similarity.leaders import Table, find_leaders
 
     vectors = np.random.default_rng(1).random((500, 3))
     whole = find_leaders(Table(vectors.__getitem__, 500), 0.1, block=1000)
@@ -178,7 +178,7 @@ def test_blocks_do_not_change_what_is_kept():
 
 
 def test_rows_that_few_columns_cannot_tell_apart_are_compared_in_all():
-    from tfgen.structures.leaders import Table, find_leaders
+    from tfgen.structures.similarity.leaders import Table, find_leaders
 
     vectors = np.random.default_rng(3).random((600, 40))
     vectors[:, 30:] = 0.0
@@ -235,7 +235,7 @@ def test_periodic_structures_are_compared_with_their_cells():
 @settings(max_examples=30)
 @given(seeds)
 def test_periodic_structures_are_compared_by_their_nearest_images(seed):
-    from tfgen.structures.sorted_distances import distance_vectors
+    from tfgen.structures.similarity.sorted_distances import distance_vectors
 
     rng = np.random.default_rng(seed)
     pbc = rng.random(3) < 0.7

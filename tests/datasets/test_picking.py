@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfgen.datasets.selection import choose_parents, farthest_points
+from tfgen.datasets.picking import choose_parents, farthest_points
 
 
 def slowly(features: np.ndarray, count: int, first: list[int]) -> list[int]:

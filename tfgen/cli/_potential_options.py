@@ -161,7 +161,7 @@ def open_potential(
 
         yield EMT()
     else:
-        from tfgen.potentials.calculators import is_import_path
+        from tfgen.potentials.import_paths import is_import_path
 
         if not is_import_path(name):
             raise click.BadParameter(
@@ -181,7 +181,7 @@ def _open_workers(
     option: str,
 ) -> Iterator[Any]:
     from tfgen.execution.dask import dask_executor
-    from tfgen.execution.potentials import WorkerPotential
+    from tfgen.execution.worker_potential import WorkerPotential
 
     look_here()
     with contextlib.ExitStack() as stack:

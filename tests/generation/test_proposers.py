@@ -10,7 +10,7 @@ import small
 from ase import Atoms
 
 from tfgen.generation.generate import generate
-from tfgen.generation.proposals import FingerprintSampler, make_proposer, training_structures
+from tfgen.generation.proposers import FingerprintSampler, make_proposer, training_structures
 from tfgen.generation.request import Request
 from tfgen.generation.settings import GenerationSettings, ProposalSettings
 from tfgen.models.cvae import CVAE
@@ -18,8 +18,8 @@ from tfgen.models.model import Model
 from tfgen.models.nnp_fitting import fit_nnp
 from tfgen.models.settings import NNPSettings
 from tfgen.relaxation.relax import relax
-from tfgen.structures import similarity
 from tfgen.structures.properties import radius_of_gyration
+from tfgen.structures.similarity import equality
 from tfgen.structures.status import Status
 from tfgen.structures.validity import ValidityThresholds
 from tfgen.targets import Target
@@ -86,7 +86,7 @@ class TestScreening:
         on_target = [c for c in taken if c.miss <= DEFAULTS.promising_miss]
         assert len(on_target) >= 2
         assert taken[0] is on_target[0]
-        first = similarity.duplicates(structures[:2], DEFAULTS.alike_tolerance)
+        first = equality.duplicates(structures[:2], DEFAULTS.alike_tolerance)
         np.testing.assert_array_equal(first, [0, 1])
         assert made.proposed >= 5
 
@@ -190,7 +190,7 @@ class TestGeneration:
                 assert info["candidates"] == 4  # nothing was left untried
         accepted = [a for a in made if a.info["verified"]]
         assert accepted
-        first = similarity.duplicates(accepted)
+        first = equality.duplicates(accepted)
         np.testing.assert_array_equal(first, np.arange(len(accepted)))
 
     def test_more_candidates_hit_no_less(self, model, target):

@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
 
-from tfgen.structures.neighbour_lists import images_within
+from tfgen.structures.neighbours.lists import images_within
 
 __all__ = ["nearest_distances"]
 

@@ -11,7 +11,7 @@ from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfgen.structures.neighbour_lists import cluster_lists, neighbour_lists, neighbour_pairs
+from tfgen.structures.neighbours.lists import cluster_lists, neighbour_lists, neighbour_pairs
 
 seeds = st.integers(0, 2**32 - 1)
 # From boxes wider than the reach to tiny cells, and to cells so flat and skewed that far images

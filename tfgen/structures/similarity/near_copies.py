@@ -10,9 +10,9 @@ from ase.data import covalent_radii
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from tfgen.structures.leaders import Table, find_leaders, lookup, same_composition
-from tfgen.structures.neighbour_distances import sorted_neighbour_distances
-from tfgen.structures.sorted_distances import HELD, PAIRWISE, distance_vectors
+from tfgen.structures.similarity.leaders import Table, find_leaders, lookup, same_composition
+from tfgen.structures.similarity.neighbour_distances import sorted_neighbour_distances
+from tfgen.structures.similarity.sorted_distances import HELD, PAIRWISE, distance_vectors
 
 __all__ = ["near_copies"]
 

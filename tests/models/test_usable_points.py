@@ -8,7 +8,7 @@ from ase import Atoms
 
 from tfgen.models.settings import NNPSettings
 from tfgen.models.single_points import SinglePoints
-from tfgen.models.usable import find_usable, measure_spread
+from tfgen.models.usable_points import find_usable, measure_spread
 
 NONE = {"failed": 0, "too_high": 0, "too_low": 0}
 

@@ -1,0 +1,1 @@
+"""Which atoms are near which: lists for large structures and cells, and displacements."""

@@ -1,0 +1,1 @@
+"""How alike structures are: which are equal, which are copies, how far apart they are."""
