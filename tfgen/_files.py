@@ -197,6 +197,17 @@ def require_folder_replaceable(
 
 
 @contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lets an error of the operating system, as that a disk is full, say what was written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
 def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`, renamed to it on success, removed on failure.
 
@@ -212,7 +223,8 @@ def new_file(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with _naming(path):
+            yield temporary
         # mkstemp makes files private; give what open() would have given.
         mask = os.umask(0)
         os.umask(mask)
@@ -244,7 +256,8 @@ def new_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterato
     path = require_absent(path, overwrite, folder=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.absolute().parent))
     try:
-        yield temporary
+        with _naming(path):
+            yield temporary
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o777 & ~mask)

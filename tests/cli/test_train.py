@@ -185,7 +185,7 @@ def test_a_model_that_cannot_be_written_is_not_trained_again(
     small.train_eagerly(monkeypatch)
     command = ("train", dataset_file, "-o", tmp_path / "model", "--epochs", 2)
     command += ("--potential", "none")
-    save = CVAE.save_weights
+    save = CVAE.save
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -195,19 +195,19 @@ def test_a_model_that_cannot_be_written_is_not_trained_again(
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "thesis.txt").write_text("mine")
 
-    monkeypatch.setattr(CVAE, "save_weights", full)
+    monkeypatch.setattr(CVAE, "save", full)
     last = run(*command).stderr.splitlines()[-1]
-    assert "Error: [Errno 28] No space left on device; " in last
+    assert "Error: [Errno 28] No space left on device: '" in last
     assert "model.partial' keeps what is done, the same command continues there" in last
     assert {path.name for path in tmp_path.iterdir()} == {"model.partial", "model.logs"}
     monkeypatch.setattr(CVAE, "fit", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(CVAE, "save_weights", late)
+    monkeypatch.setattr(CVAE, "save", late)
     last = run(*command).stderr.splitlines()[-1]
     assert "model' exists; " in last
     assert (tmp_path / "model.partial").exists()
     assert (tmp_path / "model" / "thesis.txt").read_text() == "mine"
     shutil.rmtree(tmp_path / "model")
-    monkeypatch.setattr(CVAE, "save_weights", save)
+    monkeypatch.setattr(CVAE, "save", save)
     result = run(*command)
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {"model", "model.logs"}

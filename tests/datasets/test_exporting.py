@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+
 import ase.db
 import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from disks import files_limited_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imports import structures, write
@@ -273,3 +276,12 @@ def test_a_failing_writer_leaves_the_old_file(tmp_path, monkeypatch):
         export(mixed(), path, overwrite=True)
     assert path.read_text() == "precious"
     assert [p.name for p in tmp_path.iterdir()] == ["out.extxyz"]
+
+
+@pytest.mark.parametrize("name", ["set.extxyz", "set.db", "set.cif"])
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, name):
+    """SQLite has words of its own for it."""
+    with files_limited_to(500), pytest.raises(OSError, match=f"'.*{name}'") as raised:
+        export(mixed(), tmp_path / name, vacuum=5.0)
+    assert raised.value.errno in (errno.EFBIG, errno.EIO)
+    assert list(tmp_path.iterdir()) == []

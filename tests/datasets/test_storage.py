@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from disks import files_limited_to
 
 from tfgen.datasets.storage import SPLITS, Dataset, assign_splits
 
@@ -542,3 +543,11 @@ def test_few_groups_are_there_for_training_first():
     for groups, expected in (([0] * 4, [4]), ([0] * 4 + [1], [4, 1]), ([0, 1, 1, 2], [2, 1, 1])):
         split = assign_splits(len(groups), (0.8, 0.1, 0.1), np.random.default_rng(0), groups)
         assert np.bincount(split).tolist() == expected
+
+
+@pytest.mark.parametrize("size", [0, 1000, 3000])
+def test_a_full_disk_leaves_nothing(tmp_path, size):
+    """HDF5 itself would end the process."""
+    with files_limited_to(size), pytest.raises(OSError, match="too large: '.*set.h5'"):
+        example().save(tmp_path / "set.h5")
+    assert list(tmp_path.iterdir()) == []

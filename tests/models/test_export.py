@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import small
 import tensorflow as tf
+from disks import files_limited_to
 from scipy.spatial.distance import pdist
 
 from tfgen.models.cvae import CVAE
-from tfgen.models.export import export
+from tfgen.models.export import _write, export
 
 # Runs in a process that cannot import anything but TensorFlow and NumPy of what tfgen needs.
 USER = """
@@ -240,3 +241,15 @@ class TestFolder:
         assert isinstance(small.model().cvae, CVAE)
         conditions = small.model().condition_vectors([[1.5, 2.1]], np.full(6, 78))
         assert np.isfinite(small.model().sample(conditions, 0)).all()
+
+
+def test_a_full_disk_is_an_error_of_the_operating_system(tmp_path):
+    class Archive:
+        """Writes as TensorFlow does, without the seconds that the signatures take."""
+
+        def write_out(self, folder, verbose):
+            tf.io.write_file(f"{folder}/saved_model.pb", b"0" * 10000)
+
+    with files_limited_to(1000), pytest.raises(OSError, match="too large: '.*sm'"):
+        _write(Archive(), small.model(), tmp_path / "sm", overwrite=False)
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import small
 from ase.data import atomic_numbers
+from disks import files_limited_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
@@ -341,7 +342,7 @@ class TestWriting:
         def interrupt(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(CVAE, "save_weights", interrupt)
+        monkeypatch.setattr(CVAE, "save", interrupt)
         with pytest.raises(KeyboardInterrupt):
             small.model().save(folder, overwrite=True)
         with pytest.raises(KeyboardInterrupt):
@@ -438,3 +439,10 @@ class TestSamplingProperties:
         first = self.sampled(given, count=5)
         np.testing.assert_array_equal(self.sampled(given, count=5), first)
         assert (self.sampled(given, count=5, seed=1) != first).all()
+
+
+@pytest.mark.parametrize("size", [1000, 6000, 20000])
+def test_a_full_disk_leaves_no_half_model(tmp_path, size):
+    with files_limited_to(size), pytest.raises(OSError, match="too large: '.*model'"):
+        small.model().save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import click
 
 from tfgen._files import OutputExistsError
 from tfgen.cli._output import printable
+from tfgen.cli._streams import keep_streams_open
 
 __all__ = ["main"]
 
@@ -44,6 +45,15 @@ class _Commands(click.Group):
         os.environ["KERAS_BACKEND"] = "tensorflow"
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         return command
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the program; a closed standard stream does it no harm."""
+        keep_streams_open()
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # the help could not be printed; commands say so below
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

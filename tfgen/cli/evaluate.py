@@ -103,6 +103,7 @@ def evaluate(
     that were asked for, next to structures sampled at random from the training set.
     REPORT/index.html opens with no network.
     """
+    load_quietly()
     from tfgen.datasets.storage import Dataset
     from tfgen.evaluation.evaluate import evaluate as run
     from tfgen.evaluation.report.fingerprint_map import check_model
@@ -116,7 +117,6 @@ def evaluate(
     require_report_folder(output, overwrite)
     generated = read_generated(structures)
     dataset = Dataset.load(dataset_path)
-    load_quietly()
     model = None
     if model_path is not None:
         from tfgen.models.model import Model

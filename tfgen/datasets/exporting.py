@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -98,6 +100,9 @@ def export(
                 write(str(temporary), list(structures), format=kind)
         except OSError:
             raise
+        except sqlite3.OperationalError as error:  # "database or disk is full", "disk I/O error"
+            number = errno.ENOSPC if "full" in str(error) else errno.EIO
+            raise OSError(number, os.strerror(number)) from error
         except Exception as error:  # writers raise whatever their format cannot hold
             reason = " ".join(str(error).split()) or type(error).__name__
             if any(s.cell.rank < 3 for s in part.structures):

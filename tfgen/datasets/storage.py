@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import platform
 from collections import Counter
@@ -21,7 +22,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from tfgen import __version__
-from tfgen._files import new_file, require_file
+from tfgen._files import new_file, require_absent, require_file
 from tfgen.datasets._hdf5 import FORMAT, SPLITS, InvalidError, is_hdf5, read, write
 from tfgen.structures.properties import ENERGY_PER_ATOM
 
@@ -226,10 +227,10 @@ class Dataset:
         """
         if not self.structures:
             raise ValueError("the data set has no structures; there is nothing to save")
-        with (
-            new_file(path, overwrite) as temporary,
-            h5py.File(temporary, "w", libver=FORMAT) as file,
-        ):
+        path = require_absent(path, overwrite)
+        # In memory: where HDF5 itself writes to a disk that is full, it takes the process along.
+        image = io.BytesIO()
+        with h5py.File(image, "w", libver=FORMAT) as file:
             write(
                 file,
                 structures=self.structures,
@@ -239,6 +240,8 @@ class Dataset:
                 metadata=self.metadata,
                 forces=self.forces,
             )
+        with new_file(path, overwrite) as temporary:
+            temporary.write_bytes(image.getbuffer())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Dataset:

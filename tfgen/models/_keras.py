@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 try:
@@ -15,7 +17,7 @@ except ImportError as error:
         f"{os.environ.get('KERAS_BACKEND', 'not set')}"
     ) from error
 
-__all__ = ["check_dtype", "in_float32", "keras"]
+__all__ = ["check_dtype", "in_float32", "keras", "save_weights"]
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -58,3 +60,25 @@ def check_dtype(name: str, given: Any) -> str:
         if policy != DTYPE:
             raise ValueError(f"dtype is {policy}; {name} computes in {DTYPE} only")
     return DTYPE
+
+
+def save_weights(network: keras.Model, path: Path) -> None:
+    """Writes the file that `network.save_weights(path)` writes.
+
+    Where HDF5 itself writes to a disk that is full, it takes the process along. Keras makes the
+    HDF5 inside a .keras file in memory.
+
+    Args:
+        network: without an optimiser, whose state would be saved, too.
+        path: its name ends in .weights.h5.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    whole = path.with_suffix(".keras")
+    try:
+        network.save(whole)
+        with zipfile.ZipFile(whole) as archive:
+            path.write_bytes(archive.read("model.weights.h5"))
+    finally:
+        whole.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 
 from tfgen._files import new_folder, require_folder_replaceable
-from tfgen.models._keras import keras
+from tfgen.models._keras import keras, save_weights
 from tfgen.models.arrays import read_arrays
 
 __all__ = [
@@ -71,10 +71,10 @@ def write_folder(
     text = encode_config(config)
     with new_folder(folder, overwrite) as temporary:
         (temporary / CONFIG_FILE).write_bytes(text)
-        cvae.save_weights(temporary / WEIGHTS_FILE)
+        save_weights(cvae, temporary / WEIGHTS_FILE)
         _write_structures(temporary / STRUCTURES_FILE, structures)
         if nnp is not None:
-            nnp.save_weights(temporary / NNP_FILE)
+            save_weights(nnp, temporary / NNP_FILE)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

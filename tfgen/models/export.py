@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -116,9 +118,24 @@ def export(
     }  # fmt: skip
     for name, (function, signature) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=signature)
+    _write(archive, model, folder, overwrite)
+
+
+def _write(archive: Any, model: Model, folder: str | os.PathLike[str], overwrite: bool) -> None:
+    """Writes the SavedModel, and the configuration of the model beside it."""
+    text = json.dumps(model.config(), indent=1, ensure_ascii=False, allow_nan=False)
     with new_folder(folder, overwrite) as temporary:
-        archive.write_out(str(temporary), verbose=False)
+        try:
+            archive.write_out(str(temporary), verbose=False)
+        except tf.errors.OpError as error:  # TensorFlow does its own writing
+            raise OSError(*_system_error(error)) from error
         extra = temporary / "assets.extra"
         extra.mkdir()
-        text = json.dumps(model.config(), indent=1, ensure_ascii=False, allow_nan=False)
         (extra / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _system_error(error: tf.errors.OpError) -> tuple[int, str]:
+    """Returns the operating system's number and words for what TensorFlow could not write."""
+    known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+    number = next((n for n in known if os.strerror(n) in error.message), errno.EIO)
+    return number, os.strerror(number)
