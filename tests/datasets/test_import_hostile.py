@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import resource
 import sys
 import threading
@@ -9,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from imports import file, frame, refused, two
+from imports import CIF, file, frame, refused, two
 
 from tfgen.datasets.importing import import_files, read_structures
 from tfgen.datasets.importing.comments import parse_comment
@@ -109,3 +111,24 @@ def test_lengths_that_no_structure_has(tmp_path):
     refused(file(tmp_path, two().replace("1.3 2.25", "1e9 2.25")), r"1e\+09 Å; at most 1e\+06 Å")
     far = file(tmp_path, two().replace("1.3 2.25", "9e5 2.25"))
     assert len(import_files([far]).structures) == 2
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.extxyz.gz", 12), ("a.extxyz.xz", 30)])
+def test_damaged_compression(tmp_path, name, start):
+    path = tmp_path / name
+    compress = gzip.compress if name.endswith("gz") else lzma.compress
+    content = compress(two("energy=1", "energy=2").encode())
+    path.write_bytes(content[:start] + b"\xff" * 20 + content[start + 20 :])
+    refused(path, "is damaged|cannot be read")
+
+
+def test_occupancies_that_are_no_numbers(tmp_path):
+    refused(file(tmp_path, CIF + "C1 C 0 0 0 much\n", "a.cif"), "occupancy of a site is no number")
+
+
+def test_what_is_quoted_of_a_file_is_short(tmp_path):
+    path = file(tmp_path, two().replace("2.6", "H" * 5000))
+    refused(path, "could not convert string to float: 'HHH")
+    with pytest.raises(ValueError, match="row 1") as caught:
+        import_files([path])
+    assert len(str(caught.value)) < 600

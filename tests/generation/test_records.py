@@ -233,6 +233,10 @@ def test_malformed_positions(shape):
         b"2\nProperties=species:S:1:pos:R:3\nPt 0 0 0\n",
         b"1\nProperties=species:S:1:pos:R:3\nPt 0 0 zero\n",
         b"1\nProperties=species:S:1:pos:R:3\nQq 0 0 0\n",
+        b"1\nProperties=species:S:1:pos:R:3\nX 0 0 0\n",
+        b"1\nProperties=species:S:1:pos:R:3\nPt 0 nan 0\n",
+        b"99999999999\nProperties=species:S:1:pos:R:3\nPt 0 0 0\n",
+        b"1\nProperties=species:S:1:pos:R:3:forces:R:99999999\nPt 0 0 0\n",
         b'1\nProperties=species:S:1:pos:R:3 target="_JSON {broken"\nPt 0 0 0\n',
     ],
 )

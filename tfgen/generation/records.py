@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from tfgen._files import new_file, require_file
 from tfgen.targets import SURROGATE, Target, check_tolerance
@@ -135,20 +136,27 @@ def read_generated(path: str | os.PathLike[str]) -> list[Atoms]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not extxyz, is broken or holds no structures.
     """
-    from ase.io import read  # pulls in the list of ASE's formats
+    from tfgen.datasets.importing.xyz import read_frames  # ASE's readers take a while to import
 
     path = require_file(path, "structure file")
     if path.stat().st_size == 0:
         raise ValueError(f"{str(path)!r} is empty; an extxyz file with structures is needed")
     try:
-        structures = read(path, index=":", format="extxyz")
+        with path.open() as file:
+            structures = list(read_frames(file))
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise  # the disk's fault, not the file's
-        raise ValueError(f"{str(path)!r} is not a readable extxyz file: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{str(path)!r} is not a readable extxyz file: {reason}") from error
     if not structures:
         raise ValueError(f"{str(path)!r} holds no structures")
-    return list(structures)
+    for place, atoms in enumerate(structures, 1):
+        if not ((atoms.numbers > 0) & (atoms.numbers < len(chemical_symbols))).all():
+            raise ValueError(f"{str(path)!r}, row {place}: atoms that are no element")
+        if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.cell.array).all():
+            raise ValueError(f"{str(path)!r}, row {place}: positions that are not finite")
+    return structures
 
 
 def raw_structures(generated: Sequence[Atoms]) -> list[Atoms]:

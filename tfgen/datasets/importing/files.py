@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import difflib
+import lzma
 import re
 import sqlite3
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -31,6 +33,8 @@ _MARKS = {
 # The columns of an ASE database that hold its structures.
 _COLUMNS = {"id", "numbers", "positions", "cell", "pbc", "key_value_pairs", "data"}
 _HEAD = 4096
+# What reading a file, compressed or not, ends in where it is damaged.
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class Source(NamedTuple):
@@ -77,7 +81,7 @@ def opened(path: Path, kind: str | None, notes: Notes) -> Iterator[Source]:
             with open_text(path, _MARKS[mark]) as old, copy.open("w", encoding="utf-8") as new:
                 while block := old.read(1 << 20):
                     new.write(block)
-        except (UnicodeError, EOFError, OSError) as error:
+        except (UnicodeError, *_DAMAGED) as error:
             raise ValueError(f"{str(path)!r} is truncated or damaged: {error}") from error
         notes.add("the byte-order mark was skipped", repr(str(path)))
         yield Source(path, _kind(copy, _head(copy), kind), copy)
@@ -87,7 +91,6 @@ def open_text(path: Path, encoding: str = "utf-8") -> IO[str]:
     """Opens a file for reading, whether compressed or not; the end of a line stays as it is."""
     import bz2
     import gzip
-    import lzma
 
     openers: dict[str | None, Any] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}
     opener = openers.get(_compression(path), open)
@@ -127,7 +130,7 @@ def _head(path: Path) -> bytes:
             return cast("bytes", file.read(_HEAD))
     except EOFError as error:
         raise ValueError(f"{str(path)!r} is truncated") from error
-    except OSError as error:
+    except _DAMAGED as error:
         if isinstance(error, PermissionError):
             raise
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error

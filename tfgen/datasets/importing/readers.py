@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.constraints import FixAtoms
 
+from tfgen._settings import is_number
 from tfgen.datasets.importing import lammps
 from tfgen.datasets.importing.cif import read_cif
 from tfgen.datasets.importing.comments import UNITS_KEY
@@ -30,6 +31,8 @@ __all__ = ["Row", "read"]
 
 # Where the unit of all lengths stands among the units of a file.
 _LENGTHS_KEY = "tfgen:lengths"
+# Characters of what a reader says of a row that it cannot read: it may quote all of it.
+_LONGEST_REASON = 300
 
 
 class Row(NamedTuple):
@@ -289,7 +292,7 @@ def _reason(error: Exception) -> str:
         return f"{symbol!r} is no element"
     if isinstance(error, AttributeError) and "_read_xyz_frame" in places:
         return "atoms have numbers as species, which do not tell the elements"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
 
 def _require_elements(atoms: Atoms, where: str) -> None:
@@ -301,7 +304,9 @@ def _require_full_occupancy(atoms: Atoms, where: str) -> None:
     """Refuses crystals with disorder, of which ASE keeps the element with the largest share."""
     if isinstance(sites := atoms.info.get("occupancy"), dict):
         for site in sites.values():
-            if isinstance(site, dict) and (len(site) > 1 or min(site.values(), default=1) < 0.999):
+            if not isinstance(site, dict) or not all(map(is_number, site.values())):
+                raise ValueError(f"{where}: the occupancy of a site is no number")
+            if len(site) > 1 or min(site.values(), default=1) < 0.999:
                 what = " and ".join(f"{share:g} {symbol}" for symbol, share in site.items())
                 raise ValueError(f"{where}: a site is occupied by {what} (partial occupancy)")
     if atoms.has("occupancy"):
