@@ -254,12 +254,13 @@ class TestWorkThatCannotBeDone:
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks weights.weights.h5")
         (tmp_path / "model" / "weights.weights.h5").write_bytes(b"hello")
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, "lacks training_structures.npz")
-        structures = (model_folder / "training_structures.npz").read_bytes()
-        (tmp_path / "model" / "training_structures.npz").write_bytes(structures)
-        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "model' is damaged")
+        for name in ("training_structures.npz", "checksums.json"):
+            (tmp_path / "model" / name).write_bytes((model_folder / name).read_bytes())
+        failed(generate(tmp_path / "model", output, *MIDDLE), 1, "weights.weights.h5 has 5 bytes")
+        (tmp_path / "model" / "checksums.json").unlink()  # older models have none
         older = {**json.loads(config), "schema_version": 1}
         (tmp_path / "model" / "config.json").write_text(json.dumps(older), "utf-8")
-        words = ("it has schema version 1; this version of tfgen reads 3, so train it again",)
+        words = ("it has schema version 1; this version of tfgen reads 4, so train it again",)
         failed(generate(tmp_path / "model", output, *MIDDLE), 1, *words)
         assert not output.exists()
 

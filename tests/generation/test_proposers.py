@@ -217,6 +217,19 @@ class TestGeneration:
             generate(model, "Pt6", asked, 1, tolerance={ENERGY: -1})
 
 
+def test_fingerprints_that_are_not_finite_are_reached_by_nothing(model):
+    """Structures made for them may be valid, but for a fingerprint that is NaN none converges."""
+    ours = proposer(model, Target.of(ENERGY, 1.5, 0.01))
+    structures = [s for s in small.structures() if len(s) == 6][:3]
+    samples = ours._sampler.sample(3)
+    samples.fingerprints[1, 4] = np.nan
+    samples.fingerprints[2, 4] = np.inf
+    found = ours._assess(structures, np.ones(3), np.ones(3, bool), samples)
+    assert [p.status for p in found] == [
+        Status.CONVERGED, Status.NO_FINGERPRINT, Status.NO_FINGERPRINT,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("targets", [{ENERGY: 1.5, SIZE: 2.0}, {SIZE: 2.0}])
 def test_where_no_proposal_is_valid_all_come_back_and_say_so(model, targets):
     if ENERGY not in targets:  # a model that knows the size only

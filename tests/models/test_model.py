@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.models.artefact import MODEL_FILES
+from tfgen.models.artefact import MODEL_FILES, write_checksums
 from tfgen.models.cvae import CVAE
 from tfgen.models.model import Condition, Model
 from tfgen.models.neural_potential import EnergyNetwork
@@ -36,12 +36,13 @@ def config_of(model) -> dict:
 
 
 def edit(folder, **changes):
-    """Changes entries of the configuration; None removes one."""
+    """Changes entries of the configuration, and its check sum; None removes one."""
     path = folder / "config.json"
     config = {**json.loads(path.read_text("utf-8")), **changes}
     for name in [name for name, value in changes.items() if value is None]:
         del config[name]
     path.write_text(json.dumps(config), "utf-8")
+    write_checksums(folder)
 
 
 class TestFolder:
@@ -75,7 +76,7 @@ class TestFolder:
     def test_holds_only_json_hdf5_and_plain_arrays(self, folder):
         assert {path.name for path in folder.iterdir()} == set(MODEL_FILES)
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        assert (config["schema"], config["schema_version"]) == ("tfgen-model", 3)
+        assert (config["schema"], config["schema_version"]) == ("tfgen-model", 4)
         assert config["conditions"][0]["unit"] == "eV/atom"
         with h5py.File(folder / "weights.weights.h5") as file:
             assert len(file) > 0
@@ -258,6 +259,7 @@ class TestDamage:
     )
     def test_a_configuration_that_is_damaged(self, folder, text):
         (folder / "config.json").write_text(text, "latin-1")
+        write_checksums(folder)
         with pytest.raises(ValueError, match="model' is damaged: "):
             Model.load(folder)
 
@@ -267,7 +269,7 @@ class TestDamage:
             ({"schema": "tfgen-dataset"}, "config.json is not a tfgen model's"),
             (
                 {"schema_version": 1},
-                "schema version 1; this version of tfgen reads 3, so train it again",
+                "schema version 1; this version of tfgen reads 4, so train it again",
             ),
             ({"schema_version": None}, "schema version None"),
             ({"tolerance": None}, "'tolerance' is missing"),
@@ -280,6 +282,15 @@ class TestDamage:
             ({"covariance": 5}, "mean or covariance is of the wrong shape"),
             ({"conditions": []}, "it names 0 properties"),
             ({"potential": 3}, "potential is 3; a name is needed, or None"),
+            (
+                {
+                    "conditions": [
+                        {"name": "a", "unit": "1", "low": 2.0, "high": 1.0},
+                        {"name": "b", "unit": "1", "low": 0.0, "high": 1.0},
+                    ]
+                },
+                "its values of 'a' are from 2.0 to 1.0",
+            ),
             ({"formulas": {"Pt6": "x"}}, "invalid literal"),
             ({"conditions": [{"name": "x"}]}, "missing"),
             ({"mean": ["a", "b"]}, "'a'"),
@@ -313,6 +324,105 @@ class TestDamage:
             Model.load(folder)
         path.write_bytes(b"hello")
         with pytest.raises(ValueError, match="model' is damaged: "):
+            Model.load(folder)
+
+    def test_any_byte_of_any_file(self, folder):
+        """Found by size or check sum, before anything is made of what the files hold."""
+        model, rng = small.model(), np.random.default_rng(0)
+        for name in MODEL_FILES:
+            path = folder / name
+            whole = path.read_bytes()
+            for kind in range(12):
+                data, place = bytearray(whole), int(rng.integers(len(whole)))
+                if kind % 4 == 0:
+                    data[place] ^= 1 << int(rng.integers(8))
+                elif kind % 4 == 1:
+                    del data[place:]
+                elif kind % 4 == 2:
+                    data[place : place + 50] = b"\xff" * len(data[place : place + 50])
+                else:
+                    data[place:place] = b"\x00" * 8
+                path.write_bytes(data)
+                with pytest.raises((ValueError, FileNotFoundError), match="model folder .*model'"):
+                    Model.load(folder)
+            path.write_bytes(whole)
+        assert Model.load(folder).digest == model.digest
+
+    def test_what_the_files_are_not_is_said(self, folder):
+        for name, data, words in (
+            ("weights.weights.h5", b"hello", r"weights.weights.h5 has 5 bytes, \d+ were written"),
+            ("checksums.json", b"[1]", "checksums.json holds no check sums"),
+            ("checksums.json", b"{}", "checksums.json holds no check sums of these files: '"),
+            ("checksums.json", b"[" * 100_000, "checksums.json holds no check sums"),
+        ):
+            whole = (folder / name).read_bytes()
+            (folder / name).write_bytes(data)
+            with pytest.raises(ValueError, match=f"model' is damaged: {words}"):
+                Model.load(folder)
+            (folder / name).write_bytes(whole)
+        sums = json.loads((folder / "checksums.json").read_text("utf-8"))
+        sums["../secret"] = sums["config.json"]
+        (folder / "checksums.json").write_text(json.dumps(sums), "utf-8")
+        with pytest.raises(ValueError, match=r"no check sums of these files: '\.\./secret'"):
+            Model.load(folder)
+        path = folder / "training_structures.npz"
+        data = bytearray(path.read_bytes())
+        data[100] ^= 1
+        path.write_bytes(data)
+        write_checksums(folder)
+        data[100] ^= 2
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="structures.npz is not what was written: its check"):
+            Model.load(folder)
+
+
+class TestForged:
+    """Files whose check sums are right, though no training has made them."""
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_weights_that_are_not_finite(self, folder, value):
+        with h5py.File(folder / "weights.weights.h5", "r+") as file:
+            file["encoder/layers/dense/vars/0"][0, 0] = value
+        write_checksums(folder)
+        with pytest.raises(ValueError, match="damaged: weights of its CVAE are not finite"):
+            Model.load(folder)
+
+    def test_weights_in_another_file(self, folder):
+        with h5py.File(folder / "weights.weights.h5", "r+") as file:
+            file["secret"] = h5py.ExternalLink("/etc/passwd", "/")
+        write_checksums(folder)
+        with pytest.raises(ValueError, match=r"weights.weights.h5: .*link"):
+            Model.load(folder)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"hidden": [10**6, 10**6]}, {"latent": 10**9}, {"features": 10**9}, {"hidden": [10**30]}],
+    )
+    def test_networks_that_no_memory_holds(self, folder, changes):
+        edit(folder, cvae={**small.model().cvae.get_config(), **changes})
+        with pytest.raises(ValueError, match=r"the network has \d+ weights, the file at most"):
+            Model.load(folder)
+
+    @pytest.mark.parametrize(
+        ("numbers", "position", "words"),
+        [
+            ([78, 79], 0.0, "training structure 0 has elements that its fingerprint .* numbers 79"),
+            ([78, 0], 0.0, "training structure 0 has elements that its fingerprint .* numbers 0"),
+            ([78, -5], 0.0, "training structure 0 has elements that its fingerprint .* -5"),
+            ([78, 78], np.nan, "positions of its training structure 0 are not finite"),
+            ([78, 78, 78], 0.0, "its arrays do not fit together"),
+            ([78.0, 78.0], 0.0, "does not hold sizes, numbers and positions"),
+        ],
+    )
+    def test_training_structures(self, folder, numbers, position, words):
+        np.savez(
+            folder / "training_structures.npz",
+            sizes=np.array([2], np.int32),
+            numbers=np.array(numbers),
+            positions=np.array([[0.0, 0.0, 0.0], [2.5, position, 0.0]], np.float32),
+        )
+        write_checksums(folder)
+        with pytest.raises(ValueError, match=f"model' is damaged: .*{words}"):
             Model.load(folder)
 
 

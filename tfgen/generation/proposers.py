@@ -352,13 +352,16 @@ class ScreeningProposer:
             else "the structure at the target energy is not valid"
         )
         rows = [{name: float(values[name][i]) for name in names} for i in range(len(structures))]
+        # A network whose numbers overflow samples fingerprints that no structure can have.
+        compared = np.where(np.isfinite(loss), Status.CONVERGED.name, Status.NO_FINGERPRINT.name)
+        statuses = np.where(sound, compared, Status.NOT_VALID.name)
         return [
             Proposal(
                 structure=atoms,
                 fingerprint=samples.fingerprints[i],
                 predicted=rows[i],
                 loss=float(loss[i]),
-                status=Status.CONVERGED if sound[i] else Status.NOT_VALID,
+                status=Status[statuses[i]],
                 status_detail="" if sound[i] else failure,
                 alike=bool(alike[i]),
                 equal=bool(equal[i]),

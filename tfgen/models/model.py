@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from tfgen.execution.results import array_digest
 from tfgen.fingerprints.fingerprint import Fingerprint
@@ -199,9 +200,11 @@ class Model:
         }
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
-        """Writes a new folder: config.json, weights (Keras' HDF5), training_structures.npz (NumPy).
+        """Writes a new folder: config.json, weights, structures, and their check sums.
 
-        What it writes, `load` reads: it writes nothing that `load` would refuse.
+        The weights are in Keras' HDF5, the structures in training_structures.npz (NumPy),
+        sizes and SHA-256 check sums of the other files in checksums.json. What it writes,
+        `load` reads: it writes nothing that `load` would refuse.
 
         Raises:
             FileExistsError: if the folder exists and `overwrite` is false, or is no model.
@@ -223,18 +226,17 @@ class Model:
 
         Raises:
             FileNotFoundError: if the folder or a file in it is missing.
-            ValueError: if a file is damaged, or of another version.
+            ValueError: if a file is damaged or has been changed, or is of another version.
         """
         folder = Path(folder)
         try:
             config = read_config(folder)
+            arguments = {name: config["cvae"][name] for name in CVAE_ARGUMENTS}
+            inputs = arguments["features"] + arguments["conditions"]
+            widths = [inputs, *arguments["hidden"], arguments["latent"]]
             model = cls(
                 fingerprint=Fingerprint.from_config(config["fingerprint"], descriptors),
-                cvae=read_weights(
-                    folder,
-                    WEIGHTS_FILE,
-                    CVAE(**{name: config["cvae"][name] for name in CVAE_ARGUMENTS}),
-                ),
+                cvae=read_weights(folder, WEIGHTS_FILE, lambda: CVAE(**arguments), widths),
                 conditions=tuple(
                     Condition(str(c["name"]), str(c["unit"]), float(c["low"]), float(c["high"]))
                     for c in config["conditions"]
@@ -244,13 +246,7 @@ class Model:
                 formulas={str(k): int(v) for k, v in dict(config["formulas"]).items()},
                 tolerance=float(config["tolerance"]),
                 potential=config["potential"],
-                nnp=None
-                if config["nnp"] is None
-                else read_weights(
-                    folder,
-                    NNP_FILE,
-                    EnergyNetwork(**{name: config["nnp"][name] for name in NNP_ARGUMENTS}),
-                ),
+                nnp=None if config["nnp"] is None else _read_nnp(folder, config["nnp"]),
                 minima=bool(config["minima"]),
                 training_structures=read_structures(folder),
                 settings=_optional(TrainingSettings, config["settings"]),
@@ -297,10 +293,34 @@ def _check(model: Model) -> None:
         or model.nnp.elements != elements
     ):
         raise ValueError("its NNP is not of its fingerprint's descriptor; train it again")
+    for network, what in ((model.cvae, "CVAE"), (model.nnp, "NNP")):
+        if network is not None and not all(np.isfinite(w).all() for w in network.get_weights()):
+            raise ValueError(f"weights of its {what} are not finite")
+    for condition in model.conditions:
+        if not -np.inf < condition.low <= condition.high < np.inf:
+            raise ValueError(
+                f"its values of {condition.name!r} are from {condition.low} to {condition.high}"
+            )
+    known = {atomic_numbers[symbol] for symbol in model.fingerprint.species}
+    for i, structure in enumerate(model.training_structures):
+        unknown = set(structure.numbers.tolist()) - known
+        if unknown:
+            raise ValueError(
+                f"its training structure {i} has elements that its fingerprint does not know: "
+                f"atomic numbers {', '.join(map(str, sorted(unknown)))}"
+            )
+        if not np.isfinite(structure.positions).all():
+            raise ValueError(f"positions of its training structure {i} are not finite")
     if not isinstance(model.potential, str | None):
         raise ValueError(
             f"its potential is {model.potential!r}; a name is needed, or None (null in JSON)"
         )
+
+
+def _read_nnp(folder: Path, config: Mapping[str, Any]) -> EnergyNetwork:
+    arguments = {name: config[name] for name in NNP_ARGUMENTS}
+    widths = [arguments["features"] + arguments["elements"], *arguments["hidden"]]
+    return read_weights(folder, NNP_FILE, lambda: EnergyNetwork(**arguments), widths)
 
 
 def _optional(kind: type[Any], values: Any) -> Any:
