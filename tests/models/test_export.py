@@ -219,7 +219,7 @@ class TestFolder:
 
     def test_is_not_mistaken_for_a_model(self, tmp_path):
         small.model().save(tmp_path / "model")
-        with pytest.raises(FileExistsError, match="holds 'config.json'"):
+        with pytest.raises(FileExistsError, match="holds 'checksums.json'"):
             export(small.model(), tmp_path / "model", overwrite=True)
         assert (tmp_path / "model" / "config.json").exists()
 
