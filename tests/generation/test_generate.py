@@ -204,6 +204,7 @@ class TestFailures:
             return RelaxationResult(
                 structures=structures,
                 energy=energy,
+            forces=[np.full(s.positions.shape, np.nan) for s in structures],
                 fmax=np.full(n, np.nan),
                 steps=np.ones(n),
                 status=[Status.CALCULATOR_FAILED, *[Status.CONVERGED] * (n - 1)],
