@@ -44,11 +44,14 @@ class Faulty(EMT):
         print("the calculator talks")
         length = atoms.get_distance(0, 1)
         if length > 9.0:
+            print("charge is not conserved", flush=True)
             os.kill(os.getpid(), signal.SIGSEGV)
         if length > 8.0:
             time.sleep(600.0)
         if length > 7.0:
             raise RuntimeError("no SCF")
+        if length > 6.0:
+            sys.exit("licence expired")
         if self.made:
             with open(self.made, "a") as file:  # noqa: PTH123
                 file.write("computed\n")
@@ -86,15 +89,16 @@ def test_values_are_the_calculator_s(potential):
 def test_crashes_hangs_and_errors_are_statuses(potential, capfd, monkeypatch):
     potential.calculate(CLUSTERS)  # both processes have imported what they need
     monkeypatch.setattr(potential, "_time_limit", 4.0)
-    bad = [Atoms("Pt2", [[0, 0, 0], [x, 0, 0]]) for x in (7.5, 8.5, 9.5)]
+    bad = [Atoms("Pt2", [[0, 0, 0], [x, 0, 0]]) for x in (7.5, 8.5, 9.5, 6.5)]
     advanced = []
     found = potential.calculate([CLUSTERS[0], *bad], advance=lambda: advanced.append(1))
     statuses = [Status.CONVERGED, Status.CALCULATOR_FAILED, Status.TIME_LIMIT, Status.CRASHED]
-    assert [one.status for one in found] == statuses
+    assert [one.status for one in found] == [*statuses, Status.CALCULATOR_FAILED]
     assert [one.detail for one in found] == [
         "", "RuntimeError: no SCF", "stopped after 4 s", "the worker process was ended by SIGSEGV",
+        "SystemExit: licence expired",
     ]  # fmt: skip
-    assert len(advanced) == 4
+    assert len(advanced) == 5
     # The same of relaxations, and those after them go on, in processes that have to start.
     monkeypatch.setattr(potential, "_time_limit", 300.0)
     relaxed = potential.relax_all([bad[0], bad[2], CLUSTERS[0]])
@@ -204,3 +208,11 @@ def test_on_a_dask_cluster():
             WorkerPotential("no_such:EMT", executor=executor)
     assert [one.energy for one in found] == expected.tolist()
     assert [one.values["free_energy"] for one in found] == expected.tolist()
+
+
+def test_a_calculator_that_ends_its_process_is_quoted(tmp_path):
+    with WorkerPotential(FAULTY, tries=1, log=tmp_path / "log") as potential:
+        found = potential.calculate([Atoms("Pt2", [[0, 0, 0], [9.5, 0, 0]])])[0]
+    assert found.status == Status.CRASHED
+    words = "the worker process was ended by SIGSEGV; printed last: charge is not conserved"
+    assert found.detail == words

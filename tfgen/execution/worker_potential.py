@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ __all__ = ["WorkerPotential"]
 
 # In a process of a cluster, where jobs run apart from it; none starts before the first job.
 _PROCESSES = Processes()
+_LAST_BYTES = 200  # of the output of a calculator that has died
 # Results that are not kept: another time, or another machine, may be luckier, and functions mended.
 _PASSING = (Status.CRASHED, Status.TIME_LIMIT, Status.PROPERTY_FAILED)
 
@@ -288,9 +290,21 @@ def _run(job: _Job, processes: Processes = _PROCESSES) -> Any:
     try:
         return processes.call(_do, job, job.time_limit, tries=job.tries)
     except ProcessDiedError as error:
-        return job.failed(Status.CRASHED, str(error))
+        return job.failed(Status.CRASHED, f"{error}{_last_words(job.log)}")
     except TimeLimitError as error:
         return job.failed(Status.TIME_LIMIT, str(error))
+
+
+def _last_words(log: Path | None) -> str:
+    """Returns what calculators have printed last: programs say there why they end."""
+    try:
+        with open(log or os.devnull, "rb") as file:  # noqa: PTH123
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:  # on another machine, of a cluster
+        return ""
+    words = " ".join(text.strip().rpartition("\n")[2].split())[:_LAST_BYTES]
+    return f"; printed last: {words}" if words else ""
 
 
 def _do(job: _Job) -> Any:

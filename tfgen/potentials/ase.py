@@ -238,7 +238,7 @@ class AsePotential:
                         # BFGS would continue, and fail with an error of LAPACK.
                         if not (np.isfinite(energy) and np.isfinite(largest)):
                             raise NotFiniteError
-            except Exception as error:  # noqa: BLE001  (calculators raise what they like)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (calculators raise what they like)
                 self._count(calculations := max(evaluated, steps + 1))
                 self._failed, detail = True, describe_error(error)
                 return Relaxation.failed(structure, detail, steps=steps, calculations=calculations)
@@ -295,7 +295,7 @@ class AsePotential:
                     raise ValueError(f"forces have the shape {forces.shape}")
                 if not (np.isfinite(energy) and np.isfinite(forces).all()):
                     raise NotFiniteError
-            except Exception as error:  # noqa: BLE001  (calculators raise what they like)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (calculators raise what they like)
                 self._failed = True
                 return Calculation.failed(
                     structure, [f.name for f in functions], describe_error(error)

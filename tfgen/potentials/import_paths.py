@@ -54,7 +54,7 @@ def make_calculator(path: str, arguments: Mapping[str, Any] | None = None) -> Ba
     try:
         factory = import_path(path)
         calculator = factory(**(arguments or {}))
-    except Exception as error:  # modules and calculators raise what they like
+    except (Exception, SystemExit) as error:  # modules and calculators raise what they like
         reason = str(error) or type(error).__name__
         raise ValueError(f"calculator {path!r} cannot be made: {reason}") from error
     if not is_calculator(calculator):

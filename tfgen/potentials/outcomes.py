@@ -119,7 +119,7 @@ class Relaxation:
         )
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
     """Returns in one line what a calculator or a function raised."""
     if isinstance(error, NotFiniteError):
         return NOT_FINITE

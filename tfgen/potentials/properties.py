@@ -118,7 +118,7 @@ def _make_function(name: str, function: Callable[[Atoms], Any] | str) -> Propert
             raise ValueError(f"{label}: {function!r} is not of the form MODULE:FUNCTION")
         try:
             found = import_path(function)
-        except Exception as error:  # modules raise what they like
+        except (Exception, SystemExit) as error:  # modules raise what they like
             reason = str(error) or type(error).__name__
             raise ValueError(f"{label}: {function!r} cannot be imported: {reason}") from error
     else:
@@ -191,5 +191,5 @@ def _run(function: PropertyFunction, atoms: Atoms) -> tuple[float, str]:
     own.calc = atoms.calc
     try:
         return function(own), ""
-    except Exception as error:  # noqa: BLE001  (functions raise what they like)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (functions raise what they like)
         return float("nan"), describe_error(error)
