@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
+from tfgen.datasets.messages import InvalidValuesError
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.artefact import MODEL_FILES, write_checksums
 from tfgen.models.cvae import CVAE
@@ -272,16 +273,17 @@ class TestDamage:
                 "schema version 1; this version of tfgen reads 4, so train it again",
             ),
             ({"schema_version": None}, "schema version None"),
-            ({"tolerance": None}, "'tolerance' is missing"),
-            ({"cvae": None}, "'cvae' is missing"),
-            ({"fingerprint": None}, "'fingerprint' is missing"),
+            ({"tolerance": None}, "config.json: tolerance is missing"),
+            ({"cvae": None}, r"config.json: section \[cvae\] is missing"),
+            ({"fingerprint": None}, r"section \[fingerprint\] is missing"),
             ({"tolerance": "small"}, "small"),
-            ({"tolerance": -1.0}, "tolerance is -1.0; it must be above 0"),
+            ({"tolerance": -1.0}, "tolerance is -1.0; a number > 0 is needed"),
             ({"tolerance": float("nan")}, "tolerance is nan"),
             ({"mean": []}, "mean or covariance is of the wrong shape"),
-            ({"covariance": 5}, "mean or covariance is of the wrong shape"),
+            ({"covariance": 5}, "covariance is 5; a list of lists of numbers is needed"),
+            ({"covariance": [[1.0]]}, "mean or covariance is of the wrong shape"),
             ({"conditions": []}, "it names 0 properties"),
-            ({"potential": 3}, "potential is 3; a name is needed, or None"),
+            ({"potential": 3}, "potential is 3; text in quotes is needed"),
             (
                 {
                     "conditions": [
@@ -291,18 +293,34 @@ class TestDamage:
                 },
                 "its values of 'a' are from 2.0 to 1.0",
             ),
-            ({"formulas": {"Pt6": "x"}}, "invalid literal"),
+            ({"formulas": {"Pt6": "x"}}, "formulas.Pt6 is 'x'; a table is needed"),
             ({"conditions": [{"name": "x"}]}, "missing"),
             ({"mean": ["a", "b"]}, "'a'"),
             ({"settings": {}}, "TrainingSettings has the fields"),
             ({"settings": {**small.SETTINGS.to_json(), "latent": 0}}, "latent is 0"),
-            ({"nnp_settings": [1]}, "NNPSettings has the fields"),
+            ({"nnp_settings": [1]}, r"nnp_settings is \[1\]; a table is needed"),
+            ({"minima": 1}, "minima is 1; true or false is needed"),
+            ({"more": 1}, "unknown key 'more'"),
         ],
     )
     def test_an_entry_that_is_not_what_it_should_be(self, folder, changes, message):
         edit(folder, **changes)
         with pytest.raises(ValueError, match=f"model' is damaged: .*{message}"):
             Model.load(folder)
+
+    def test_a_line_for_each_wrong_value(self, folder):
+        cvae = {**small.model().cvae.get_config(), "features": "x", "hidden": [0], "seed": 1e400}
+        edit(folder, cvae=cvae, tolerance=0, provenance=None)
+        with pytest.raises(InvalidValuesError) as caught:
+            Model.load(folder)
+        begin = f"model folder {str(folder)!r} is damaged: config.json: "
+        assert [line.removeprefix(begin) for line in caught.value.problems] == [
+            "cvae.features is 'x'; a whole number >= 1 and <= 1000000000 is needed",
+            "cvae.hidden is 0; a list of whole numbers is needed",
+            "cvae.seed is inf; a whole number >= 0 and <= 9223372036854775807 is needed",
+            "tolerance is 0; a number > 0 is needed",
+            "provenance is missing",
+        ]
 
     @pytest.mark.parametrize("change", [{"latent": 4}, {"hidden": [8]}, {"hidden": [16, 16]}])
     def test_weights_of_another_shape(self, folder, change):
@@ -400,7 +418,8 @@ class TestForged:
     )
     def test_networks_that_no_memory_holds(self, folder, changes):
         edit(folder, cvae={**small.model().cvae.get_config(), **changes})
-        with pytest.raises(ValueError, match=r"the network has \d+ weights, the file at most"):
+        message = r"the network has \d+ weights, the file at most|cvae.hidden is 10+; a list"
+        with pytest.raises(ValueError, match=message):
             Model.load(folder)
 
     @pytest.mark.parametrize(

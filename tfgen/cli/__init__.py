@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tfgen._files import OutputExistsError
-from tfgen.cli._output import printable
+from tfgen.cli._output import echo, printable
 from tfgen.cli._streams import keep_streams_open
 
 __all__ = ["main"]
@@ -69,7 +69,11 @@ class _Commands(click.Group):
             if isinstance(error, OutputExistsError):
                 line = f"{str(error.path)!r} {error.reason}; use --overwrite to replace it"
             else:
-                line = " ".join(str(error).split())[:500]
+                # An error about several values has a line for each.
+                problems = getattr(error, "problems", (str(error),))
+                *others, line = (" ".join(text.split())[:500] for text in problems)
+                for other in others:
+                    echo(f"Error: {other}", err=True)
             if not isinstance(error, _FORESEEN) or not line:
                 line = f"{type(error).__name__}: {line} (TFGEN_DEBUG=1 shows where)"
             raise click.ClickException(printable(line)) from error

@@ -80,15 +80,9 @@ def build(
     look_here()
     from tfgen.datasets.building import build as run
     from tfgen.datasets.building import partial_folder
-    from tfgen.datasets.recipe import RecipeError, load_recipe
+    from tfgen.datasets.recipe import load_recipe
 
-    try:
-        loaded = load_recipe(recipe)
-    except RecipeError as error:
-        *others, last = error.problems
-        for line in others:
-            echo(f"Error: {line}", err=True)
-        raise click.ClickException(last) from error
+    loaded = load_recipe(recipe)
     try:
         with shown_warnings():
             result = run(

@@ -1,6 +1,6 @@
 """The types of the fields of a recipe, for pydantic.
 
-What a type refuses, it refuses with what is allowed instead; `_messages` adds the name of the field
+What a type refuses, it refuses with what is allowed instead; `messages` adds the name of the field
 and the value that came.
 """
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from tfgen.datasets._messages import shown
+from tfgen.datasets.messages import shown
 from tfgen.potentials.import_paths import is_import_path
 from tfgen.potentials.properties import CALCULATED
 from tfgen.sampling.initial import KINDS, SHAPES

@@ -87,7 +87,7 @@ from tfgen.datasets._fields import (
     Share,
     Text,
 )
-from tfgen.datasets._messages import NOT_IN_FILE, problems, unknown_key
+from tfgen.datasets.messages import NOT_IN_FILE, InvalidValuesError, problems, unknown_key
 from tfgen.sampling.moves import MOVES
 from tfgen.structures.formulas import numbers_from_formula
 
@@ -126,17 +126,8 @@ _LONG_KEY = re.compile(r"""(?:[\w"'-]{1,60}[ \t]*\.[ \t]*){100}""")
 _STRICT = ConfigDict(extra="forbid")
 
 
-class RecipeError(ValueError):
-    """A recipe is not valid.
-
-    Attributes:
-        problems: one sentence for each wrong value, which names file, field, what came and what is
-            allowed.
-    """
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+class RecipeError(InvalidValuesError):
+    """A recipe is not valid."""
 
 
 @dataclass(frozen=True, config=_STRICT)

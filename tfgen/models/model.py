@@ -14,6 +14,7 @@ import tensorflow as tf
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from tfgen.datasets.messages import InvalidValuesError
 from tfgen.execution.results import array_digest
 from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models._keras import in_float32
@@ -28,6 +29,7 @@ from tfgen.models.artefact import (
     write_folder,
 )
 from tfgen.models.condition import Condition, join_conditions, sample_normal_given
+from tfgen.models.config import NNPConfig, check_config
 from tfgen.models.cvae import CVAE
 from tfgen.models.neural_potential import EnergyNetwork, NeuralPotential, select_broad
 from tfgen.models.settings import NNPSettings, TrainingSettings
@@ -37,14 +39,6 @@ from tfgen.structures.validity import ValidityThresholds, thresholds_from
 from tfgen.targets import TargetValue, check_targets
 
 __all__ = ["Condition", "Model"]
-
-# Arguments of the networks' constructors that a configuration gives; those of Keras' own, as the
-# name and the policy of dtypes, have no say in what is loaded.
-CVAE_ARGUMENTS = (
-    "features", "conditions", "properties", "latent", "hidden", "kl_weight", "surrogate_weight",
-    "likelihood_family", "seed",
-)  # fmt: skip
-NNP_ARGUMENTS = ("features", "elements", "hidden", "step", "slope_weight", "seed")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,33 +224,32 @@ class Model:
         """
         folder = Path(folder)
         try:
-            config = read_config(folder)
-            arguments = {name: config["cvae"][name] for name in CVAE_ARGUMENTS}
-            inputs = arguments["features"] + arguments["conditions"]
-            widths = [inputs, *arguments["hidden"], arguments["latent"]]
+            config = check_config(read_config(folder))
+            cvae = config.cvae
+            widths = [cvae.features + cvae.conditions, *cvae.hidden, cvae.latent]
             model = cls(
-                fingerprint=Fingerprint.from_config(config["fingerprint"], descriptors),
-                cvae=read_weights(folder, WEIGHTS_FILE, lambda: CVAE(**arguments), widths),
-                conditions=tuple(
-                    Condition(str(c["name"]), str(c["unit"]), float(c["low"]), float(c["high"]))
-                    for c in config["conditions"]
-                ),
-                mean=np.array(config["mean"], np.float64),
-                covariance=np.array(config["covariance"], np.float64),
-                formulas={str(k): int(v) for k, v in dict(config["formulas"]).items()},
-                tolerance=float(config["tolerance"]),
-                potential=config["potential"],
-                nnp=None if config["nnp"] is None else _read_nnp(folder, config["nnp"]),
-                minima=bool(config["minima"]),
+                fingerprint=Fingerprint.from_config(asdict(config.fingerprint), descriptors),
+                cvae=read_weights(folder, WEIGHTS_FILE, lambda: CVAE(**asdict(cvae)), widths),
+                conditions=tuple(Condition(**asdict(c)) for c in config.conditions),
+                mean=np.array(config.mean, np.float64),
+                covariance=np.array(config.covariance, np.float64),
+                formulas=config.formulas,
+                tolerance=config.tolerance,
+                potential=config.potential,
+                nnp=None if config.nnp is None else _read_nnp(folder, config.nnp),
+                minima=config.minima,
                 training_structures=read_structures(folder),
-                settings=_optional(TrainingSettings, config["settings"]),
-                nnp_settings=_optional(NNPSettings, config["nnp_settings"]),
-                provenance=dict(config["provenance"]),
+                settings=_optional(TrainingSettings, config.settings),
+                nnp_settings=_optional(NNPSettings, config.nnp_settings),
+                provenance=config.provenance,
             )
             model.check()
             return model
         except FileNotFoundError:
             raise
+        except InvalidValuesError as error:
+            where = f"model folder {str(folder)!r} is damaged: config.json"
+            raise InvalidValuesError([f"{where}: {line}" for line in error.problems]) from error
         except (KeyError, TypeError, ValueError, OSError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"model folder {str(folder)!r} is damaged: {reason}") from error
@@ -317,10 +310,9 @@ def _check(model: Model) -> None:
         )
 
 
-def _read_nnp(folder: Path, config: Mapping[str, Any]) -> EnergyNetwork:
-    arguments = {name: config[name] for name in NNP_ARGUMENTS}
-    widths = [arguments["features"] + arguments["elements"], *arguments["hidden"]]
-    return read_weights(folder, NNP_FILE, lambda: EnergyNetwork(**arguments), widths)
+def _read_nnp(folder: Path, config: NNPConfig) -> EnergyNetwork:
+    widths = [config.features + config.elements, *config.hidden]
+    return read_weights(folder, NNP_FILE, lambda: EnergyNetwork(**asdict(config)), widths)
 
 
 def _optional(kind: type[Any], values: Any) -> Any:

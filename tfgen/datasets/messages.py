@@ -1,4 +1,4 @@
-"""Says what is wrong with a TOML table that pydantic refuses: one line for each wrong value."""
+"""Says what is wrong with a table that pydantic refuses: one line for each wrong value."""
 
 from __future__ import annotations
 
@@ -11,13 +11,26 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-__all__ = ["NOT_IN_FILE", "problems", "shown", "unknown_key"]
+__all__ = ["NOT_IN_FILE", "InvalidValuesError", "problems", "shown", "unknown_key"]
 
 NOT_IN_FILE = {"in_file": False}
 """Metadata of a dataclass's field that a TOML file cannot set."""
 
 # Characters of a value that a message quotes.
 _QUOTED = 60
+
+
+class InvalidValuesError(ValueError):
+    """What a file says is not valid.
+
+    Attributes:
+        problems: one sentence for each wrong value, which names file, field, what came and what is
+            allowed.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 def problems(error: ValidationError, kind: type) -> list[str]:
@@ -67,6 +80,8 @@ def _place(path: Sequence[str | int], kind: Any) -> tuple[Any, FieldInfo | None]
     for part in path:
         if (inner := _section(field)) is not None:
             kind = inner
+        elif field is not None:
+            break  # an entry of a list or table, of which the field says what it takes
         field = kind.__pydantic_fields__.get(part) if isinstance(part, str) else field
     return kind, field
 
@@ -81,17 +96,34 @@ def _section(field: FieldInfo | None) -> type | None:
 
 def _allowed(field: FieldInfo | None) -> str:
     """Describes the values that a field takes by its type and its bounds."""
-    kinds = typing.get_args(field.annotation) if field else ()
-    kind = next((k for k in kinds if k is not type(None)), field.annotation if field else None)
-    words = {int: "a whole number", float: "a number", str: "text in quotes"}
-    what = words.get(typing.cast("type", kind), "another value")
     bounds = [
         f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
         for name, sign in (("gt", ">"), ("ge", ">="), ("le", "<="))
         for rule in (field.metadata if field else ())
         if (bound := getattr(rule, name, None)) is not None
     ]
+    what = _kind_of(field.annotation)[0] if field else "another value"
     return " ".join([what, " and ".join(bounds)]).strip()
+
+
+def _kind_of(kind: Any) -> tuple[str, str]:
+    """Returns words for one value of a type, and for several."""
+    words = {
+        int: ("a whole number", "whole numbers"),
+        float: ("a number", "numbers"),
+        str: ("text in quotes", "texts"),
+        bool: ("true or false", "true or false"),
+        dict: ("a table", "tables"),
+    }
+    while True:
+        origin = typing.get_origin(kind)
+        if origin is list:
+            several = _kind_of(typing.get_args(kind)[0])[1]
+            return f"a list of {several}", f"lists of {several}"
+        if origin is None or origin is dict:
+            return words.get(origin or kind, ("another value", "other values"))
+        # Annotated, or a union with None.
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
 
 
 def _toml(value: Any) -> str:
