@@ -466,6 +466,25 @@ def test_verified_is_what_was_calculated_and_converged(more, verified):
     assert row.verified is verified
 
 
+def test_where_every_relaxation_failed_nothing_is_a_hit():
+    """Not even what was on target before it was to be relaxed."""
+    told = record(0.7, 0.0, 0.7, status="time limit", candidates=3)
+    told["relaxed"] = {"energy_per_atom": None}
+    atoms = tetrahedron(3.3, **told)
+    atoms.arrays["reconstructed_positions"] = atoms.positions.copy()
+    metrics = evaluate([atoms], data())
+    (row,) = metrics.structures
+    assert (row.hit, row.verified) == (False, False)
+    assert metrics.verified.hits == metrics.acceptance.accepted == 0
+    assert metrics.basin.count == 0  # it did not stay near a minimum: it never moved
+
+
+def test_who_evaluated_is_not_guessed():
+    atoms = tetrahedron(3.3, **record(0.7, 0.7, evaluated_by="surrogate"))
+    with pytest.raises(ValueError, match="evaluated_by is 'surrogate', not a mapping"):
+        evaluate([atoms], data())
+
+
 class Shifted(LennardJones):
     """An energy that nobody else has."""
 
@@ -481,11 +500,13 @@ class TestRecalculation:
     """Values of the file are calculated again."""
 
     def test_new_values_count(self):
-        guessed = record(0.7, 0.9, evaluated_by={"energy_per_atom": "surrogate"})
+        guessed = record(0.7, 0.9, 0.7, evaluated_by={"energy_per_atom": "surrogate"})
         structures = [tetrahedron(3.3, **guessed), tetrahedron(3.0, **guessed)]
         assert evaluate(structures, data()).targets[0].relaxed.hit_rate is None
         metrics = evaluate(structures, data(), potential=Shifted(), compute={"edge": edge})
         assert metrics.targets[0].relaxed.hit_rate == 1.0
+        # What the network said before relaxation does not become a calculated value.
+        assert metrics.targets[0].reconstructed.hit_rate is None
         source = f"{__name__}:Shifted"
         assert metrics.evaluated_by["energy_per_atom"] == source
         assert metrics.evaluated_by["edge"] == f"{__name__}:edge"
@@ -529,6 +550,23 @@ class TestRecalculation:
         assert metrics.structures[1].relaxed["edge"] is None
         assert [row.verified for row in metrics.structures] == [True, False]
 
+    def test_values_before_relaxation_are_of_who_computed_them(self):
+        source = f"{__name__}:Shifted"
+        for by, kept in ((source, 1.0), ("dft", None)):
+            told = record(0.7, 0.705, 0.7, evaluated_by={"energy_per_atom": by})
+            metrics = evaluate([tetrahedron(3.3, **told)], data(), potential=Shifted())
+            assert metrics.targets[0].reconstructed.hit_rate == kept
+
+    def test_mends_a_property_that_failed(self):
+        told = record(0.7, 0.7, status="property failed", status_detail="edge: broken")
+        told["relaxed"]["edge"] = None
+        told["target"] = {"edge": 3.3}
+        settings = EvaluationSettings(hit_tolerance={"edge": 0.01})
+        atoms = tetrahedron(3.3, **told)
+        assert evaluate([atoms], data(), settings=settings).structures[0].verified is False
+        (row,) = evaluate([atoms], data(), compute={"edge": edge}, settings=settings).structures
+        assert (row.status, row.status_detail, row.verified) == ("converged", None, True)
+
     def test_tolerances_are_those_of_the_request(self):
         told = record(0.7, 0.75, hit_tolerance={"energy_per_atom": 0.06})
         atoms = tetrahedron(3.3, **told)
@@ -538,6 +576,9 @@ class TestRecalculation:
         # Where records do not agree, the default counts.
         other = tetrahedron(3.0, **{**told, "hit_tolerance": {"energy_per_atom": 0.07}})
         assert evaluate([atoms, other], data()).structures[0].verified is False
+        # Records of ranges have none.
+        ranged = tetrahedron(3.0, **record([0.6, 0.8], 0.75))
+        assert evaluate([atoms, ranged], data()).structures[0].verified is True
 
 
 def edge(atoms: Atoms) -> float:

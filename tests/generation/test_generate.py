@@ -204,7 +204,7 @@ class TestFailures:
             return RelaxationResult(
                 structures=structures,
                 energy=energy,
-            forces=[np.full(s.positions.shape, np.nan) for s in structures],
+                forces=[np.full(s.positions.shape, np.nan) for s in structures],
                 fmax=np.full(n, np.nan),
                 steps=np.ones(n),
                 status=[Status.CALCULATOR_FAILED, *[Status.CONVERGED] * (n - 1)],
@@ -216,7 +216,9 @@ class TestFailures:
         model = dataclasses.replace(small.model(), tolerance=1e3)
         generated = run(model=model, relax=True)
         assert generated[0].info["relaxed"][ENERGY] is None
-        assert generated[0].info["status"] != "converged"
+        assert generated[0].info["status"] == "calculator failed"
+        # Nothing was relaxed that could have a size.
+        assert generated[0].info["relaxed"][SIZE] is None
         assert generated[1].info["relaxed"][ENERGY] == pytest.approx(1 / 6)
         write(generated, tmp_path / "out.extxyz")
         back = ase.io.read(tmp_path / "out.extxyz", 0)

@@ -75,8 +75,8 @@ def evaluate(
       compositions made for the target, which needs no model at all.
     - coverage: share of the test split's structures of the compositions made that are found again
       among the valid ones; it grows with the number of structures generated.
-    - basin: share of relaxed structures that the relaxation moved by at most `basin_rmsd`, root
-      mean square: they lay near the minimum that they were relaxed to.
+    - basin: share of structures whose relaxation converged and moved them by at most `basin_rmsd`,
+      root mean square: they lay near the minimum that they were relaxed to.
     - verified: structures that are valid, unique, novel and, relaxed, on target, and how many
       calculations and proposals each took: the cost that counts where a calculation is expensive.
     - acceptance: share of the candidates tried that were on target in the end; where records say
@@ -139,7 +139,8 @@ def evaluate(
         if relaxed:
             before = compare(raw, train.structures, limits, tolerance)
         bar.update()
-        moved = measure_displacements(generated, raw, final.valid & before.valid)
+        ended = np.array([record.status in (None, Status.CONVERGED) for record in records])
+        moved = measure_displacements(generated, raw, final.valid & before.valid & ended)
         bar.update()
         groups = rate_targets(records, final.valid, before.valid, train)
         structures = _join_records(records, groups, final, before.valid, moved, dataset)

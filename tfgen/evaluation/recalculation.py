@@ -42,7 +42,8 @@ def recalculate(
 
     Returns:
         The records, with the new values at the last stage, what computed them, and the status of
-        structures for which that failed.
+        structures for which that failed. Values before relaxation that something else computed are
+        left out. A structure whose property failed before has converged if nothing fails now.
     """
     asked = list(dict.fromkeys(name for record in records for name in _names(record)))
     given = [function.name for function in functions]
@@ -64,8 +65,19 @@ def recalculate(
         known = {name: value if np.isfinite(value) else None for name, value in new.items()}
         stage = "relaxed" if record.relaxed else "reconstructed"
         changes: dict[str, Any] = {stage: {**record.stage(stage), **known}}
+        if record.relaxed:
+            # Values before relaxation are of who computed them then, of whom no record is left.
+            changes["reconstructed"] = {
+                name: value
+                for name, value in record.reconstructed.items()
+                if sources.get(name) in (None, record.evaluated_by.get(name))
+            }
         if found.status[i] != Status.CONVERGED:
             changes |= {"status": str(found.status[i]), "status_detail": found.detail[i]}
+        elif record.status == Status.PROPERTY_FAILED and all(
+            known.get(target.name) is not None for target in record.targets
+        ):
+            changes |= {"status": str(Status.CONVERGED), "status_detail": None}
         result.append(replace(record, evaluated_by={**record.evaluated_by, **sources}, **changes))
     return result
 

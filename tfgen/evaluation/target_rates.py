@@ -47,8 +47,12 @@ def set_tolerances(
     # Where only ranges are asked for, their ends decide.
     values = {target.name for target in targets if target.is_value}
     recorded = {
-        name: {record.hit_tolerance.get(name) for record in records if record.target(name)}
-        for name in names
+        name: {
+            record.hit_tolerance.get(name)
+            for record in records
+            if (target := record.target(name)) is not None and target.is_value
+        }
+        for name in values
     }
     tolerances = {
         name: _choose_tolerance(name, train, settings, recorded[name])
@@ -90,6 +94,10 @@ class TargetGroup:
         label: the target as the command line spells it; one label, one target.
         targets: what was asked for.
         members: their places among all structures.
+        stage: at which they are judged in the end: "relaxed", or "reconstructed" if none of them
+            was to be relaxed.
+        calculated: whether something was to calculate every property at that stage, even if it
+            failed on all structures.
         rates: stage -> how they did, by calculated values.
         surrogate: stage -> how they would have done by the word of the model's own network.
         baseline: how the training structures of their compositions do.
@@ -98,6 +106,8 @@ class TargetGroup:
     label: str
     targets: tuple[Target, ...]
     members: list[int]
+    stage: str
+    calculated: bool
     rates: Mapping[str, Rates]
     surrogate: Mapping[str, Rates]
     baseline: Baseline
@@ -138,9 +148,17 @@ def rate_targets(
             if any(_differ(everything[t.name], calculated[t.name]) for t in targets):
                 surrogate[stage] = compute_rates(targets, everything, known)
         same = np.isin(formulas, [record.formula for record in made])
+        last = "relaxed" if any(record.relaxed for record in made) else "reconstructed"
         groups.append(
             TargetGroup(
-                label, targets, members, rates, surrogate, _rate_training(targets, train, same)
+                label=label,
+                targets=targets,
+                members=members,
+                stage=last,
+                calculated=any(_is_calculated(record, last) for record in made),
+                rates=rates,
+                surrogate=surrogate,
+                baseline=_rate_training(targets, train, same),
             )
         )
     return groups
@@ -157,6 +175,14 @@ def _collect_values(
         for record in records
     ]
     return np.array([np.nan if value is None else value for value in found], float)
+
+
+def _is_calculated(record: Record, stage: str) -> bool:
+    """Whether something was to calculate all that was asked for, with or without success."""
+    return all(
+        target.name in record.stage(stage) and record.is_calculated(stage, target.name)
+        for target in record.targets
+    )
 
 
 def _differ(one: np.ndarray, other: np.ndarray) -> bool:
@@ -178,6 +204,7 @@ def find_hits(
     """Says which structures are hits when relaxed, and which are hits in the end.
 
     In the end is when relaxed, or as reconstructed where no structure of the target was relaxed.
+    Where all calculations failed, none is a hit.
 
     Args:
         groups: the structures made for each target.
@@ -189,13 +216,13 @@ def find_hits(
     relaxed: list[bool | None] = [None] * count
     final: list[bool | None] = [None] * count
     for group in groups:
-        for stage in ("relaxed", "reconstructed"):
-            hits = group.rates[stage].hits
-            if hits is None:
-                continue
-            for k, hit in zip(group.members, hits.tolist(), strict=True):
-                final[k] = hit
-                if stage == "relaxed":
-                    relaxed[k] = hit
-            break
+        hits = group.rates[group.stage].hits
+        if hits is None and group.calculated:
+            hits = np.zeros(len(group.members), bool)
+        if hits is None:
+            continue
+        for k, hit in zip(group.members, hits.tolist(), strict=True):
+            final[k] = hit
+            if group.stage == "relaxed":
+                relaxed[k] = hit
     return relaxed, final

@@ -265,8 +265,6 @@ def read_record(atoms: Atoms, where: str) -> Record:
     raw = atoms.arrays.get("reconstructed_positions")
     if raw is not None and (raw.shape != (len(atoms), 3) or raw.dtype.kind not in "fi"):
         raise ValueError(f"{where}: reconstructed_positions are not three numbers per atom")
-    evaluated = atoms.info.get("evaluated_by")
-    evaluated = evaluated if isinstance(evaluated, Mapping) else {}
     tolerances = _mapping(atoms, "hit_tolerance", where)
     try:
         targets = tuple(
@@ -286,7 +284,7 @@ def read_record(atoms: Atoms, where: str) -> Record:
         candidates=_count(atoms.info.get("candidates"), 1, f"{where}: candidates"),
         calculations=_count(atoms.info.get("calculations"), 0, f"{where}: calculations"),
         proposed=_count(atoms.info.get("proposed"), 0, f"{where}: proposed"),
-        evaluated_by={k: str(v) for k, v in evaluated.items()},
+        evaluated_by={k: str(v) for k, v in _mapping(atoms, "evaluated_by", where).items()},
         hit_tolerance={
             name: check_tolerance(f"{where}: hit_tolerance of {name}", value)
             for name, value in tolerances.items()

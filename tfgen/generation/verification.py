@@ -102,6 +102,8 @@ class Evaluator:
             energies: [n], eV, if they are known; they are computed otherwise.
         """
         request = self._request
+        if not structures:
+            return []
         known = energies is not None and not request.functions
         found = evaluate(None if known else request.potential, structures, request.functions)
         warn_of_failures(found.detail, stacklevel=5)
@@ -193,17 +195,23 @@ class Verifier:
             max_steps=settings.max_steps,
             progress=self._progress,
         )
+        # A relaxation that failed gives back its start, which is no relaxed structure.
+        ended = [status in (Status.CONVERGED, Status.NOT_CONVERGED) for status in result.status]
+        rows = np.flatnonzero(ended).tolist()
         # Energies of another potential are not those that the model was trained on.
-        energies = result.energy if request.relaxed_by == request.potential else None
+        energies = result.energy[rows] if request.relaxed_by == request.potential else None
+        relaxed = [result.structures[i] for i in rows]
+        evaluated = dict(zip(rows, self._evaluator.evaluate(relaxed, energies), strict=True))
+        nothing = dict.fromkeys(request.evaluated_by, np.nan)
         found = []
-        for i, one in enumerate(self._evaluator.evaluate(result.structures, energies)):
-            status, detail = one.status, one.detail
-            if result.status[i] != Status.CONVERGED:
-                status, detail = result.status[i], result.detail[i]
+        for i, status in enumerate(result.status):
+            one = evaluated.get(i) or Evaluated(
+                values=nothing, status=status, detail=result.detail[i], calculations=0
+            )
             if status == Status.NOT_CONVERGED:
-                status = Status.RELAXATION_NOT_CONVERGED
+                one = replace(one, status=Status.RELAXATION_NOT_CONVERGED, detail=result.detail[i])
             spent = one.calculations + int(result.calculations[i])
-            found.append(replace(one, status=status, detail=detail, calculations=spent))
+            found.append(replace(one, calculations=spent))
         return result.structures, found
 
     def _are_new(self, structures: Sequence[Atoms], accepted: Sequence[Atoms]) -> np.ndarray:
