@@ -69,6 +69,8 @@ def test_not_without_energies(tmp_path):
         ({"energy": "kcal/mol", "forces": "kcal/mol/Ang"}, units.kcal / units.mol),
         ({"energy": "Ha"}, None),
         ({"energy": "eV", "forces": "N"}, None),
+        ({"energy": "eV", "lengths": "Bohr"}, None),
+        ({"energy": "eV", "forces": "eV/Bohr", "lengths": "Bohr"}, 1 / units.Bohr),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*was converted from")
@@ -79,7 +81,8 @@ def test_units(tmp_path, stated, factor):
         for x in (2.5, 2.8):
             atoms = Atoms("Pt2", [[0, 0, 0], [0, 0, x]])
             database.write(atoms, data={"energy": np.array([x]), "forces": forces})
-        database.metadata = {"_property_unit_dict": stated, "_distance_unit": "Ang"}
+        lengths = stated.get("lengths", "Ang")
+        database.metadata = {"_property_unit_dict": stated, "_distance_unit": lengths}
     dataset = import_files([path])
     if factor is None:
         assert dataset.forces is None
@@ -100,3 +103,9 @@ def test_the_unit_of_the_user_is_of_the_energy(tmp_path):
     with pytest.warns(TfgenWarning, match="converted from Ha to eV"):
         dataset = import_files([path], units={"energy": "Ha"})
     assert dataset.forces is None
+    images = computed()
+    for atoms in images:
+        atoms.info["energy_per_atom"] = atoms.get_potential_energy() / len(atoms)
+    path = write(tmp_path, images, "b.extxyz")
+    assert import_files([path], units={"energy_per_atom": "Ha/atom"}).forces is None
+    assert import_files([path]).forces is not None

@@ -9,8 +9,12 @@ from ase.calculators.lj import LennardJones
 from ase.data import covalent_radii
 
 from tfgen.models.settings import NNPSettings
-from tfgen.models.single_points import FewUsableError, gather, rattle
-from tfgen.warnings import TfgenWarning
+from tfgen.models.single_points import (
+    FewUsableError,
+    OtherPotentialError,
+    gather,
+    rattle,
+)
 
 ALLOY = Atoms("CuAu", positions=[[0.0, 0.0, 0.0], [0.0, 0.0, 2.6]])
 # The minimum of a pair is at 2^(1/6) σ.
@@ -123,17 +127,49 @@ def test_not_all_are_known():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda e, f: (e + 0.01, f), r"an energy that differs by 0\.005 eV/atom"),
-        (lambda e, f: (e, [force + 0.1 for force in f]), r"a force that differs by 0\.173 eV/Å"),
-        (lambda e, f: (e, [2.0 * force for force in f]), r"a force that differs by"),
+        (lambda e, f: (e + 0.01, f), r"its energy of a structure differs .* by 0\.005 eV/atom"),
+        (lambda e, f: (e, [force + 0.1 for force in f]), r"a force differs .* by 0\.173 eV/Å"),
+        (lambda e, f: (e, [2.0 * force for force in f]), r"a force differs"),
+        (lambda e, f: (e + 0.01, unknown(f)), r"its energies differ .* by 0\.005 eV/atom on av"),
     ],
 )
 def test_of_another_potential(change, message):
-    structures, calls = MINIMA + STRETCHED, Calls()
-    with pytest.warns(TfgenWarning, match=f"data set are not used .*{message}"):
-        points = gathered(structures, change(*calculated(structures)), calls)
-    assert (points.stored, points.calculated) == (0, 4 * 17 + BRIEF.checked)
+    structures = MINIMA + STRETCHED
+    with pytest.raises(OtherPotentialError, match=message):
+        gathered(structures, change(*calculated(structures)), Calls())
+
+
+def unknown(forces):
+    return [np.full(force.shape, np.nan) for force in forces]
+
+
+def test_energies_alone_are_compared_and_calculated():
+    structures = MINIMA + STRETCHED
+    energy, forces = calculated(structures)
+    energy[:3] += 1.0  # as where the calculation of a few ended in another state
+    points = gathered(structures, (energy, unknown(forces)), Calls())
+    assert (points.stored, points.calculated) == (0, 4 * 17)
     np.testing.assert_allclose(points.energy, calculated(points.structures)[0])
+
+
+def test_failed_calculations_confirm_nothing():
+    structures = MINIMA + STRETCHED
+    known = calculated(structures)
+
+    def fail(structures):
+        return np.full(len(structures), np.nan), unknown(calculated(structures)[1])
+
+    with pytest.raises(OtherPotentialError, match="the 4 calculations that were to check .* fail"):
+        gathered(structures, known, fail)
+
+
+def test_failed_calculations_say_nothing_of_minima():
+    def fail_at_times(structures):
+        energy, forces = calculated(structures)
+        energy[1:5], forces[1:5] = np.nan, unknown(forces[1:5])
+        return energy, forces
+
+    assert gathered(MINIMA * 2, None, fail_at_times).minima == 1.0
 
 
 def test_without_a_potential():

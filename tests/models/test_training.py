@@ -396,10 +396,30 @@ class TestNNP:
         assert (model.potential, model.provenance["potential"]) == (None, None)
         assert trained(imported, potential=None).nnp is None
 
+    def test_not_from_another_potential_than_the_energies(self):
+        dataset = small.dataset()
+        energies = {
+            **dataset.properties,
+            "energy_per_atom": dataset.properties["energy_per_atom"] + 0.5,
+        }
+        shifted = dataclasses.replace(dataset, properties=energies)
+        words = "potential is not the one of the data set: its energies differ .* by 0.5 eV/atom"
+        with pytest.warns(TfgenWarning, match=f"has no neural-network potential: the {words}"):
+            model = trained(shifted, potential="auto")
+        assert model.nnp is None
+        assert "by 0.5 eV/atom" in model.provenance["nnp_problem"]
+        # Where no energy was trained on, it can relax structures all the same.
+        with pytest.warns(TfgenWarning, match=f"^the {words}"):
+            assert trained(shifted, small.PROPERTIES[1:], potential="auto").nnp is not None
+
     def test_of_minima(self):
         found = relax(small.structures(), small.potential(), fmax=0.01)
         assert found.converged.all()
-        dataset = dataclasses.replace(small.dataset(), structures=found.structures)
+        sizes = [len(atoms) for atoms in found.structures]
+        energies = {**small.dataset().properties, "energy_per_atom": found.energy / sizes}
+        dataset = dataclasses.replace(
+            small.dataset(), structures=found.structures, properties=energies
+        )
         assert trained(dataset, potential="auto").minima
 
     def test_there_is_none_without_a_potential(self):

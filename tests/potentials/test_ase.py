@@ -337,3 +337,29 @@ def test_a_box_that_only_the_calculator_sees():
     crystal = Atoms("Pt", cell=[[0, 2, 2], [2, 0, 2], [2, 2, 0]], pbc=True)
     energies = [p.compute(crystal)["energy"][0] for p in (alone, AsePotential(EMT(), vacuum=6.0))]
     assert energies[0] == energies[1]
+
+
+class Forgetful(LennardJones):
+    """Forces that are ten times too large right after a reset."""
+
+    fresh = True
+
+    def reset(self):
+        super().reset()
+        self.fresh = True
+
+    def calculate(self, *arguments, **options):
+        super().calculate(*arguments, **options)
+        self.results["forces"] = self.results["forces"] * (10.0 if self.fresh else 1.0)
+        self.fresh = False
+
+
+def test_a_relaxation_ends_where_a_fresh_calculation_says_so():
+    pair = Atoms("Ar2", [[0, 0, 0], [1.15, 0, 0]])
+    assert AsePotential(LennardJones()).relax(pair, fmax=0.01).status == Status.CONVERGED
+    found = AsePotential(Forgetful()).relax(pair, fmax=0.01)
+    assert found.fmax == pytest.approx(0.032, abs=1e-4)
+    assert found.status == Status.NOT_CONVERGED
+    assert found.detail == "a fresh calculation at its end has a force of 0.032 eV/Å"
+    # At most twice the limit is within what calculators reproduce.
+    assert AsePotential(Forgetful()).relax(pair, fmax=0.017).status == Status.CONVERGED

@@ -98,6 +98,7 @@ def fit_nnp(
     Raises:
         FewUsableError: if fewer than 20 calculations are usable, or those of a single structure,
             or nothing can be calculated and too few structures that are no minima are known.
+        OtherPotentialError: if what is known differs from what is calculated.
         ArithmeticError: if the training diverges.
     """
     settings = settings or NNPSettings()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -12,9 +11,16 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from tfgen.models.settings import NNPSettings
-from tfgen.warnings import TfgenWarning
 
-__all__ = ["Calculate", "Calculated", "FewUsableError", "SinglePoints", "gather", "rattle"]
+__all__ = [
+    "Calculate",
+    "Calculated",
+    "FewUsableError",
+    "OtherPotentialError",
+    "SinglePoints",
+    "gather",
+    "rattle",
+]
 
 Calculated: TypeAlias = tuple[np.ndarray, Sequence[np.ndarray]]
 """Energies [n], eV (NaN where there is none), and forces, a list of [atoms, 3], eV/Å."""
@@ -25,6 +31,10 @@ Calculate: TypeAlias = Callable[[Sequence[Atoms]], Calculated]
 
 class FewUsableError(ValueError):
     """Too few calculations are usable for an NNP."""
+
+
+class OtherPotentialError(ValueError):
+    """The potential gives other energies or forces than those that a data set has."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +105,21 @@ def gather(
         structures: clusters; if they are more than enough, a random sample of them is used.
         calculate: for what is missing; None: nothing is but what is known.
         known: energies and forces of the structures, NaN where they are not known; None: none
-            are. A few are calculated again, and all are if one differs.
+            are. A few of those with both are calculated again.
         settings: how many calculations there are to be, at least and at most.
         rng: of the sample and the displacements.
 
     Raises:
         FewUsableError: if there is no `calculate`, and what is known is too little.
-
-    Warns:
-        TfgenWarning: if what is known differs from what is calculated.
+        OtherPotentialError: if one of the few that were calculated again differs from what is
+            known, or the energies of more than half of all that were calculated.
     """
     order = rng.permutation(len(structures))
     stored, checked = _Known.of(structures, known), 0
     if calculate is not None and stored.there.any():
         places = order[stored.there[order]][: settings.checked]
         checked = len(places)
-        if differs := _find_difference(structures, stored, places, calculate, settings):
-            warnings.warn(
-                "energies and forces of the data set are not used for the neural-network "
-                f"potential: {differs}",
-                TfgenWarning,
-                stacklevel=5,
-            )
-            stored = _Known.of(structures, None)
+        _require_same(structures, stored, places, calculate, settings)
     fmax = np.array([_largest(force) for force in stored.forces])
     passing = stored.there & (fmax > settings.minimum_fmax)
     if calculate is None:
@@ -139,9 +141,18 @@ def gather(
         energy[new], found = calculate([everything[i] for i in new])
         for i, force in zip(new, found, strict=True):
             forces[i] = force
+        off = np.abs(energy - np.append(stored.energy[originals], [np.nan] * len(rattled)))
+        off = (off / [len(structure) for structure in everything])[missing]
+        off = off[np.isfinite(off)]
+        if len(off) and np.median(off) > settings.max_energy_difference:
+            raise OtherPotentialError(
+                f"its energies differ from those of the data set by {np.median(off):.3g} eV/atom "
+                "on average (median)"
+            )
     fmax[originals] = [_largest(force) for force in forces[: len(chosen)]]
     judged = stored.there.copy()
     judged[originals] = True
+    judged &= np.isfinite(fmax)
     return SinglePoints(
         structures=everything,
         energy=energy,
@@ -150,7 +161,7 @@ def gather(
         originals=len(chosen),
         calculated=checked + len(new),
         stored=len(chosen) - len(missing),
-        minima=float(np.mean(fmax[judged] <= settings.minimum_fmax)),
+        minima=float(np.mean(fmax[judged] <= settings.minimum_fmax)) if judged.any() else 0.0,
     )
 
 
@@ -175,23 +186,35 @@ def _largest(forces: np.ndarray) -> float:
     return float(np.linalg.norm(forces, axis=1).max(initial=0.0))
 
 
-def _find_difference(
+def _require_same(
     structures: Sequence[Atoms],
     stored: _Known,
     places: np.ndarray,
     calculate: Calculate,
     settings: NNPSettings,
-) -> str:
-    """Says how what is known of a few structures differs from what is calculated; "" if not."""
+) -> None:
+    """Raises OtherPotentialError unless a few calculations give what is known."""
     energy, forces = calculate([structures[i] for i in places])
+    succeeded = 0
     for i, new_energy, new_forces in zip(places, energy, forces, strict=True):
+        if not (np.isfinite(new_energy) and np.isfinite(new_forces).all()):
+            continue
+        succeeded += 1
         off = abs(new_energy - stored.energy[i]) / len(structures[i])
         if off > settings.max_energy_difference:
-            return f"the potential gives an energy that differs by {off:.3g} eV/atom"
+            raise OtherPotentialError(
+                f"its energy of a structure differs from that of the data set by {off:.3g} eV/atom"
+            )
         off = _largest(new_forces - stored.forces[i])
         if off > settings.max_force_difference:
-            return f"the potential gives a force that differs by {off:.3g} eV/Å"
-    return ""
+            raise OtherPotentialError(
+                f"a force differs from that of the data set by {off:.3g} eV/Å"
+            )
+    if not succeeded:
+        raise OtherPotentialError(
+            f"the {len(places)} calculations that were to check the data set's energies and forces "
+            "all failed"
+        )
 
 
 def _require_enough(there: np.ndarray, passing: np.ndarray) -> None:

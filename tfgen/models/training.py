@@ -31,14 +31,19 @@ from tfgen.models.model import Model
 from tfgen.models.neural_potential import EnergyNetwork
 from tfgen.models.nnp_fitting import NNPRecord, fit_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
-from tfgen.models.single_points import Calculate, Calculated, FewUsableError
+from tfgen.models.single_points import (
+    Calculate,
+    Calculated,
+    FewUsableError,
+    OtherPotentialError,
+)
 from tfgen.models.training_arrays import estimate_tolerance, make_inputs, tabulate
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.potentials.evaluation import adapt_potential
 from tfgen.potentials.outcomes import warn_of_failures
-from tfgen.structures.properties import ENERGY_PER_ATOM
+from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM
 from tfgen.warnings import TfgenWarning
 
 __all__ = ["train"]
@@ -150,7 +155,7 @@ def train(
             progress=progress,
         )
         known = _find_known(training)
-        if calculator is not None or (potential == "auto" and known is not None):
+        if calculator is not None or (potential == "auto" and training.forces is not None):
             calculate: Calculate | None = None
             if calculator is not None:
                 calculate = functools.partial(_compute_single_points, calculator, progress)
@@ -309,19 +314,34 @@ def _learn_nnp(
 ) -> _NNP:
     """Learns an NNP; whatever goes wrong, the CVAE stays.
 
+    A potential with other energies than those of the data set would choose structures by energies
+    that the model does not mean. It may still relax them, if no energy was trained on.
+
     Warns:
-        TfgenWarning: if there is no NNP, or none that can be used.
+        TfgenWarning: if there is no NNP, or none that can be used, or the potential is another one
+            than the data set's.
     """
+    fit = functools.partial(
+        fit_nnp,
+        model.fingerprint.descriptor,
+        model.training_structures,
+        calculate,
+        seed=seed,
+        settings=settings,
+        progress=progress,
+    )
     try:
-        network, record = fit_nnp(
-            model.fingerprint.descriptor,
-            model.training_structures,
-            calculate,
-            known=known,
-            seed=seed,
-            settings=settings,
-            progress=progress,
-        )
+        try:
+            network, record = fit(known=known)
+        except OtherPotentialError as error:
+            if any(condition.name in ENERGIES for condition in model.conditions):
+                raise
+            warnings.warn(
+                f"the potential is not the one of the data set: {error}", TfgenWarning, stacklevel=3
+            )
+            network, record = fit(known=None)
+    except OtherPotentialError as error:
+        learned = _NNP(problem=f"the potential is not the one of the data set: {error}")
     except (ArithmeticError, FewUsableError) as error:
         learned = _NNP(problem=str(error))
     else:
@@ -340,11 +360,12 @@ def _learn_nnp(
 
 
 def _find_known(training: Dataset) -> Calculated | None:
-    """Returns the energies and forces that a data set has; None if there are none."""
-    if training.forces is None or ENERGY_PER_ATOM not in training.properties:
+    """Returns the energies and forces that a data set has, NaN where not; None without energies."""
+    if ENERGY_PER_ATOM not in training.properties:
         return None
     sizes = np.array([len(s) for s in training.structures])
-    return training.properties[ENERGY_PER_ATOM] * sizes, training.forces
+    forces = training.forces or [np.full([size, 3], np.nan) for size in sizes]
+    return training.properties[ENERGY_PER_ATOM] * sizes, forces
 
 
 def _compute_single_points(

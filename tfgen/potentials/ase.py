@@ -33,6 +33,8 @@ __all__ = [
 
 REPRODUCIBLE = 1e-3
 """By how much a fresh calculation may differ from the end of a relaxation, eV/atom."""
+REPRODUCIBLE_FORCE = 2.0
+"""How many times the largest force allowed it may have there."""
 _SHARED: dict[tuple[str, str, float, Path | None], AsePotential] = {}
 
 
@@ -269,14 +271,18 @@ class AsePotential:
         for constraint in atoms.constraints:
             constraint.adjust_forces(atoms, forces)
         difference, detail = abs(fresh.energy - energy), ""
+        largest = _largest_force(forces)
         if status is Status.CONVERGED and difference > REPRODUCIBLE * len(atoms):
             status = Status.NOT_CONVERGED
             detail = f"a fresh calculation at its end differs by {difference:.3g} eV"
+        elif status is Status.CONVERGED and largest > REPRODUCIBLE_FORCE * fmax:
+            status = Status.NOT_CONVERGED
+            detail = f"a fresh calculation at its end has a force of {largest:.3g} eV/Å"
         return Relaxation(
             structure=atoms,
             energy=fresh.energy,
             forces=forces,
-            fmax=_largest_force(forces),
+            fmax=largest,
             steps=steps,
             status=status,
             detail=detail,

@@ -24,13 +24,11 @@ from tfgen.datasets.importing.comments import UNITS_KEY
 from tfgen.datasets.importing.files import Source, open_text, read_only
 from tfgen.datasets.importing.memory import allowed_memory, limited_memory
 from tfgen.datasets.importing.notes import Notes
-from tfgen.datasets.importing.values import FORCES, LENGTHS, NOT_STATED, unit_key
+from tfgen.datasets.importing.values import FORCES, LENGTHS, LENGTHS_KEY, NOT_STATED, unit_key
 from tfgen.datasets.importing.xyz import read_frames
 
 __all__ = ["Row", "read"]
 
-# Where the unit of all lengths stands among the units of a file.
-_LENGTHS_KEY = "tfgen:lengths"
 # Characters of what a reader says of a row that it cannot read: it may quote all of it.
 _LONGEST_REASON = 300
 
@@ -213,7 +211,7 @@ def _data(row: Any) -> dict[str, Any]:
 def _units(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Returns the units that a database states: its key descriptions, or as SchNetPack does.
 
-    The unit of length, if there is one, stands under `_LENGTHS_KEY`.
+    The unit of length, if there is one, stands under `LENGTHS_KEY`.
     """
     described = metadata.get("key_descriptions", {})
     # name -> (short description, long description, unit), says ASE; files may say anything.
@@ -224,7 +222,7 @@ def _units(metadata: Mapping[str, Any]) -> dict[str, str]:
     }
     stated = metadata.get("_property_unit_dict", {})
     units |= stated if isinstance(stated, dict) else {}
-    units[_LENGTHS_KEY] = metadata.get("_distance_unit")
+    units[LENGTHS_KEY] = metadata.get("_distance_unit")
     return {name: unit for name, unit in units.items() if isinstance(unit, str) and unit}
 
 
@@ -321,7 +319,7 @@ def _require_full_occupancy(atoms: Atoms, where: str) -> None:
 
 def _angstroms(units: Mapping[str, str], where: str) -> float:
     """Returns the factor that turns the lengths of a file into Å."""
-    unit = units.get(_LENGTHS_KEY)
+    unit = units.get(LENGTHS_KEY)
     if unit is None:
         return 1.0
     if (factor := LENGTHS.get(unit_key(unit))) is None:

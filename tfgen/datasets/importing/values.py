@@ -15,6 +15,7 @@ __all__ = [
     "ENERGIES",
     "FORCES",
     "LENGTHS",
+    "LENGTHS_KEY",
     "LONE_NUMBER",
     "NOT_STATED",
     "PREFIX",
@@ -61,6 +62,9 @@ NOT_STATED = ""
 
 PREFIX = "property_"
 """Stands before the name of a property where a format gives the name a meaning of its own."""
+
+LENGTHS_KEY = "tfgen:lengths"
+"""Where the unit of all lengths stands among the units of a file."""
 
 FORCES = "forces"
 """Name of the forces, ASE's."""
@@ -170,7 +174,7 @@ def known_forces(
     """Returns the forces [atoms, 3], eV/Å; None if there are none, or in what unit is not known.
 
     They are in the unit that the file states for them. If it states none, they are in eV/Å,
-    provided that the energy is in eV.
+    provided that no energy and no length is in another unit.
 
     Args:
         values: all values of the row.
@@ -182,7 +186,9 @@ def known_forces(
     except (TypeError, ValueError):
         return None
     stated = units.get(FORCES)
-    if not stated and unit_key(energy_unit(units, "energy")) == "ev":
+    energies = {unit_key(units.get(name) or "eV") for name in ("energy", ENERGY_PER_ATOM)}
+    angstroms = LENGTHS.get(unit_key(units.get(LENGTHS_KEY) or "Å")) == 1.0
+    if not stated and energies <= {"ev", "ev/atom"} and angstroms:
         stated = "eV/Å"
     energy, _, length = unit_key(stated or "").rpartition("/")
     known = energy in ENERGIES and length in LENGTHS
