@@ -15,7 +15,7 @@ from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.evaluation import evaluate, potential_name
 from tfgen.potentials.outcomes import warn_of_failures
-from tfgen.potentials.properties import PropertyFunction, calculator_functions
+from tfgen.potentials.properties import PropertyFunction, calculator_functions, check_units
 from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM, compute
 from tfgen.structures.status import Status
 from tfgen.warnings import TfgenWarning
@@ -45,6 +45,7 @@ def recalculate(
         structures for which that failed. Values before relaxation that something else computed are
         left out. A structure whose property failed before has converged if nothing fails now.
     """
+    check_units(functions, units, "the data set")
     asked = list(dict.fromkeys(name for record in records for name in _names(record)))
     given = [function.name for function in functions]
     own = [name for name in asked if name not in (*given, *ENERGIES)]

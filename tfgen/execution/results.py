@@ -29,7 +29,8 @@ def fingerprint_of(structure: Atoms, task: Mapping[str, Any]) -> str:
     """Returns a text that is the same only for the same task on the same structure.
 
     Args:
-        structure: elements, positions, cell, periodicity and constraints count, to the last bit.
+        structure: elements, positions, cell, periodicity, initial charges and magnetic moments, and
+            constraints count, to the last bit.
         task: JSON-able; all else that the result depends on.
     """
     text = json.dumps(
@@ -41,6 +42,8 @@ def fingerprint_of(structure: Atoms, task: Mapping[str, Any]) -> str:
         (structure.positions, "<f8"),
         (structure.cell.array, "<f8"),
         (structure.pbc, "?"),
+        (structure.get_initial_charges(), "<f8"),
+        (structure.get_initial_magnetic_moments(), "<f8"),
     ):
         digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +16,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from tfgen import __version__
 from tfgen.execution.processes import ProcessDiedError, Processes, TimeLimitError
 from tfgen.execution.results import ResultStore, fingerprint_of
 from tfgen.potentials.ase import AsePotential, shared_potential
+from tfgen.potentials.import_paths import code_digest
 from tfgen.potentials.outcomes import Calculation, Relaxation
 from tfgen.potentials.properties import PropertyFunction
 from tfgen.structures.status import Status
@@ -26,6 +29,8 @@ __all__ = ["WorkerPotential"]
 
 # In a process of a cluster, where jobs run apart from it; none starts before the first job.
 _PROCESSES = Processes()
+STATE = ("charge", "spin", "mult", "multiplicity")
+"""Names in `atoms.info` by which calculators are told the electronic state of a structure."""
 _LAST_BYTES = 200  # of the output of a calculator that has died
 # Results that are not kept: another time, or another machine, may be luckier, and functions mended.
 _PASSING = (Status.CRASHED, Status.TIME_LIMIT, Status.PROPERTY_FAILED)
@@ -37,6 +42,7 @@ class _Job:
 
     Attributes:
         path, arguments: of the calculator.
+        code: digest of the calculator's module.
         vacuum, log: as for `AsePotential`.
         structure: without a calculator.
         functions: of a single point.
@@ -47,6 +53,7 @@ class _Job:
 
     path: str
     arguments: Mapping[str, Any]
+    code: str
     vacuum: float
     log: Path | None
     structure: Atoms
@@ -62,8 +69,11 @@ class _Job:
         return fingerprint_of(
             self.structure,
             {
+                "tfgen": __version__,
                 "path": self.path,
+                "code": self.code,
                 "arguments": self.arguments,
+                "state": self.structure.info,
                 "vacuum": self.vacuum,
                 "functions": [[f.name, f.source, f.code] for f in self.functions],
                 "relax": [self.fmax, self.max_steps],
@@ -121,6 +131,7 @@ class WorkerPotential(AsePotential):
         self._time_limit, self._tries = time_limit, tries
         self._results = ResultStore() if results is None else results
         self._processes = Processes()
+        self._code = code_digest(path)
         arguments = dict(arguments or {})
         problem = self._check(path, arguments, vacuum, log)
         if isinstance(problem, str):
@@ -187,10 +198,12 @@ class WorkerPotential(AsePotential):
 
     def _job(self, structure: Atoms, **other: Any) -> _Job:
         plain = structure.copy()
-        plain.calc, plain.info = None, {}
+        plain.calc = None
+        plain.info = {name: plain.info[name] for name in STATE if name in plain.info}
         return _Job(
             path=str(self.path),
             arguments=self.arguments,
+            code=self._code,
             vacuum=self.vacuum,
             log=self.log,
             structure=plain,
@@ -228,7 +241,9 @@ class WorkerPotential(AsePotential):
             if self._executor is None:
                 threads = concurrent.futures.ThreadPoolExecutor(self._workers)
                 stack.callback(threads.shutdown, wait=True, cancel_futures=True)
-                futures = {threads.submit(_run, jobs[i], self._processes): i for i in missing}
+                # What several print into one file cannot be told apart.
+                work = functools.partial(_run, processes=self._processes, quote=self._workers == 1)
+                futures = {threads.submit(work, jobs[i]): i for i in missing}
             else:
                 futures = {self._executor.submit(_run, jobs[i]): i for i in missing}
             try:
@@ -285,21 +300,28 @@ def _describe_apart(request: Any, time_limit: float | None) -> Any:
     return _PROCESSES.call(_describe, request, time_limit)
 
 
-def _run(job: _Job, processes: Processes = _PROCESSES) -> Any:
-    """Does a job in a process that may die or hang."""
+def _run(job: _Job, processes: Processes = _PROCESSES, quote: bool = False) -> Any:
+    """Does a job in a process that may die or hang; tells what it has printed last if `quote`."""
+    start = _measure(job.log) if quote else 0
     try:
         return processes.call(_do, job, job.time_limit, tries=job.tries)
     except ProcessDiedError as error:
-        return job.failed(Status.CRASHED, f"{error}{_last_words(job.log)}")
+        words = _last_words(job.log, start) if quote else ""
+        return job.failed(Status.CRASHED, f"{error}{words}")
     except TimeLimitError as error:
         return job.failed(Status.TIME_LIMIT, str(error))
 
 
-def _last_words(log: Path | None) -> str:
-    """Returns what calculators have printed last: programs say there why they end."""
+def _measure(log: Path | None) -> int:
+    """Returns the size of a file; 0 if there is none."""
+    return log.stat().st_size if log is not None and log.exists() else 0
+
+
+def _last_words(log: Path | None, start: int) -> str:
+    """Returns what was printed last after the first `start` bytes: programs say why they end."""
     try:
         with open(log or os.devnull, "rb") as file:  # noqa: PTH123
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _LAST_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:  # on another machine, of a cluster
         return ""

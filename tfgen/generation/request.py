@@ -17,7 +17,7 @@ from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.potentials.evaluation import adapt_potential, functions_for, potential_name
-from tfgen.potentials.properties import PropertyFunction, calculator_functions
+from tfgen.potentials.properties import PropertyFunction, calculator_functions, check_units
 from tfgen.structures.formulas import MAX_SOUGHT, formula_of, numbers_from_formula
 from tfgen.structures.properties import ENERGIES, GEOMETRIC, GEOMETRY, UNITS
 from tfgen.targets import SURROGATE, Target, TargetValue, check_targets, default_tolerance
@@ -130,6 +130,7 @@ def check_request(
     for used in (evaluating, relaxing):
         _check_knows(used, formula, numbers)
     functions = functions_for(compute or {}, evaluating)
+    check_units(functions, {c.name: c.unit for c in model.conditions}, "the model")
     given = [function.name for function in functions]
     # The same name in another unit is another quantity.
     functions += [

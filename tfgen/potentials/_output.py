@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 __all__ = ["redirect_output"]
 
@@ -25,7 +26,8 @@ def redirect_output(log: Path | None = None) -> Iterator[None]:
     inside, the first decides on the file, and the last one restores the streams.
 
     Args:
-        log: the file, which is appended to; nothing is kept if None.
+        log: the file, which is appended to; nothing is kept if None, or if it cannot be opened, as
+            on another machine that has no such folder.
     """
     global _DEPTH, _STACK  # noqa: PLW0603  (the process has one standard output)
     with _LOCK:
@@ -43,9 +45,7 @@ def redirect_output(log: Path | None = None) -> Iterator[None]:
 
 def _redirect(log: Path | None) -> contextlib.ExitStack:
     with contextlib.ExitStack() as stack:
-        target = stack.enter_context(
-            open(log or os.devnull, "a", encoding="utf-8", errors="replace")  # noqa: PTH123
-        )
+        target = stack.enter_context(_open(log))
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
             if stream is not None:
                 stream.flush()
@@ -58,6 +58,13 @@ def _redirect(log: Path | None) -> contextlib.ExitStack:
         stack.enter_context(contextlib.redirect_stderr(target))
         return stack.pop_all()
     raise AssertionError
+
+
+def _open(log: Path | None) -> TextIO:
+    with contextlib.suppress(OSError):
+        if log is not None:
+            return log.open("a", encoding="utf-8", errors="replace")
+    return open(os.devnull, "a", encoding="utf-8")  # noqa: PTH123
 
 
 def _restore(saved: int, descriptor: int) -> None:

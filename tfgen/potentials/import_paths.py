@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, FileIOCalculator
 
-__all__ = ["import_path", "is_calculator", "is_import_path", "make_calculator"]
+__all__ = ["code_digest", "import_path", "is_calculator", "is_import_path", "make_calculator"]
 
 
 def import_path(path: str) -> Any:
     """Imports what MODULE:NAME names; modules raise what they like."""
     module, _, attribute = path.partition(":")
     return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+
+
+def code_digest(path: str) -> str:
+    """Returns a digest of the file of the module in MODULE:NAME; "" if there is none to be found.
+
+    Another version of the file has another digest. The module itself is not imported, but the
+    packages that it is in are.
+    """
+    try:
+        found = importlib.util.find_spec(path.partition(":")[0])
+        source = Path(found.origin) if found is not None and found.origin else None
+        return hashlib.sha256(source.read_bytes()).hexdigest() if source is not None else ""
+    except Exception:  # noqa: BLE001  (packages raise what they like)
+        return ""
 
 
 def is_import_path(path: str) -> bool:

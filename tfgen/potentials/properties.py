@@ -22,6 +22,7 @@ __all__ = [
     "CALCULATED",
     "PropertyFunction",
     "calculator_functions",
+    "check_units",
     "make_functions",
     "own_function",
     "run_functions",
@@ -130,6 +131,26 @@ def _make_function(name: str, function: Callable[[Atoms], Any] | str) -> Propert
             f"{label}: {source!r} is a {type(found).__name__}, not a function of an ase.Atoms"
         )
     return PropertyFunction(name, found, source)
+
+
+def check_units(functions: Sequence[PropertyFunction], units: Mapping[str, str], of: str) -> None:
+    """Checks that values can be compared with those that a data set has.
+
+    Args:
+        functions: compute properties.
+        units: property -> its unit there.
+        of: who has these units, for the message.
+
+    Raises:
+        ValueError: if both units are known, and differ.
+    """
+    for function in functions:
+        unit = units.get(function.name, "unknown")
+        if "unknown" not in (unit, function.unit) and unit != function.unit:
+            raise ValueError(
+                f"compute {function.name}: {function.source} gives it in {function.unit}, but "
+                f"{of} has it in {unit}; a function that converts it is needed"
+            )
 
 
 def calculator_functions(potential: Any, names: Sequence[str]) -> list[PropertyFunction]:
