@@ -13,6 +13,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from tfgen._tensorflow import register_with_keras
+
 __version__ = importlib.metadata.version("tfgen")
 
 
@@ -40,3 +42,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_with_keras()

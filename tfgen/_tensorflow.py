@@ -1,17 +1,25 @@
-"""How TensorFlow is loaded, how many threads it has, and what is compiled once and shared."""
+"""How TensorFlow and Keras are loaded, their threads, and what is compiled once and shared."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any, TypeVar
 
-__all__ = ["compiled_for", "load_quietly", "threads"]
+__all__ = ["compiled_for", "load_quietly", "register_with_keras", "threads"]
 
 T = TypeVar("T")
 
+# Modules that register networks with Keras.
+NETWORKS = ("tfgen.models.cvae", "tfgen.models.neural_potential")
 # Fingerprints and potentials whose compiled functions are kept, those used last.
 _KEPT = 32
 _COMPILED: dict[Hashable, dict[Hashable, Any]] = {}
@@ -76,3 +84,55 @@ def threads() -> int:
         return chosen
     # Where it can be asked: the processors that this process may use, not all there are.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def register_with_keras() -> None:
+    """Makes `keras.saving.load_model` know tfgen's networks after `import tfgen` alone.
+
+    Keras looks up a class that is registered under the name in a file, and imports no modules that
+    are not its own. tfgen in turn imports neither Keras nor TensorFlow before they are needed. So
+    the networks are imported, which registers them, when Keras is.
+    """
+    if "keras" in sys.modules:
+        _import_networks()
+    else:
+        sys.meta_path.insert(0, _Finder())
+
+
+def _import_networks() -> None:
+    if "tfgen.models._keras" in sys.modules:
+        return  # Keras is imported for a network of tfgen, which registers itself
+    with contextlib.suppress(ImportError):  # Keras on another backend is no concern of ours
+        for module in NETWORKS:
+            importlib.import_module(module)
+
+
+class _Finder(MetaPathFinder):
+    """Finds Keras as others do, once."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Loads Keras as its own loader does, and then imports the networks."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _import_networks()

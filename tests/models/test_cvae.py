@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -75,6 +82,83 @@ def test_more_properties_than_conditions_are_refused():
 def test_other_likelihoods_are_refused():
     with pytest.raises(ValueError, match="'cauchy'; one of normal, laplace, unit_normal is needed"):
         CVAE(features=4, conditions=2, likelihood_family="cauchy")
+
+
+@pytest.mark.parametrize("argument", ["loss", "loss_weights", "metrics", "weighted_metrics"])
+def test_another_loss_is_refused(argument):
+    with pytest.raises(ValueError, match=f"^{argument} is 'mse'; CVAE has a loss and metrics of"):
+        small().compile("adam", **{argument: "mse"})
+
+
+class TestWrongData:
+    def test_widths(self, data):
+        """Those of width 1 would be broadcast."""
+        cvae = small(data)
+        for name, width in (("fingerprint", FEATURES), ("condition", CONDITIONS)):
+            for wrong in (1, width - 1, width + 1):
+                inputs = {**data, name: np.ones([160, wrong], np.float32)}
+                with pytest.raises(ValueError, match=f"{name}s have {wrong} columns; {width} are"):
+                    cvae(inputs)
+        with pytest.raises(ValueError, match="fingerprints have 1 columns; 12 are needed"):
+            cvae.predict_properties(np.ones([4, 1], np.float32))
+        with pytest.raises(ValueError, match="conditions have 1 columns; 3 are needed"):
+            cvae.decode(np.ones([4, LATENT], np.float32), np.ones([4, 1], np.float32))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"fingerprints": np.full([5, FEATURES], np.nan)}, "fingerprints are not finite"),
+            ({"fingerprints": np.full([5, FEATURES], 1e39)}, "fingerprints are not finite"),
+            ({"conditions": np.full([5, CONDITIONS], np.inf)}, "conditions are not finite"),
+            ({"fingerprints": np.ones([5, 4])}, r"shape \[5, 4\]; \[n, 12\] is needed"),
+            ({"fingerprints": np.ones([0, FEATURES])}, r"shape \[0, 12\]; \[n, 12\] is needed"),
+            ({"conditions": np.ones(CONDITIONS)}, r"shape \[3\]; \[n, 3\] is needed"),
+            ({"conditions": np.ones([4, CONDITIONS])}, "are 5 fingerprints and 4 conditions"),
+            ({"scale": np.zeros(FEATURES)}, "scale has to be 12 finite numbers above 0"),
+            ({"scale": np.full(FEATURES, np.nan)}, "scale has to be 12 finite numbers above 0"),
+            ({"scale": 2.0}, "scale has to be 12 finite numbers above 0"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+    def test_adapt(self, changes, message):
+        cvae = small()
+        sound = {"fingerprints": np.ones([5, FEATURES]), "conditions": np.ones([5, CONDITIONS])}
+        with pytest.raises(ValueError, match=message):
+            cvae.adapt(**{**sound, **changes})
+        np.testing.assert_array_equal(cvae.feature_mean, 0.0)
+        np.testing.assert_array_equal(cvae.feature_scale, 1.0)
+
+    @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+    def test_sample_weights(self, data, weight):
+        cvae, weights = small(data), np.ones(160, np.float32)
+        weights[7] = weight
+        for method in (cvae.fit, cvae.evaluate):
+            with pytest.raises(ValueError, match="a sample weight is negative or not finite"):
+                method(data, sample_weight=weights, verbose=0)
+        outputs = cvae(data)
+        # From a pipeline they come one batch at a time.
+        with pytest.raises(tf.errors.InvalidArgumentError, match="weights have to be finite"):
+            cvae.compute_loss(data, None, outputs, weights)
+
+        @tf.function(jit_compile=True)
+        def compiled(weights):
+            return cvae.compute_loss(data, None, outputs, weights)
+
+        if weight == -1.0:
+            assert np.isnan(compiled(tf.constant(weights)))
+
+    def test_sample_weights_weigh(self, data):
+        cvae, weights = small(data), np.zeros(160, np.float32)
+        weights[:80] = 2.0
+        outputs = cvae(data)
+        half = {name: values[:80] for name, values in data.items()}
+        found = cvae.compute_loss(data, None, outputs, weights, training=False)
+        wanted = cvae.compute_loss(half, None, cvae(half), training=False)
+        assert float(found) == pytest.approx(float(wanted), rel=1e-4)
+        cvae.compile(run_eagerly=True)
+        options = {"batch_size": 160, "verbose": 0, "return_dict": True}
+        found = cvae.evaluate(data, sample_weight=weights, **options)
+        assert found["loss"] == pytest.approx(float(wanted), rel=1e-4)
 
 
 @pytest.mark.parametrize("family", ["normal", "laplace", "unit_normal"])
@@ -386,7 +470,7 @@ class TestTraining:
 class TestFiles:
     def test_keras_file_gives_the_same_model(self, data, trained, tmp_path):
         cvae = trained[0]
-        cvae.save(tmp_path / "cvae.keras")
+        cvae.save(tmp_path / "cvae.keras", include_optimizer=True)
         again = keras.models.load_model(tmp_path / "cvae.keras")
         assert isinstance(again, CVAE)
         assert again.get_config() == cvae.get_config()
@@ -400,6 +484,42 @@ class TestFiles:
         inputs = {"verbose": 0, "return_dict": True}
         assert again.evaluate(data, **inputs) == pytest.approx(cvae.evaluate(data, **inputs))
         assert int(again.optimizer.iterations) == int(cvae.optimizer.iterations)
+        assert len(again.optimizer.variables) == len(cvae.optimizer.variables)
+
+    def test_without_the_state_of_the_optimizer_unless_asked(self, data, trained, tmp_path):
+        cvae, path = trained[0], tmp_path / "cvae.keras"
+        before = int(cvae.optimizer.iterations)
+        for asked, count in ((True, len(cvae.optimizer.variables)), (False, 2)):
+            cvae.save(path, include_optimizer=asked)
+            with zipfile.ZipFile(path) as archive:
+                file = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+            assert len(file["optimizer/vars"]) == count
+        assert int(cvae.optimizer.iterations) == before > 0
+        again = keras.saving.load_model(path)
+        for a, b in zip(again.weights, cvae.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert int(again.optimizer.iterations) == 0
+        assert isinstance(again.optimizer, keras.optimizers.Adam)
+        inputs = {"verbose": 0, "return_dict": True}
+        assert again.evaluate(data, **inputs) == pytest.approx(cvae.evaluate(data, **inputs))
+
+    def test_is_loaded_after_tfgen_alone_is_imported(self, data, tmp_path):
+        """In a new process."""
+        small(data).save(tmp_path / "cvae.keras")
+        code = "import tfgen, keras; print(keras.saving.load_model('cvae.keras').features)"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+        assert done.stdout == f"{FEATURES}\n", done.stderr
+
+    def test_export_by_keras(self, data, trained, tmp_path):
+        trained[0].export(tmp_path / "saved", verbose=False)
+        saved = tf.saved_model.load(tmp_path / "saved")
+        rows = {name: values[:7] for name, values in data.items()}
+        for name, value in trained[0](rows).items():
+            np.testing.assert_allclose(saved.serve(rows)[name], value, rtol=1e-4, atol=1e-4)
 
     def test_an_untrained_model_can_be_saved(self, data, tmp_path):
         cvae = small(data)

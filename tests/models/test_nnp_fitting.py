@@ -91,18 +91,37 @@ class TestFit:
 
     @pytest.mark.usefixtures("eagerly")
     def test_does_without_calculations_that_failed(self):
-        def fail_once(structures):
+        """Energies and forces that are none, or that float32 cannot square."""
+
+        def fail_at_times(structures):
             energy, forces = from_emt(structures)
-            energy[3] = np.nan
+            energy[[3, 13]] = np.nan, np.inf
+            for i, value in ((7, np.nan), (9, -np.inf), (11, np.inf), (170, np.nan), (21, 1e30)):
+                forces[i][1, 2] = value
             return energy, forces
 
         settings = dataclasses.replace(BRIEF, max_excess_energy=1e6)
-        _, record = fit(fail_once, settings=settings)
+        network, record = fit(fail_at_times, settings=settings)
         assert record.single_points == 240
-        assert record.failed == 1
-        assert record.usable == 240 - 1 - record.too_high - record.too_low
+        assert record.failed == 7
+        assert record.usable == 240 - 7 - record.too_high - record.too_low
+        assert record.usable > 200
+        assert np.isfinite([record.energy_error, record.force_error]).all()
+        assert all(np.isfinite(w).all() for w in network.get_weights())
         with pytest.raises(FewUsableError, match="only 0 single-point calculations, of 0 training"):
             fit(lambda s: (np.full(len(s), np.nan), from_emt(s)[1]))
+
+    @pytest.mark.usefixtures("eagerly")
+    def test_failed_calculations_say_nothing_of_minima(self):
+        """All forces that are known are small."""
+
+        def still(structures):
+            energy, forces = from_emt(structures)
+            return energy, [
+                np.full_like(f, np.nan if i % 2 else 0.01) for i, f in enumerate(forces)
+            ]
+
+        assert fit(still)[1].minima == 1.0
 
     def test_holds_out_structures_with_all_of_their_copies(self):
         family = np.repeat(np.arange(30), 4)

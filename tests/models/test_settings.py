@@ -38,6 +38,7 @@ NNP = st.builds(
     max_excess_energy=POSITIVE,
     max_deficit_energy=POSITIVE,
     max_deviations=st.floats(0, 1e9),
+    max_force=POSITIVE,
     max_relative_error=POSITIVE,
     hidden=st.lists(COUNTS, max_size=4).map(tuple),
     step=POSITIVE,

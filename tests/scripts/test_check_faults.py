@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import attempts, mutations
+from faults import attempts, kills, models, mutations
 from faults.readers import READERS
+
+from tfgen.models.artefact import MODEL_FILES
+from tfgen.models.model import Model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_faults.py"
 
@@ -62,3 +67,52 @@ def test_attempts_that_die_or_take_too_much_are_counted(tmp_path, monkeypatch):
     assert "code 7" in found[3].detail
     lines = attempts.table(found).splitlines()
     assert lines[-5].split("|")[1:-1] == [" all ", " 5 ", " 0 ", " 1 ", " 1 ", " 1 ", " 2 "]
+
+
+def test_a_few_damaged_models(tmp_path):
+    found = [models.attempt(0, number, tmp_path) for number in range(30)]
+    assert {tried for tried, *_ in found} == {*MODEL_FILES, "nnp.weights.h5", models.FORGED}
+    assert {outcome for _, outcome, _ in found} <= {"refused well", "right"}
+
+
+def test_models_that_differ_are_seen():
+    model = Model.load(models._good())
+    assert models._problem_of(model, forged=False) == ""
+    assert models._problem_of(dataclasses.replace(model, tolerance=0.2), forged=False)
+    assert not models._problem_of(dataclasses.replace(model, tolerance=0.2), forged=True)
+    model.cvae.raw_sigma.assign(model.cvae.raw_sigma + 1.0)
+    changed = dataclasses.replace(model)  # what is cached is not
+    assert models._problem_of(changed, forged=False) == "other weights"
+
+
+def test_what_came_of_a_kill_is_seen(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    output, log = folder / "model", folder / "log"
+    log.write_text("half\nError: no")
+    assert kills._judge(None, output, {}, log, last=False)[:2] == (
+        "killed before a checkpoint", "right",
+    )  # fmt: skip
+    (folder / "model.partial").mkdir()
+    (folder / "model.partial" / "last.npz").touch()
+    assert kills._judge(None, output, {}, log, last=False)[0] == "killed after a checkpoint"
+    assert kills._judge(1, output, {}, log, last=False)[1:] == ("unforeseen", "code 1: Error: no")
+    assert kills._judge(None, output, {}, log, last=True)[1] == "hang or memory"
+    shutil.copytree(models._good(), output)
+    wanted = kills._result(output)
+    assert kills._judge(0, output, wanted, log, last=True)[1:] == ("wrong", "model.partial")
+    shutil.rmtree(folder / "model.partial")
+    assert kills._judge(0, output, wanted, log, last=True)[1] == "right"
+    wanted["vars/0"] = wanted["vars/0"] + 1e-7
+    assert kills._judge(0, output, wanted, log, last=True)[1:] == ("wrong", "vars/0")
+    (output / "weights.weights.h5").write_bytes(b"")
+    assert kills._judge(None, output, wanted, log, last=False)[1] == "wrong"
+
+
+@pytest.mark.slow
+def test_a_few_kills():
+    command = [sys.executable, SCRIPT, "kills", "--count", "2", "--epochs", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = [int(text) for text in done.stdout.splitlines()[-1].split("|")[2:-1]]
+    assert counts == [3, 0, 3, 0, 0, 0]

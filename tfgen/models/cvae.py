@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfgen.models._keras import check_dtype, in_float32, keras
+from tfgen.models.own_loss import OwnLossModel
 from tfgen.models.settings import LIKELIHOODS
 
 __all__ = ["CVAE"]
@@ -28,7 +30,7 @@ SIGMA_FLOOR = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="tfgen")
-class CVAE(keras.Model):
+class CVAE(OwnLossModel):
     """Learns fingerprints given conditions, and the properties that fingerprints have.
 
     With x the scaled fingerprint, c the scaled condition and z the latent vector:
@@ -169,17 +171,42 @@ class CVAE(keras.Model):
             conditions: [n, conditions]; a column that never varies is only centred.
             scale: [features], instead of the fingerprints' standard deviations; what belongs
                 together is known elsewhere (`Fingerprint.scale`).
+
+        Raises:
+            ValueError: if an array is of the wrong shape, or a value is not finite.
         """
         if not self.built:
             self.build()
-        self.feature_mean.assign(np.mean(fingerprints, axis=0))
+        _check_rows("fingerprints", fingerprints, self.features)
+        _check_rows("conditions", conditions, self.conditions)
+        if len(fingerprints) != len(conditions):
+            raise ValueError(
+                f"there are {len(fingerprints)} fingerprints and {len(conditions)} conditions; as "
+                "many of each are needed"
+            )
         if scale is None:
             scale = np.asarray(fingerprints, np.float64).std(axis=0)
             scale = np.maximum(scale, SCALE_FLOOR * scale.max() or 1.0)
+        scale = np.asarray(scale, np.float64)
+        if scale.shape != (self.features,) or not (np.isfinite(scale) & (scale > 0)).all():
+            raise ValueError(f"scale has to be {self.features} finite numbers above 0")
+        self.feature_mean.assign(np.mean(fingerprints, axis=0))
         self.feature_scale.assign(scale)
         deviation = np.asarray(conditions, np.float64).std(axis=0)
         self.condition_mean.assign(np.mean(conditions, axis=0))
         self.condition_scale.assign(np.where(deviation > 1e-6, deviation, 1.0))
+
+    def export(self, filepath: str | os.PathLike[str], *arguments: Any, **options: Any) -> None:
+        """Exports what `call` computes as Keras does, for batches of any size.
+
+        A SavedModel that also samples, inverts and takes structures is made by `tfgen.export`.
+        """
+        if not self.built:
+            self.build()
+        widths = {"fingerprint": self.features, "condition": self.conditions}
+        inputs = {k: keras.InputSpec("float32", (None, width)) for k, width in widths.items()}
+        options.setdefault("input_signature", [inputs])
+        super().export(filepath, *arguments, **options)
 
     def posterior(self, fingerprints: tf.Tensor, conditions: tf.Tensor) -> Distribution:
         """Returns q(z | x, c), batch [batch], event [latent]."""
@@ -246,7 +273,7 @@ class CVAE(keras.Model):
         weight = self.kl_weight * (self.kl_warmth if training else 1.0)
         each = nll + weight * kl + self.surrogate_weight * error
         if sample_weight is not None:
-            each *= tf.cast(sample_weight, each.dtype)
+            each *= _checked_weights(tf.cast(sample_weight, each.dtype))
         loss = tf.reduce_mean(each)
         each_unit = 0.5 * tf.reduce_mean(
             y_pred["latent_scale"] ** 2
@@ -300,7 +327,36 @@ class CVAE(keras.Model):
         return tf.nn.softplus(raw_scale) + SIGMA_FLOOR
 
     def _scaled(self, fingerprints: tf.Tensor) -> tf.Tensor:
-        return (tf.cast(fingerprints, tf.float32) - self.feature_mean) / self.feature_scale
+        fingerprints = _of_width("fingerprints", fingerprints, self.features)
+        return (fingerprints - self.feature_mean) / self.feature_scale
 
     def _scaled_condition(self, conditions: tf.Tensor) -> tf.Tensor:
-        return (tf.cast(conditions, tf.float32) - self.condition_mean) / self.condition_scale
+        conditions = _of_width("conditions", conditions, self.conditions)
+        return (conditions - self.condition_mean) / self.condition_scale
+
+
+def _of_width(name: str, values: tf.Tensor, width: int) -> tf.Tensor:
+    """Returns float32 values; those of another width would be broadcast."""
+    values = tf.cast(values, tf.float32)
+    if values.shape.rank is not None:
+        found = values.shape[-1] if values.shape.rank else 0
+        if found not in (width, None):
+            raise ValueError(f"{name} have {found} columns; {width} are needed")
+    return values
+
+
+def _check_rows(name: str, values: np.ndarray, width: int) -> None:
+    """Checks what a scaling is to be made from."""
+    shape = np.shape(values)
+    if len(shape) != 2 or shape[0] < 1 or shape[1] != width:
+        raise ValueError(f"{name} are of shape {list(shape)}; [n, {width}] is needed, n >= 1")
+    if not np.isfinite(np.asarray(values, np.float32)).all():
+        raise ValueError(f"{name} are not finite in float32")
+
+
+def _checked_weights(weights: tf.Tensor) -> tf.Tensor:
+    """Returns sample weights; what is none makes the loss NaN where XLA leaves assertions out."""
+    message = "sample weights have to be finite numbers >= 0"
+    allowed = tf.math.is_finite(weights) & (weights >= 0)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(allowed), [message])]):
+        return tf.where(allowed, weights, np.nan)

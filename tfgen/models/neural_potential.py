@@ -19,6 +19,7 @@ from ase.data import atomic_numbers
 
 from tfgen.descriptors.base import Descriptor, check_structures
 from tfgen.models._keras import check_dtype, in_float32, keras
+from tfgen.models.own_loss import OwnLossModel
 from tfgen.potentials.base import compiled
 from tfgen.structures.batch import StructureBatch
 
@@ -26,7 +27,7 @@ __all__ = ["EnergyNetwork", "NeuralPotential", "select_broad"]
 
 
 @keras.saving.register_keras_serializable(package="tfgen")
-class EnergyNetwork(keras.Model):
+class EnergyNetwork(OwnLossModel):
     """Predicts the energy of a structure as the sum of the energies of its atoms.
 
     E / N = 1/N Σ_i [b_{Z_i} + s n(d_i, Z_i)]

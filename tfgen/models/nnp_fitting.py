@@ -38,7 +38,8 @@ class NNPRecord:
         stored: number of calculations that the data set had.
         minima: share of the structures, their copies apart, that are minima by the forces on them.
         usable: number of calculations that succeeded, with a plausible energy.
-        failed: number of those without an energy, or with forces that are not finite.
+        failed: number of those without an energy, or with a force that is not finite or above
+            `NNPSettings.max_force`.
         too_high: number of those with an energy that is too high, see `NNPSettings`.
         too_low: number of those with an energy that is too low.
         energy_error: mean absolute error on those that were held out, eV/atom.

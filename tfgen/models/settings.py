@@ -100,8 +100,9 @@ class NNPSettings(_Settings):
             data sets get more copies.
         max_calculations: single-point calculations at most: of large data sets a sample is taken.
         checked: structures whose energies and forces, which the data set has, are calculated again.
-        max_energy_difference, max_force_difference: by how much one may differ, eV/atom and eV/Å;
-            otherwise nothing that the data set has is used.
+        max_energy_difference: by how much one may differ, eV/atom; otherwise nothing that the data
+            set has is used.
+        max_force_difference: likewise, eV/Å.
         max_excess_energy: copies whose energy is this far above that of their original, eV/atom,
             are left out: nothing relaxes through such structures.
         max_deficit_energy: structures whose energy is this far below what it can be, eV/atom, are
@@ -110,6 +111,7 @@ class NNPSettings(_Settings):
             most of their own copies.
         max_deviations: structures below that median by this many median absolute deviations (and
             by `max_deficit_energy`) are left out, copies or not.
+        max_force: calculations with a force above this, eV/Å, count as failed.
         max_relative_error: the NNP is used if its error where held out is at most this part of the
             mean absolute deviation of the training structures' energies: it has to tell them apart.
         hidden: widths of the hidden layers.
@@ -138,6 +140,7 @@ class NNPSettings(_Settings):
     max_excess_energy: float = 0.8
     max_deficit_energy: float = 0.2
     max_deviations: float = 10.0
+    max_force: float = 1000.0
     max_relative_error: float = 0.5
     hidden: tuple[int, ...] = (64, 64)
     step: float = 0.02
@@ -159,7 +162,7 @@ class NNPSettings(_Settings):
             )
         check_widths(self, "hidden")
         check_number(self, "max_excess_energy", "step", "learning_rate", "minimum_fmax", low=0.0)
-        check_number(self, "max_deficit_energy", "max_relative_error", low=0.0)
+        check_number(self, "max_deficit_energy", "max_relative_error", "max_force", low=0.0)
         check_number(self, "max_energy_difference", "max_force_difference", low=0.0)
         check_number(self, "max_deviations", low=0.0, included=True)
         check_number(self, "slope_weight", low=0.0, included=True)

@@ -28,7 +28,10 @@ def find_usable(points: SinglePoints, settings: NNPSettings) -> tuple[np.ndarray
         The rows, and how many others there are: "failed", "too_high", "too_low".
     """
     structures, family, originals = points.structures, points.family, points.originals
-    finite = np.isfinite(points.energy) & [bool(np.isfinite(f).all()) for f in points.forces]
+    # Not `> max_force`, which NaN is not.
+    finite = np.isfinite(points.energy) & [
+        bool((np.linalg.norm(f, axis=-1) <= settings.max_force).all()) for f in points.forces
+    ]
     per_atom = np.where(finite, points.energy, np.nan) / [len(s) for s in structures]
     median, floor = np.full((2, originals), np.nan)
     for members in _by_composition(structures[:originals]):
