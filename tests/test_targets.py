@@ -94,6 +94,7 @@ class TestParse:
         [
             ("x", "'x' is not of the form NAME=VALUE or NAME=LO:HI"),
             ("x=", "'x=' is not of the form"),
+            ("x" * 1001, "a target has 1001 characters; at most 1000 are allowed"),
             ("=1", "'=1' is not of the form"),
             ("x=low", "'low' in 'x=low' is not a number or a range LO:HI"),
             ("x=1:", "'1:' in 'x=1:' is not a number or a range"),

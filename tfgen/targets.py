@@ -45,6 +45,10 @@ LARGEST_TARGET = 1e9
 ROUNDING = 1e-9
 
 
+# Characters of a target as text, which a message about it quotes.
+_LONGEST = 1000
+
+
 @dataclass(frozen=True)
 class Target:
     """A value, or a range of values, asked for of one property.
@@ -101,6 +105,8 @@ class Target:
         Raises:
             ValueError: if the text is of neither form, or its values are no target.
         """
+        if len(text) > _LONGEST:
+            raise ValueError(f"a target has {len(text)} characters; at most {_LONGEST} are allowed")
         name, equals, right = text.partition("=")
         if not name or not equals or not right:
             raise ValueError(f"{text!r} is not of the form NAME=VALUE or NAME=LO:HI")

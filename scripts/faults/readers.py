@@ -25,11 +25,14 @@ from scipy.spatial.distance import pdist
 
 from faults.attempts import foreseen
 from faults.mutations import Damage, damage_bytes, damage_json, damage_text, damage_toml
+from tfgen._files import from_json
 from tfgen.cli._output import printable
 from tfgen.datasets.importing import COINCIDENT, import_files, read_structures
-from tfgen.datasets.recipe import RecipeError, load_recipe
+from tfgen.datasets.messages import InvalidValuesError
+from tfgen.datasets.recipe import load_recipe
 from tfgen.datasets.storage import Dataset
 from tfgen.generation.records import read_generated, read_record
+from tfgen.models.config import ModelConfig, check_config
 from tfgen.structures.formulas import MAX_ATOMS, numbers_from_formula
 from tfgen.targets import Target
 
@@ -65,7 +68,7 @@ def attempt(seed: int, number: int, folder: Path) -> tuple[str, str, str]:
     path.write_bytes(damage(rng, _content(reader.name)))
     try:
         found = reader.read(path)
-    except RecipeError as error:
+    except InvalidValuesError as error:
         return reader.name, "refused well", max(error.problems, key=len)
     except Exception as error:  # noqa: BLE001  (what else comes is what is looked for)
         outcome = "refused well" if foreseen(error) else "unforeseen"
@@ -200,6 +203,40 @@ gap = "my_properties:gap"
 """
 
 
+def _configuration() -> bytes:
+    """As of a model of Pt5, without a neural-network potential."""
+    settings = {"batch_size": 16, "learning_rate": 0.005, "latent": 3, "hidden": [16]}
+    return json.dumps(
+        {
+            "fingerprint": {
+                "descriptor": "ACSF",
+                "descriptor_config": {"species": ["Pt"], "r_cut": 7.0, "g2_params": [[1.0, 2.0]]},
+                "pooling": ["mean", "std"],
+                "per_species": False,
+            },
+            "cvae": {
+                "name": "cvae", "features": 12, "conditions": 3, "properties": 2, "latent": 3,
+                "hidden": [16], "kl_weight": 1.0, "surrogate_weight": 1.0,
+                "likelihood_family": "normal", "seed": 5,
+            },
+            "conditions": [{"name": "gap", "unit": "eV", "low": 1.0, "high": 2.5}],
+            "mean": [1.5],
+            "covariance": [[0.1]],
+            "formulas": {"Pt5": 22, "Pt6": 18},
+            "tolerance": 0.4,
+            "potential": "emt",
+            "nnp": {
+                "features": 6, "elements": 1, "hidden": [8], "step": 0.02, "slope_weight": 0.1,
+                "seed": 0,
+            },
+            "minima": True,
+            "settings": settings,
+            "nnp_settings": None,
+            "provenance": {"dataset": {"name": "set"}, "epochs": 8},
+        }
+    ).encode()  # fmt: skip
+
+
 def _generated() -> bytes:
     images = []
     for atoms in _structures():
@@ -312,6 +349,13 @@ def _judge_records(found: list[Any], _: Path) -> str:
     return "" if problem == "atoms on top of each other" else problem  # the metrics judge that
 
 
+def _read_configuration(path: Path) -> ModelConfig:
+    config = from_json(path.read_bytes())
+    if not isinstance(config, dict):
+        raise ValueError("no configuration")  # as `read_config` has it
+    return check_config(config)
+
+
 def _read_request(path: Path) -> Any:
     """Reads a line with a formula and lines with targets, as options give them."""
     formula, *targets = path.read_text().split("\n")
@@ -364,6 +408,11 @@ READERS = (
     Reader(
         "recipe", ".toml", lambda: RECIPE, (damage_toml, damage_toml, damage_text, damage_bytes),
         load_recipe, lambda _, __: "",
+    ),
+    Reader(
+        "model's configuration", ".json", _configuration,
+        (damage_json, damage_json, damage_text, damage_bytes), _read_configuration,
+        lambda config, _: "" if np.isfinite([*config.mean, config.tolerance]).all() else "NaN",
     ),
     Reader(
         "formula and targets", ".txt",

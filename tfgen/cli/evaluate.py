@@ -115,7 +115,8 @@ def evaluate(
         raise click.BadParameter("auto is for commands that know a model", param_hint="--potential")
     reserve_output(output)
     require_report_folder(output, overwrite)
-    generated = read_generated(structures)
+    with shown_warnings():
+        generated = read_generated(structures)
     dataset = Dataset.load(dataset_path)
     model = None
     if model_path is not None:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from ase import Atoms
 
-from tfgen._files import new_folder, require_folder_replaceable
+from tfgen._files import from_json, new_folder, require_folder_replaceable
 from tfgen.datasets.hdf5_checks import InvalidError, check_hdf5
 from tfgen.models._keras import keras, save_weights
 from tfgen.models.arrays import read_arrays
@@ -135,9 +135,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if (folder / CHECKSUMS_FILE).is_file():  # models of older versions have none
         _check_files(folder)
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("config.json is nested too deeply") from None
+        config = from_json((folder / CONFIG_FILE).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"config.json is no JSON: {error}") from None
     if not isinstance(config, dict) or config.get("schema") != SCHEMA:
         raise ValueError("config.json is not a tfgen model's")
     # Before anything is missed that models of another version do not have.

@@ -25,6 +25,9 @@ MAX_SOUGHT = 200
 """Most atoms of a structure that is sought by its fingerprint, whose memory and time grow with the
 cube of their number."""
 
+# Characters of a formula, which a message about it quotes.
+_LONGEST = 1000
+
 
 def check_size(atoms: int, what: str, most: int = MAX_ATOMS) -> None:
     """Checks a number of atoms.
@@ -40,8 +43,12 @@ def numbers_from_formula(formula: str, name: str = "formula", most: int = MAX_AT
     """Returns the atomic numbers of a formula such as "Pt13" or "Cu6Au7", sorted by element.
 
     Raises:
-        ValueError: if it is not a formula, has no atoms or more than `most`.
+        ValueError: if it is not a formula, is very long, has no atoms or more than `most`.
     """
+    if isinstance(formula, str) and len(formula) > _LONGEST:
+        raise ValueError(
+            f"{name} of {len(formula)} characters is not a formula; at most {_LONGEST} are allowed"
+        )
     try:
         counts = Formula(formula, strict=True).count()
     except (KeyError, ValueError, IndexError, TypeError, RecursionError):

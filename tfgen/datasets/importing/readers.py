@@ -284,7 +284,7 @@ def _reason(error: Exception) -> str:
     """Says in one line why a row could not be read."""
     places = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, KeyError) and "symbols2numbers" in places:
-        symbol = str(error.args[0])
+        symbol = str(error.args[0])[:_LONGEST_REASON]
         if symbol.isdigit():
             return f"atoms have types such as {symbol!r}, which do not tell the elements"
         return f"{symbol!r} is no element"
