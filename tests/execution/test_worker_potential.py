@@ -216,3 +216,44 @@ def test_a_calculator_that_ends_its_process_is_quoted(tmp_path):
     assert found.status == Status.CRASHED
     words = "the worker process was ended by SIGSEGV; printed last: charge is not conserved"
     assert found.detail == words
+
+
+def sum_of_moments(atoms: Atoms) -> float:
+    return float(atoms.get_initial_magnetic_moments().sum() + atoms.info.get("charge", 0))
+
+
+def test_states_of_one_geometry_are_not_mixed_up(potential):
+    """Spin and charge reach the calculator, and have results of their own."""
+    singlet, triplet, ion = (CLUSTERS[0].copy() for _ in range(3))
+    triplet.set_initial_magnetic_moments([0.5] * 4)
+    ion.info = {"charge": 1, "record": {"of": "something else"}}
+    functions = make_functions({"m": sum_of_moments})
+    found = potential.calculate([singlet, triplet, ion], functions)
+    assert [one.values["m"] for one in found] == [0.0, 2.0, 1.0]
+
+
+def test_results_of_another_version_of_the_calculator_are_not_taken(tmp_path, monkeypatch):
+    module = tmp_path / "mine.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    code = (
+        "from ase.calculators.lj import LennardJones\n"
+        "def make(): return LennardJones(epsilon=EPSILON)\n"
+    )
+    energies = []
+    for epsilon in ("1.0", "1.0", "2.0"):
+        module.write_text(code.replace("EPSILON", epsilon))
+        importlib.invalidate_caches()
+        store = ResultStore(tmp_path / "results")
+        with WorkerPotential("mine:make", results=store) as potential:
+            energies.append(potential.calculate(CLUSTERS[:1])[0].energy)
+    assert len(store) == 2
+    assert energies[2] == pytest.approx(2.0 * energies[0])
+    assert energies[1] == energies[0]
+
+
+def test_a_log_that_cannot_be_opened_is_done_without(tmp_path):
+    """As on another machine, where the folder of the log is not there."""
+    log = tmp_path / "not" / "there"
+    found = AsePotential(EMT(), log=log).calculate(CLUSTERS[:1])
+    assert found[0].status == Status.CONVERGED
+    assert not log.exists()

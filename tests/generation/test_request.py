@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -10,10 +12,15 @@ import small
 from ase.calculators.calculator import Calculator
 
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.generation.request import UnsupportedFormulaError, UnverifiableError, check_request
+from tfgen.generation.request import (
+    UnsupportedFormulaError,
+    UnverifiableError,
+    check_request,
+    warn_of_doubts,
+)
 from tfgen.generation.settings import GenerationSettings, ProposalSettings
 from tfgen.models.model import Condition
-from tfgen.potentials.ase import adapt
+from tfgen.potentials.ase import AsePotential, adapt
 from tfgen.targets import Target
 
 ENERGY, SIZE = small.PROPERTIES
@@ -120,6 +127,44 @@ class TestWhatNothingComputes:
         assert (request.unverifiable, request.candidates) == (["gap"], 1)
         with pytest.raises(UnverifiableError, match="candidates is 2, but nothing calculates gap"):
             check(targets={"gap": 1.5, ENERGY: 1.0}, model=model, candidates=2)
+
+
+class TestWhatCannotBeCompared:
+    def of_dipoles(self, unit):
+        conditions = (Condition("dipole", unit, 1.0, 2.0), small.model().conditions[0])
+        return dataclasses.replace(small.model(), conditions=conditions)
+
+    @pytest.mark.parametrize(("unit", "allowed"), [("e Å", True), ("unknown", True), ("D", False)])
+    def test_values_in_another_unit(self, unit, allowed):
+        ask = {"targets": {"dipole": 1.5}, "potential": Dipoles(), "compute": {"dipole": None}}
+        if allowed:
+            assert check(model=self.of_dipoles(unit), **ask).evaluated_by["dipole"] != "surrogate"
+            return
+        words = "compute dipole: .*Dipoles gives it in e Å, but the model has it in D; a function"
+        with pytest.raises(ValueError, match=words):
+            check(model=self.of_dipoles(unit), **ask)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [({"sigma": 2.0}, None), ({}, r"with {'sigma': 2.0}, and it with none evaluates")],
+    )
+    def test_energies_of_the_same_calculator_with_other_arguments(self, arguments, words):
+        name = "ase.calculators.lj:LennardJones"
+        trained = {"name": name, "arguments": {"sigma": 2.0}, "vacuum": 0.0}
+        model = dataclasses.replace(
+            small.model(), potential=name, provenance={"potential": trained}
+        )
+        request = check(model=model, potential=AsePotential.from_path(name, arguments))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_doubts(model, request)
+        assert [re.search(words or "x", str(w.message)) is not None for w in caught] == (
+            [True] if words else []
+        )
+
+
+class Dipoles(Calculator):
+    implemented_properties = ["energy", "forces", "dipole"]  # noqa: RUF012
 
 
 class TestSettings:

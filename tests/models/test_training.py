@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 
 from tfgen.datasets.storage import Dataset
 from tfgen.fingerprints.fingerprint import Fingerprint
-from tfgen.models import training
+from tfgen.models import nnp_learning
 from tfgen.models.callbacks import ShowProgress
 from tfgen.models.checkpoints import remove_checkpoint
 from tfgen.models.cvae import CVAE
@@ -466,7 +466,7 @@ class TestNNP:
         checkpoint = tmp_path / "model.partial"
         arguments = {"checkpoint": checkpoint, "keep_checkpoint": True, "potential": "auto"}
         with monkeypatch.context() as patch:
-            patch.setattr(training, "fit_nnp", interrupted)
+            patch.setattr(nnp_learning, "fit_nnp", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 trained(**arguments)
         monkeypatch.setattr(CVAE, "fit", lambda *_, **__: pytest.fail("trained again"))

@@ -39,6 +39,7 @@ from tfgen.generation.settings import GenerationSettings
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from tfgen.models.model import Model
     from tfgen.targets import Target
 
 
@@ -160,11 +161,11 @@ def generate(
     write(generated, output, overwrite)
     results.remove()
     _unfinished(output).unlink(missing_ok=True)
-    report(generated, output, loaded.potential)
+    report(generated, output, _option_of(loaded))
 
 
 def _what_would_help(properties: Sequence[str], potential: str | None = None) -> str:
-    """Says how properties could be calculated; `potential` is what calculated the training set."""
+    """Says how properties could be calculated; `potential` as the command line names it."""
     from tfgen.structures.properties import ENERGIES
 
     ways = [
@@ -174,6 +175,14 @@ def _what_would_help(properties: Sequence[str], potential: str | None = None) ->
         for name in properties
     ]
     return f"{' and '.join(dict.fromkeys(ways))} would"
+
+
+def _option_of(model: Model) -> str | None:
+    """Returns what follows `--potential` for what calculated the training set, if it is known."""
+    known = model.calculator or {"name": model.potential}
+    arguments = known.get("arguments") or {}
+    options = [f"--potential-arg {key}={value}" for key, value in arguments.items()]
+    return " ".join([known["name"], *options]) if known.get("name") else None
 
 
 def _unfinished(output: Path) -> Path:
@@ -202,7 +211,8 @@ def report(generated: Sequence[Atoms], output: Path, potential: str | None = Non
     Args:
         generated: the structures.
         output: their file.
-        potential: what calculated the energies of the training set, if that is known.
+        potential: what calculated the energies of the training set, as the command line names it,
+            if that is known.
     """
     from tfgen.targets import SURROGATE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -164,6 +165,12 @@ def _describe(
         },
         **provenance(),
     }
+    if not recipe.relax.batched:
+        metadata["calculator"] = {
+            "name": recipe.relax.potential,
+            "arguments": json.loads(json.dumps(recipe.relax.arguments, default=str)),
+            "vacuum": recipe.relax.vacuum,
+        }
     if rounds:
         metadata["rounds"] = [dict(round_) for round_ in rounds]
     return metadata

@@ -167,11 +167,20 @@ def warn_of_doubts(model: Model, request: Request) -> None:
 
     The warnings name the line that called this function's caller.
     """
-    trained = model.potential
-    evaluating = trained if request.potential is None else potential_name(request.potential)
-    if trained not in (None, evaluating) and not {trained, evaluating} <= SAME_VALUES:
+    trained = model.calculator or {}
+    name = trained.get("name", model.potential)
+    evaluating = name if request.potential is None else potential_name(request.potential)
+    differs = name not in (None, evaluating) and not {name, evaluating} <= SAME_VALUES
+    if differs:
+        name, other = f"{name}", f"{evaluating}"
+    elif isinstance(request.potential, AsePotential) and trained:
+        given = request.potential.describe()["arguments"]
+        known = trained.get("arguments", {})
+        differs = given != known
+        name, other = f"{name} with {known or 'no arguments'}", f"it with {given or 'none'}"
+    if differs:
         warnings.warn(
-            f"the model was trained on energies of {trained}, and {evaluating} evaluates; their "
+            f"the model was trained on energies of {name}, and {other} evaluates; their "
             "energies are not comparable",
             TfgenWarning,
             stacklevel=3,

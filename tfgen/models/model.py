@@ -93,6 +93,15 @@ class Model:
     def __repr__(self) -> str:
         return describe(self)
 
+    @property
+    def calculator(self) -> dict[str, Any] | None:
+        """What computed the energies of the data set: "name", "arguments" and "vacuum", as text.
+
+        None if that is not known, or is a potential of tfgen's own.
+        """
+        found = self.provenance.get("potential")
+        return found if isinstance(found, dict) else None
+
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints what the model is: properties, compositions, fingerprint, networks, provenance.
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols
-from tqdm import tqdm
 
 from tfgen._files import require_folder_replaceable
 from tfgen.datasets.storage import Dataset, provenance
@@ -28,28 +24,16 @@ from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
 from tfgen.models.cvae_fitting import Fit, fit_cvae, without_optimizer
 from tfgen.models.model import Model
-from tfgen.models.neural_potential import EnergyNetwork
-from tfgen.models.nnp_fitting import NNPRecord, fit_nnp
+from tfgen.models.nnp_learning import LearnedNNP, learn_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
-from tfgen.models.single_points import (
-    Calculate,
-    Calculated,
-    FewUsableError,
-    OtherPotentialError,
-)
 from tfgen.models.training_arrays import estimate_tolerance, make_inputs, tabulate
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
 from tfgen.potentials.emt import EMT
 from tfgen.potentials.evaluation import adapt_potential
-from tfgen.potentials.outcomes import warn_of_failures
-from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM
-from tfgen.warnings import TfgenWarning
+from tfgen.structures.properties import ENERGY_PER_ATOM
 
 __all__ = ["train"]
-
-# Structures that a batched potential computes between two movements of the progress bar.
-CHUNK = 1000
 
 
 @in_float32()
@@ -139,7 +123,7 @@ def train(
         "data": [len(training), len(held_out), float(inputs["fingerprint"].sum(dtype=float))],
         "settings": [epochs, seed],
     }
-    learned = _NNP()
+    learned = LearnedNNP()
     with open_checkpoint(checkpoint, task, overwrite, keep_checkpoint) as folder:
         if logs is not None and not (folder and can_be_resumed(folder)):
             shutil.rmtree(logs, ignore_errors=True)
@@ -154,12 +138,8 @@ def train(
             logs=logs,
             progress=progress,
         )
-        known = _find_known(training)
         if calculator is not None or (potential == "auto" and training.forces is not None):
-            calculate: Calculate | None = None
-            if calculator is not None:
-                calculate = functools.partial(_compute_single_points, calculator, progress)
-            learned = _learn_nnp(model, calculate, known, seed, nnp_settings, progress)
+            learned = learn_nnp(model, training, calculator, seed, nnp_settings, progress)
     return replace(
         model,
         cvae=without_optimizer(model.cvae),
@@ -175,7 +155,7 @@ def train(
             **_measure(model.cvae, validation, fit),
             "nnp": None if learned.record is None else learned.record.to_json(),
             "nnp_problem": learned.problem,
-            "potential": calculator.describe() if isinstance(calculator, AsePotential) else None,
+            "potential": _describe_potential(dataset, calculator, learned),
             **provenance(),
         },
     )
@@ -295,93 +275,13 @@ def _measure(cvae: CVAE, inputs: Mapping[str, np.ndarray], fit: Fit) -> dict[str
     }
 
 
-@dataclass(frozen=True)
-class _NNP:
-    """The network, what it was learned from, and why there is none."""
-
-    network: EnergyNetwork | None = None
-    record: NNPRecord | None = None
-    problem: str | None = None
-
-
-def _learn_nnp(
-    model: Model,
-    calculate: Calculate | None,
-    known: Calculated | None,
-    seed: int,
-    settings: NNPSettings,
-    progress: bool,
-) -> _NNP:
-    """Learns an NNP; whatever goes wrong, the CVAE stays.
-
-    A potential with other energies than those of the data set would choose structures by energies
-    that the model does not mean. It may still relax them, if no energy was trained on.
-
-    Warns:
-        TfgenWarning: if there is no NNP, or none that can be used, or the potential is another one
-            than the data set's.
-    """
-    fit = functools.partial(
-        fit_nnp,
-        model.fingerprint.descriptor,
-        model.training_structures,
-        calculate,
-        seed=seed,
-        settings=settings,
-        progress=progress,
-    )
-    try:
-        try:
-            network, record = fit(known=known)
-        except OtherPotentialError as error:
-            if any(condition.name in ENERGIES for condition in model.conditions):
-                raise
-            warnings.warn(
-                f"the potential is not the one of the data set: {error}", TfgenWarning, stacklevel=3
-            )
-            network, record = fit(known=None)
-    except OtherPotentialError as error:
-        learned = _NNP(problem=f"the potential is not the one of the data set: {error}")
-    except (ArithmeticError, FewUsableError) as error:
-        learned = _NNP(problem=str(error))
-    else:
-        if record.tells_apart(settings.max_relative_error):
-            return _NNP(network, record)
-        learned = _NNP(
-            record=record,
-            problem=f"its error where held out, {record.energy_error:.4f} eV/atom, is more than "
-            f"{settings.max_relative_error:g} of the spread of the training structures' energies, "
-            f"{record.energy_spread:.4f} eV/atom: it can hardly tell them apart",
-        )
-    warnings.warn(
-        f"the model has no neural-network potential: {learned.problem}", TfgenWarning, stacklevel=3
-    )
-    return learned
-
-
-def _find_known(training: Dataset) -> Calculated | None:
-    """Returns the energies and forces that a data set has, NaN where not; None without energies."""
-    if ENERGY_PER_ATOM not in training.properties:
-        return None
-    sizes = np.array([len(s) for s in training.structures])
-    forces = training.forces or [np.full([size, 3], np.nan) for size in sizes]
-    return training.properties[ENERGY_PER_ATOM] * sizes, forces
-
-
-def _compute_single_points(
-    potential: Potential | AsePotential, progress: bool, structures: Sequence[Atoms]
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Returns energies [n], eV, and forces, eV/Å; NaN where a calculation fails."""
-    unit = " calculations"
-    with tqdm(total=len(structures), desc="nnp", unit=unit, disable=not progress) as bar:
-        if isinstance(potential, AsePotential):
-            single = potential.calculate(structures, advance=bar.update)
-            warn_of_failures([one.detail for one in single])
-            return np.array([one.energy for one in single]), [one.forces for one in single]
-        energy, forces = [], []
-        for start in range(0, len(structures), CHUNK):
-            found = potential.compute(structures[start : start + CHUNK])
-            energy.append(np.asarray(found["energy"]))
-            forces += found["forces"]
-            bar.update(len(energy[-1]))
-        return np.concatenate(energy), forces
+def _describe_potential(
+    dataset: Dataset, calculator: Potential | AsePotential | None, learned: LearnedNNP
+) -> dict[str, Any] | None:
+    """Returns name, arguments and box of what computed the energies, as far as that is known."""
+    recorded = dataset.metadata.get("calculator")
+    if isinstance(recorded, dict):
+        return recorded
+    if isinstance(calculator, AsePotential) and not learned.other_potential:
+        return calculator.describe()
+    return None
