@@ -63,7 +63,7 @@ def no_relaxation(monkeypatch):
     """Relaxation leaves structures as they are, with made-up energies."""
     state = SimpleNamespace(calls=0)
 
-    def make(_):
+    def make(*_):
         def same(structures, steps):
             state.calls += 1
             n = len(structures)
@@ -169,13 +169,13 @@ def test_results_of_another_task_are_not_taken_for_its_own(no_relaxation, tmp_pa
     nothing, settings = exploring.make_empty_minima(RECIPE), BuildSettings(structures_per_task=25)
     one, other, _ = exploring.plan(RECIPE, 0, 0, nothing, settings)
     assert one.size == other.size
-    building._save(tmp_path, one, tasks.run(one))
-    for part, same in zip(building._load(tmp_path, one), tasks.run(one), strict=True):
+    tasks.save_results(tmp_path, one, tasks.run(one))
+    for part, same in zip(tasks.load_results(tmp_path, one), tasks.run(one), strict=True):
         for mine, theirs in zip(part, same, strict=True):
             np.testing.assert_array_equal(mine, theirs)
-    building._path_of(tmp_path, one).rename(building._path_of(tmp_path, other))
-    assert building._load(tmp_path, other) is None
-    assert building._load(tmp_path, one) is None
+    tasks._path_of(tmp_path, one).rename(tasks._path_of(tmp_path, other))
+    assert tasks.load_results(tmp_path, other) is None
+    assert tasks.load_results(tmp_path, one) is None
 
 
 def leave_unfinished(path, monkeypatch):
@@ -342,6 +342,19 @@ def test_a_calculator_that_fails_in_every_way(tmp_path):
     assert counts["calculator failed"] == way[2] + way[3]
     assert counts.pop("sampled") == sum(counts.values()) == 10
     assert counts["kept"] >= 1
+
+
+def test_what_a_calculator_prints_is_beside_the_output(tmp_path, capfd):
+    talking = Relax(potential="faulty:Talking", rattle=0.0)
+    recipe = Recipe("talks", Sample(("Pt4",), 1), relax=talking)
+    build(recipe, tmp_path / "x.h5")
+    assert capfd.readouterr() == ("", "")
+    assert "calculators talk" in (tmp_path / "x.h5.calculator.log").read_text()
+    silent = dataclasses.replace(
+        recipe, relax=Relax(potential="ase.calculators.emt:EMT", rattle=0.0)
+    )
+    build(silent, tmp_path / "y.h5")
+    assert {p.name for p in tmp_path.iterdir()} == {"x.h5", "x.h5.calculator.log", "y.h5"}
 
 
 def test_a_calculator_that_cannot_be_made(tmp_path):

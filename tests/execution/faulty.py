@@ -73,6 +73,14 @@ class Boxed(EMT):
         super().calculate(atoms, properties, system_changes)
 
 
+class Talking(EMT):
+    """Prints what it does."""
+
+    def calculate(self, *arguments, **options):
+        print("calculators talk")
+        super().calculate(*arguments, **options)
+
+
 class Unmakeable(Calculator):
     """Cannot be made."""
 

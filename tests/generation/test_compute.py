@@ -42,9 +42,9 @@ def model(unit="eV", name="gap", **other):
     return dataclasses.replace(small.model(), conditions=conditions, tolerance=1e3, **other)
 
 
-def run(targets=GAP, count=3, *, of=None, candidates=1, **options) -> list[Atoms]:
+def run(targets=GAP, count=3, *, of=None, candidates=1, max_failures=10, **options) -> list[Atoms]:
     options = {"potential": small.potential(), "relax": False, **options}
-    settings = GenerationSettings(candidates=candidates, max_rounds=0)
+    settings = GenerationSettings(candidates=candidates, max_rounds=0, max_failures=max_failures)
     return generate(of or model(), "Pt6", targets, count, settings=settings, **options)
 
 
@@ -127,6 +127,31 @@ def test_a_function_that_fails_is_a_status(monkeypatch):
         assert atoms.info["status_detail"] == "gap: RuntimeError: no gap"
         assert atoms.info["reconstructed"]["gap"] is None
         assert atoms.info["verified"] is False
+
+
+def test_where_all_fail_the_request_is_given_up(monkeypatch):
+    """Before its whole budget is spent on what cannot be calculated."""
+    monkeypatch.setattr(proposers, "status_of", lambda *_: Status.CONVERGED)
+    calls = []
+
+    def broken(atoms: Atoms) -> float:
+        calls.append(atoms)
+        raise RuntimeError("no gap")
+
+    words = "the first 6 candidates all failed, last with: gap: RuntimeError: no gap"
+    with (
+        pytest.warns(TfgenWarning, match="calculations failed for 3 of 3"),
+        pytest.raises(ValueError, match=words),
+    ):
+        run(compute={"gap": broken}, candidates=10, max_failures=4)
+    assert len(calls) == 6
+
+    def broken_at_first(atoms: Atoms) -> float:
+        calls.append(atoms)
+        return 1.0 if len(calls) > 8 else broken(atoms)
+
+    with pytest.warns(TfgenWarning, match="calculations failed for"):
+        run(compute={"gap": broken_at_first}, candidates=4, max_failures=4)
 
 
 class Polar(EMT):

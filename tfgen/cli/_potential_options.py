@@ -130,7 +130,7 @@ def open_potential(
     *,
     option: str = "--potential",
     results: ResultStore | None = None,
-    log: Path | None = None,
+    output: Path | None = None,
 ) -> Iterator[Any]:
     """Yields what computes energies: "auto", an `EMT`, None, or a `WorkerPotential`.
 
@@ -140,7 +140,7 @@ def open_potential(
         running: where it runs.
         option: that named it.
         results: keeps the calculator's results.
-        log: a file to which what the calculator prints is appended.
+        output: what it is for; what the calculator prints goes into a file beside it.
 
     Raises:
         click.UsageError: if the name has another form, an argument is given twice, or there are
@@ -167,7 +167,7 @@ def open_potential(
             raise click.BadParameter(
                 f"{name!r} is not one of {', '.join(NAMES)}, MODULE:NAME", param_hint=option
             )
-        with _open_workers(name, dict(arguments), running, results, log, option) as potential:
+        with _open_workers(name, dict(arguments), running, results, output, option) as potential:
             yield potential
 
 
@@ -177,16 +177,16 @@ def _open_workers(
     arguments: dict[str, Any],
     running: Running,
     results: ResultStore | None,
-    log: Path | None,
+    output: Path | None,
     option: str,
 ) -> Iterator[Any]:
     from tfgen.execution.dask import dask_executor
     from tfgen.execution.worker_potential import WorkerPotential
+    from tfgen.potentials._output import log_beside
 
     look_here()
     with contextlib.ExitStack() as stack:
-        if log is not None:
-            stack.callback(_remove_if_empty, log)
+        log = None if output is None else stack.enter_context(log_beside(output))
         cluster = None
         if running.executor == "dask":
             cluster = stack.enter_context(dask_executor(running.scheduler or ""))
@@ -199,13 +199,8 @@ def _open_workers(
                 time_limit=running.time_limit,
                 executor=cluster,
                 results=results,
-                log=None if log is None else log.absolute(),
+                log=log,
             )
         except ValueError as error:
             raise click.ClickException(f"{error}; {option} none does without it") from error
         yield stack.enter_context(potential)
-
-
-def _remove_if_empty(log: Path) -> None:
-    if log.is_file() and log.stat().st_size == 0:
-        log.unlink()

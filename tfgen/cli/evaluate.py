@@ -109,6 +109,7 @@ def evaluate(
     from tfgen.evaluation.report.fingerprint_map import check_model
     from tfgen.evaluation.report.summary import summarise
     from tfgen.evaluation.report.write import require_report_folder, write_report
+    from tfgen.execution.results import ResultStore
     from tfgen.generation.records import read_generated
 
     if potential == "auto":
@@ -135,8 +136,9 @@ def evaluate(
     settings = EvaluationSettings(
         hit_tolerance=hit_tolerance, duplicate_tolerance=duplicate_tolerance
     )
-    log = output.with_name(output.name + ".calculator.log")
-    with shown_warnings(), open_potential(potential, arguments, running, log=log) as calculator:
+    results = ResultStore(output.with_name(output.name + ".calculations"))
+    opened = open_potential(potential, arguments, running, results=results, output=output)
+    with shown_warnings(), opened as calculator:
         metrics = run(
             generated,
             dataset,
@@ -146,5 +148,6 @@ def evaluate(
             progress=True,
         )
     write_report(generated, dataset, metrics, output, overwrite, model=model)
+    results.remove()
     echo(summarise(metrics))
     echo(f"report: {output / 'index.html'}")

@@ -124,8 +124,7 @@ def generate(
     look_here()
     results = ResultStore(output.with_name(output.name + ".partial"))
     loaded = Model.load(model, [imported(path) for path in descriptors])
-    log = output.with_name(output.name + ".calculator.log")
-    opened = functools.partial(open_potential, running=running, results=results, log=log)
+    opened = functools.partial(open_potential, running=running, results=results, output=output)
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(shown_warnings())

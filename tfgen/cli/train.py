@@ -25,13 +25,10 @@ from tfgen.cli._potential_options import (
     potential_argument_option,
     running_options,
 )
-from tfgen.models.settings import TrainingSettings
+from tfgen.models.settings import NNPSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from tfgen.models.model import Model
-
-# An error above this part of the spread hardly tells structures apart.
-HARDLY = 0.5
 
 
 @click.command(short_help="Train a model on a data set.")
@@ -100,8 +97,7 @@ def train(
     elements = sorted({str(e) for s in data.structures for e in s.symbols})
     logs = logs or output.with_name(output.name + ".logs")
     partial = output.with_name(output.name + ".partial")
-    log = output.with_name(output.name + ".calculator.log")
-    calculators = open_potential(potential, arguments, running, results=results, log=log)
+    calculators = open_potential(potential, arguments, running, results=results, output=output)
     try:
         with shown_warnings(), calculators as calculator:
             model = run(
@@ -154,6 +150,8 @@ def _report(model: Model) -> None:
         f"trained on {record['training_structures']} structures for {record['epochs']} epochs; "
         f"best validation loss {record['best_val_loss']:.3f}, KL {record['history']['kl']:.1f} nats"
     )
+    if not record["validation_structures"]:
+        echo("  no validation structures: these errors are those on the training structures")
     for condition, error, spread in zip(
         model.conditions, record["surrogate_mae"], record["spread"], strict=True
     ):
@@ -162,7 +160,7 @@ def _report(model: Model) -> None:
             f"  {condition.name}: {condition.low:.4f} to {condition.high:.4f}{unit}, "
             f"predicted within {error:.4f} on average, spread {spread:.4f}"
         )
-        if error > HARDLY * spread:
+        if error > NNPSettings.max_relative_error * spread:
             echo(
                 f"  warning: the model can hardly tell structures apart by {condition.name}; more "
                 "training structures, epochs or another fingerprint may help"

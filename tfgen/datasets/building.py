@@ -14,13 +14,10 @@ import json
 import os
 import shutil
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from tfgen import __version__
@@ -37,10 +34,19 @@ from tfgen.datasets.filtering import describe_failures, select
 from tfgen.datasets.recipe import Recipe, load_recipe
 from tfgen.datasets.settings import BuildSettings
 from tfgen.datasets.storage import Dataset
-from tfgen.datasets.tasks import Results, Task, check_apart, run, run_apart
+from tfgen.datasets.tasks import (
+    Results,
+    Task,
+    check_apart,
+    load_results,
+    run,
+    run_apart,
+    save_results,
+)
 from tfgen.execution.dask import dask_executor
 from tfgen.execution.processes import ProcessDiedError, Processes
 from tfgen.execution.workers import Workers, run_all
+from tfgen.potentials._output import log_beside
 from tfgen.structures.batch import bucket
 from tfgen.structures.properties import UNITS
 from tfgen.warnings import TfgenWarning
@@ -132,17 +138,21 @@ def build(
         output = require_absent(output, overwrite)
         _prepare(folder, task, overwrite)
         try:
-            with open_computer(
-                recipe.relax,
-                compute,
-                folder / "properties.jsonl",
-                workers=workers,
-                scheduler=scheduler,
-                tries=settings.tries,
-                progress=progress,
-            ) as computer:
+            with (
+                log_beside(output) as log,
+                open_computer(
+                    recipe.relax,
+                    compute,
+                    folder / "properties.jsonl",
+                    workers=workers,
+                    scheduler=scheduler,
+                    tries=settings.tries,
+                    log=log,
+                    progress=progress,
+                ) as computer,
+            ):
                 results, rounds = _run_rounds(
-                    recipe, seed, settings, folder, workers, scheduler, progress
+                    recipe, seed, settings, folder, workers, scheduler, log, progress
                 )
                 try:
                     dataset = select(
@@ -174,6 +184,7 @@ def _run_rounds(
     folder: Path,
     workers: int,
     scheduler: str | None,
+    log: Path,
     progress: bool,
 ) -> tuple[dict[str, list[Results]], list[dict[str, int]]]:
     """Runs all rounds; returns formula -> what its tasks returned, and what to say of each."""
@@ -187,6 +198,7 @@ def _run_rounds(
         )
         for number in range(last + 1):
             tasks = exploring.plan(recipe, seed, number, known, settings)
+            tasks = [dataclasses.replace(task, log=log) for task in tasks]
             label = f"{recipe.name}, round {number} of {last}" if last else recipe.name
             done = _run_round(folder, tasks, runner, f"relaxing {label}", progress)
             new: dict[str, list[Results]] = {formula: [] for formula in known}
@@ -297,37 +309,6 @@ def _prepare(folder: Path, task: dict[str, Any], overwrite: bool) -> None:
         temporary.write_text(json.dumps(task, indent=1), "utf-8")
 
 
-def _path_of(folder: Path, task: Task) -> Path:
-    return folder / f"chunk-{task.round:03d}-{task.place + 1:06d}.npz"
-
-
-def _save(folder: Path, task: Task, results: Sequence[Results]) -> None:
-    arrays = {f"{k}_{name}": a for k, r in enumerate(results) for name, a in r._asdict().items()}
-    with new_file(_path_of(folder, task), overwrite=True) as temporary:
-        np.savez(temporary, **arrays)
-
-
-def _load(folder: Path, task: Task) -> list[Results] | None:
-    """Reads the results of a task; None if they are not there or not whole."""
-    try:
-        # np.load does not close a file that it finds to be damaged.
-        with (
-            _path_of(folder, task).open("rb") as raw,
-            np.load(raw, allow_pickle=False) as file,
-        ):
-            results = [
-                Results(*(file[f"{k}_{name}"] for name in Results._fields))
-                for k in range(len(task.parts))
-            ]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    fit = all(
-        result.positions.shape == (part.size, len(part.numbers), 3)
-        for part, result in zip(task.parts, results, strict=True)
-    )
-    return results if fit else None
-
-
 def _run_round(
     folder: Path,
     tasks: Sequence[Task],
@@ -336,7 +317,7 @@ def _run_round(
     progress: bool,
 ) -> list[list[Results]]:
     """Returns the results of all tasks in their order: those of earlier runs, and new ones."""
-    results = {t.place: r for t in tasks if (r := _load(folder, t)) is not None}
+    results = {t.place: r for t in tasks if (r := load_results(folder, t)) is not None}
     missing = [t for t in tasks if t.place not in results]
     # Large ones first, so that no worker is left with one when the others are done.
     missing.sort(key=lambda t: -t.size * _kind_of(t) ** 2)
@@ -349,7 +330,7 @@ def _run_round(
         disable=not progress,
     ) as bar:
         for task, result in runner()(missing) if missing else ():
-            _save(folder, task, result)
+            save_results(folder, task, result)
             results[task.place] = result
             bar.update(task.size)
     return [results[t.place] for t in tasks]

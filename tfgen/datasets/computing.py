@@ -115,6 +115,7 @@ def open_computer(
     workers: int,
     scheduler: str | None,
     tries: int,
+    log: Path | None = None,
     progress: bool,
 ) -> Iterator[Computer | None]:
     """Yields what computes properties; None if there are none to compute.
@@ -126,6 +127,7 @@ def open_computer(
         workers: processes for an ASE calculator, if there is no scheduler.
         scheduler: address of a Dask scheduler.
         tries: processes that get the same structure while they crash.
+        log: a file to which what an ASE calculator prints is appended.
         progress: show a progress bar.
 
     Raises:
@@ -151,6 +153,7 @@ def open_computer(
                     time_limit=relax.time_limit,
                     executor=executor or None,
                     results=store,
+                    log=log,
                     tries=tries,
                 )
             )

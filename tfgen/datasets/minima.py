@@ -7,6 +7,7 @@ calculators start at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -74,13 +75,17 @@ Relaxer = Callable[[list[Atoms], int], Relaxed]
 """Takes structures a number of steps towards their minima."""
 
 
-def make_relaxer(relax: Relax) -> Relaxer:
+def make_relaxer(relax: Relax, log: Path | None = None) -> Relaxer:
     """Returns what relaxes structures as a recipe wants it.
+
+    Args:
+        relax: of the recipe.
+        log: a file to which what an ASE calculator prints is appended.
 
     Raises:
         ValueError: if the recipe's calculator cannot be made.
     """
-    return _make_batched_relaxer(relax) if relax.batched else _make_ase_relaxer(relax)
+    return _make_batched_relaxer(relax) if relax.batched else _make_ase_relaxer(relax, log)
 
 
 def find_minima(
@@ -179,9 +184,11 @@ def _make_batched_relaxer(settings: Relax) -> Relaxer:
     return relaxer
 
 
-def _make_ase_relaxer(settings: Relax) -> Relaxer:
+def _make_ase_relaxer(settings: Relax, log: Path | None) -> Relaxer:
     # Made once in each process, and reset before each structure.
-    potential = shared_potential(settings.potential, settings.arguments, vacuum=settings.vacuum)
+    potential = shared_potential(
+        settings.potential, settings.arguments, vacuum=settings.vacuum, log=log
+    )
 
     def relaxer(structures: list[Atoms], steps: int) -> Relaxed:
         found = [potential.relax(s, fmax=settings.fmax, max_steps=steps) for s in structures]

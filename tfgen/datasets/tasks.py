@@ -5,12 +5,17 @@ A task is a pure function of its arguments, wherever it runs.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 
+from tfgen._files import new_file
 from tfgen.datasets.minima import Relaxed, find_minima, make_relaxer
 from tfgen.datasets.recipe import Relax, Sample
 from tfgen.datasets.settings import BuildSettings
@@ -20,7 +25,17 @@ from tfgen.sampling.initial import initial_structures
 from tfgen.sampling.moves import grow, propose
 from tfgen.structures.status import Status
 
-__all__ = ["Part", "Results", "Source", "Task", "check_apart", "run", "run_apart"]
+__all__ = [
+    "Part",
+    "Results",
+    "Source",
+    "Task",
+    "check_apart",
+    "load_results",
+    "run",
+    "run_apart",
+    "save_results",
+]
 
 # Where tasks run apart by default; no process starts before the first of them.
 _PROCESSES = Processes()
@@ -75,6 +90,7 @@ class Task:
         sample, relax: of the recipe.
         moves: of the recipe.
         settings: of the build.
+        log: a file to which what an ASE calculator prints is appended.
     """
 
     round: int
@@ -86,6 +102,7 @@ class Task:
     relax: Relax
     moves: tuple[str, ...]
     settings: BuildSettings = field(default_factory=BuildSettings)
+    log: Path | None = None
 
     @property
     def size(self) -> int:
@@ -156,7 +173,7 @@ def run(task: Task) -> list[Results]:
         for source in part.sources
         for positions in _make(task, part, source, rng)
     ]
-    relaxer = make_relaxer(task.relax)
+    relaxer = make_relaxer(task.relax, task.log)
     found = find_minima(relaxer, task.relax, structures, rng, task.settings)
     results, end = [], 0
     for part in task.parts:
@@ -249,3 +266,35 @@ def _make(task: Task, part: Part, source: Source, rng: np.random.Generator) -> n
         rng,
         min_distance=sample.min_distance,
     )
+
+
+def _path_of(folder: Path, task: Task) -> Path:
+    return folder / f"chunk-{task.round:03d}-{task.place + 1:06d}.npz"
+
+
+def save_results(folder: Path, task: Task, results: Sequence[Results]) -> None:
+    """Writes the results of a task into the folder of a build."""
+    arrays = {f"{k}_{name}": a for k, r in enumerate(results) for name, a in r._asdict().items()}
+    with new_file(_path_of(folder, task), overwrite=True) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def load_results(folder: Path, task: Task) -> list[Results] | None:
+    """Reads the results of a task; None if they are not there or not whole."""
+    try:
+        # np.load does not close a file that it finds to be damaged.
+        with (
+            _path_of(folder, task).open("rb") as raw,
+            np.load(raw, allow_pickle=False) as file,
+        ):
+            results = [
+                Results(*(file[f"{k}_{name}"] for name in Results._fields))
+                for k in range(len(task.parts))
+            ]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    fit = all(
+        result.positions.shape == (part.size, len(part.numbers), 3)
+        for part, result in zip(task.parts, results, strict=True)
+    )
+    return results if fit else None

@@ -119,7 +119,7 @@ def evaluate(
     functions = functions_for(compute or {}, calculating)
     records = read
     if calculating is not None or functions:
-        records = recalculate(generated, read, calculating, functions, dataset.units)
+        records = recalculate(generated, read, calculating, functions, dataset.units, progress)
     records, tolerances = set_tolerances(records, train, settings)
     warn_of_changes(read, records)
 

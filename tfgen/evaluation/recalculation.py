@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from tqdm import tqdm
 
 from tfgen.generation.records import Record
 from tfgen.potentials.ase import AsePotential
@@ -29,6 +30,7 @@ def recalculate(
     potential: Potential | AsePotential | None,
     functions: Sequence[PropertyFunction],
     units: Mapping[str, str],
+    progress: bool = False,
 ) -> list[Record]:
     """Calculates the properties of structures as they are, and puts the values into their records.
 
@@ -39,6 +41,7 @@ def recalculate(
         functions: compute further properties. Those of the potential's own calculator that the
             records name are computed in any case.
         units: of properties of the data set: the same name in another unit is another quantity.
+        progress: show a progress bar.
 
     Returns:
         The records, with the new values at the last stage, what computed them, and the status of
@@ -54,7 +57,8 @@ def recalculate(
         *(f for f in calculator_functions(potential, own) if units.get(f.name, f.unit) == f.unit),
     ]
     plain = [Atoms(a.numbers, positions=a.positions, cell=a.cell, pbc=a.pbc) for a in generated]
-    found = evaluate(potential, plain, functions)
+    with tqdm(total=len(plain), desc="calculating", unit="", disable=not progress) as bar:
+        found = evaluate(potential, plain, functions, advance=bar.update)
     values, sources = dict(found.values), {f.name: f.source for f in functions}
     if potential is not None:
         energies = [ENERGY_PER_ATOM, *(name for name in ENERGIES[1:] if name in asked)]

@@ -19,6 +19,7 @@ from tfgen.generation.verification import Verification, Verifier
 from tfgen.models.model import Model
 from tfgen.potentials.ase import AsePotential
 from tfgen.potentials.base import Potential
+from tfgen.structures.status import Status
 from tfgen.targets import TargetValue
 
 __all__ = ["InterruptedRequest", "generate"]
@@ -107,6 +108,8 @@ def generate(
         UnsupportedFormulaError: if a potential does not know an element of the formula.
         UnverifiableError: if several candidates are asked for, but nothing calculates a property to
             choose them by. Both are ValueErrors of `tfgen.generation.request`.
+        ValueError: if the calculations of the first candidates all fail; see
+            `GenerationSettings.max_failures`.
         InterruptedRequest: a KeyboardInterrupt that has the structures verified so far.
     """
     settings = settings or GenerationSettings()
@@ -126,7 +129,7 @@ def generate(
     began = time.perf_counter()
     proposer = make_proposer(model, request, settings, results=results, progress=progress)
     verifier = Verifier(model, request, settings, progress=progress)
-    search = _Search(request, proposer, verifier)
+    search = _Search(request, proposer, verifier, settings.max_failures)
 
     def records() -> list[Atoms]:
         seconds = (time.perf_counter() - began) / request.count
@@ -151,10 +154,19 @@ class InterruptedRequest(KeyboardInterrupt):
         self.structures = [atoms for atoms in structures if atoms.info.get("verified", True)]
 
 
+# How candidates end of which something could not be calculated.
+_FAILED = (
+    Status.PROPERTY_FAILED, Status.CALCULATOR_FAILED, Status.CRASHED, Status.TIME_LIMIT,
+)  # fmt: skip
+
+
 class _Search:
     """Verifies candidates until all structures asked for are accepted, or enough were tried."""
 
-    def __init__(self, request: Request, proposer: Proposer, verifier: Verifier) -> None:
+    def __init__(
+        self, request: Request, proposer: Proposer, verifier: Verifier, max_failures: int
+    ) -> None:
+        self._max_failures = max_failures
         self._request, self._proposer, self._verifier = request, proposer, verifier
         self._held: list[Verification | None] = [None] * request.count
         self._tried = np.zeros(request.count, int)
@@ -175,8 +187,13 @@ class _Search:
         return [Cost(*row) for row in zip(*columns, strict=True)]
 
     def run(self) -> None:
-        """Verifies candidates, in as many rounds as the request allows."""
+        """Verifies candidates, in as many rounds as the request allows.
+
+        Raises:
+            ValueError: if the calculations of the first candidates all fail.
+        """
         held = self._held
+        failed: list[Verification] | None = []
         for _ in range(self._request.candidates):
             missing = [i for i, one in enumerate(held) if one is None or not one.accepted]
             # A request whose structure is on target, but not new, waits for a promising candidate.
@@ -188,9 +205,26 @@ class _Search:
                 break
             accepted = [one.structure for one in held if one is not None and one.accepted]
             found = self._verifier.verify(candidates, accepted)
+            if failed is not None:
+                failed = self._require_calculations(failed, found)
             for place, verification in zip([*urgent, *waiting], found, strict=False):
                 self._tried[place] += 1
                 self._calculations[place] += verification.calculations
                 one = held[place]
                 if one is None or verification.order < one.order:
                     held[place] = verification
+
+    def _require_calculations(
+        self, failed: list[Verification], found: Sequence[Verification]
+    ) -> list[Verification] | None:
+        """Returns the candidates so far, all of which failed; None as soon as one did not."""
+        if any(one.status not in _FAILED for one in found):
+            return None
+        failed = [*failed, *found]
+        if len(failed) >= self._max_failures:
+            last = failed[-1]
+            raise ValueError(
+                f"the calculations of the first {len(failed)} candidates all failed, last with: "
+                f"{last.status_detail or last.status}"
+            )
+        return failed

@@ -106,6 +106,8 @@ class GenerationSettings:
         max_steps: steps of that relaxation at most.
         duplicate_tolerance: relaxed structures are the same if all their sorted distances agree
             within this, Å.
+        max_failures: the request is given up if the calculations of this many candidates, the
+            first ones, all fail.
         max_rounds: rounds of the inversion's search at most, without an NNP (see
             `tfgen.reconstruct`).
         search: how the inversion searches, without an NNP.
@@ -119,6 +121,7 @@ class GenerationSettings:
     fmax: float = 0.01
     max_steps: int = 2000
     duplicate_tolerance: float = 0.05
+    max_failures: int = 10
     max_rounds: int = 3
     search: SearchSettings = field(default_factory=SearchSettings)
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
@@ -127,6 +130,7 @@ class GenerationSettings:
         if self.candidates is not None:
             check_whole(self, 1, "candidates")
         check_number(self, "fmax", low=0.0)
+        check_whole(self, 1, "max_failures")
         check_whole(self, 0, "max_steps", "max_rounds")
         check_number(self, "duplicate_tolerance", low=0.0, included=True)
         check_kinds(self, proposals=ProposalSettings, search=SearchSettings)

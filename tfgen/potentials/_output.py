@@ -10,11 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["redirect_output"]
+__all__ = ["log_beside", "redirect_output"]
 
 _LOCK = threading.Lock()
 _STACK = contextlib.ExitStack()
 _DEPTH = 0
+
+
+@contextlib.contextmanager
+def log_beside(output: Path) -> Iterator[Path]:
+    """Yields the file for what calculators print; it goes if they have printed nothing.
+
+    Args:
+        output: what the calculations are for; the file is beside it.
+    """
+    log = output.with_name(output.name + ".calculator.log").absolute()
+    try:
+        yield log
+    finally:
+        with contextlib.suppress(OSError):
+            if log.stat().st_size == 0:
+                log.unlink()
 
 
 @contextlib.contextmanager
