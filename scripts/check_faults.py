@@ -49,7 +49,7 @@ def models(count: int, seed: int, first: int) -> None:
 @main.command()
 @click.option("--count", type=click.IntRange(0), default=200, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--epochs", type=click.IntRange(1), default=60, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=30, show_default=True)
 def kills(count: int, seed: int, epochs: int) -> None:
     """Trainings that are killed at random moments, and resumed each time."""
     from faults.kills import run

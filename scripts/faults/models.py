@@ -84,9 +84,14 @@ def _good() -> Path:
     return folder
 
 
+@functools.cache
+def _original() -> Model:
+    return Model.load(_good())
+
+
 def _problem_of(found: Model, *, forged: bool) -> str:
     """Says what cannot be right about a model; one whose check sums are right may be another."""
-    original = Model.load(_good())
+    original = _original()
     if not forged and found.digest != original.digest:
         return "other weights"
     if not forged and _config_of(found) != _config_of(original):
