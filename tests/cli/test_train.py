@@ -65,6 +65,7 @@ def test_options(dataset_file, tmp_path, small_preset):
     options = {
         "--epochs": 2, "--batch-size": 20, "--learning-rate": 0.002, "--latent": 2,
         "--kl-weight": 0.5, "--seed": 7, "--logs": tmp_path / "logs", "-o": tmp_path / "model",
+        "--hidden": "8,4", "--patience": 9,
     }  # fmt: skip
     properties = [part for name in small.PROPERTIES for part in ("--property", name)]
     pairs = [part for pair in options.items() for part in pair]
@@ -78,7 +79,7 @@ def test_options(dataset_file, tmp_path, small_preset):
     record, settings = model.provenance, model.settings
     assert (record["epochs"], settings.batch_size, record["seed"]) == (2, 20, 7)
     assert settings.learning_rate == 0.002
-    assert settings.backup_interval == 10
+    assert (settings.hidden, settings.patience, settings.backup_interval) == ((8, 4), 9, 10)
     config = model.cvae.get_config()
     assert (config["latent"], config["kl_weight"], config["seed"]) == (2, 0.5, 7)
     assert (tmp_path / "logs" / "validation").is_dir()

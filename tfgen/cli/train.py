@@ -31,6 +31,18 @@ if TYPE_CHECKING:
     from tfgen.models.model import Model
 
 
+def _read_widths(
+    _context: click.Context, _parameter: click.Parameter, value: str
+) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        widths = ()
+    if not widths or min(widths) < 1:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers from 1 on, as 256,256")
+    return widths
+
+
 @click.command(short_help="Train a model on a data set.")
 @path_argument("dataset", "FILE.h5")
 @output_option("MODEL", "Folder of the model.")
@@ -48,6 +60,12 @@ if TYPE_CHECKING:
               help="Of Adam in the first step; it falls to 0.")  # fmt: skip
 @click.option("--latent", type=click.IntRange(1), default=TrainingSettings.latent,
               show_default=True, help="Length of the latent vector.")  # fmt: skip
+@click.option("--hidden", metavar="N,N,...", callback=_read_widths,
+              default=",".join(map(str, TrainingSettings.hidden)), show_default=True,
+              help="Widths of the hidden layers.")  # fmt: skip
+@click.option("--patience", type=click.IntRange(1), metavar="EPOCHS",
+              help="End after so many epochs without a lower validation loss.  [default: never]",
+              )  # fmt: skip
 @click.option("--kl-weight", type=click.FloatRange(0), default=TrainingSettings.kl_weight,
               show_default=True, help="Weight of the KL term.")  # fmt: skip
 @click.option(
@@ -73,6 +91,8 @@ def train(
     batch_size: int,
     learning_rate: float,
     latent: int,
+    hidden: tuple[int, ...],
+    patience: int | None,
     kl_weight: float,
     potential: str,
     arguments: tuple[tuple[str, Any], ...],
@@ -109,6 +129,8 @@ def train(
                     batch_size=batch_size,
                     learning_rate=learning_rate,
                     latent=latent,
+                    hidden=hidden,
+                    patience=patience,
                     kl_weight=kl_weight,
                 ),
                 potential=calculator,

@@ -46,11 +46,28 @@ class KeepProgress(keras.callbacks.Callback):
         progress: is changed.
         folder: of the checkpoints; None: none are written.
         interval: epochs between two checkpoints; one is written after the last epoch, too.
+        patience: epochs without a lower validation loss after which the training ends; None: never.
+        warm_up: epochs at first that do not count for that.
     """
 
-    def __init__(self, progress: Progress, folder: Path | None, interval: int) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        folder: Path | None,
+        interval: int,
+        *,
+        patience: int | None = None,
+        warm_up: int = 0,
+    ) -> None:
         super().__init__()
         self.progress, self.folder, self.interval = progress, folder, interval
+        self.patience, self.warm_up = patience, warm_up
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether a training of so many epochs has ended, with all of them or without patience."""
+        progress = self.progress
+        in_vain = progress.epoch - max(progress.best_epoch, self.warm_up)
+        return progress.epoch >= epochs or (self.patience is not None and in_vain >= self.patience)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Takes the losses over, and the weights if they are the best; not all are validated."""
@@ -60,7 +77,8 @@ class KeepProgress(keras.callbacks.Callback):
         if values.get("val_loss", math.inf) < progress.best_val_loss:
             progress.best_epoch, progress.best_val_loss = epoch + 1, values["val_loss"]
             progress.best = self.model.get_weights()
-        due = (epoch + 1) % self.interval == 0 or epoch + 1 == self.params["epochs"]
+        self.model.stop_training |= (over := self.is_over(self.params["epochs"]))
+        due = over or (epoch + 1) % self.interval == 0
         # From what is not finite, no training goes on.
         if self.folder is not None and due and np.isfinite([*progress.history.values()]).all():
             progress.state = [v.numpy() for v in state_of(self.model)]

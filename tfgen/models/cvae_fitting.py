@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,11 +29,13 @@ class Fit:
         history: loss or metric -> its last value.
         best_epoch: epoch, from 1, with the lowest validation loss, whose weights are kept.
         best_val_loss: that loss.
+        epochs: how many there were.
     """
 
     history: dict[str, float]
     best_epoch: int
     best_val_loss: float
+    epochs: int
 
 
 def fit_cvae(
@@ -44,6 +47,8 @@ def fit_cvae(
     epochs: int,
     seed: int,
     settings: TrainingSettings,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     logs: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Fit:
@@ -58,6 +63,8 @@ def fit_cvae(
         epochs: passes through the inputs.
         seed: of the order of the inputs.
         settings: of the training.
+        optimizer: what is used instead of Adam with the learning rate of `settings`.
+        callbacks: further ones.
         logs: folder for TensorBoard; none are written if None.
         progress: show a progress bar.
 
@@ -65,25 +72,23 @@ def fit_cvae(
         ArithmeticError: if the training diverges.
     """
     steps = make_batches(inputs, settings.batch_size, seed)[1]
-    schedule = keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps)
     cvae.compile(
-        optimizer=keras.optimizers.Adam(schedule, clipnorm=settings.clip_norm),
+        optimizer=_make_optimizer(optimizer, settings, epochs * steps),
         steps_per_execution=choose_steps_per_execution(steps),
     )
     # Built by `fit`, while it traces a step, the optimiser makes TensorFlow trace the step twice.
     cvae.optimizer.build(cvae.trainable_variables)
     reached = _resume(cvae, folder)
     bar = ShowProgress(epochs, disable=not progress)
-    callbacks: list[keras.callbacks.Callback] = [
-        KLWarmUp(int(settings.kl_warm_up * epochs)),
-        KeepProgress(reached, folder, settings.backup_interval),
-        keras.callbacks.TerminateOnNaN(),
-        bar,
-    ]
+    warm_up = int(settings.kl_warm_up * epochs)
+    keeper = KeepProgress(
+        reached, folder, settings.backup_interval, patience=settings.patience, warm_up=warm_up
+    )
+    every = [KLWarmUp(warm_up), keeper, keras.callbacks.TerminateOnNaN(), bar]
     if logs is not None:
-        callbacks.append(keras.callbacks.TensorBoard(str(logs)))
+        every.append(keras.callbacks.TensorBoard(str(logs)))
     try:
-        if reached.epoch < epochs:
+        if not keeper.is_over(epochs):
             taken = int(cvae.optimizer.iterations.numpy())
             cvae.fit(
                 make_batches(inputs, settings.batch_size, seed, taken)[0],
@@ -93,7 +98,7 @@ def fit_cvae(
                 shuffle=False,  # they are already
                 initial_epoch=reached.epoch,
                 epochs=epochs,
-                callbacks=callbacks,
+                callbacks=[*every, *callbacks],
                 verbose=0,
             )
     finally:
@@ -104,7 +109,21 @@ def fit_cvae(
             "learning rate may help"
         )
     cvae.set_weights(reached.best)
-    return Fit(reached.history, reached.best_epoch, reached.best_val_loss)
+    return Fit(reached.history, reached.best_epoch, reached.best_val_loss, reached.epoch)
+
+
+def _make_optimizer(
+    given: keras.optimizers.Optimizer | None, settings: TrainingSettings, steps: int
+) -> keras.optimizers.Optimizer:
+    """Returns a new optimizer: one that has been used belongs to the weights of another network."""
+    if given is not None:
+        return type(given).from_config(given.get_config())
+    rate: Any = settings.learning_rate
+    if settings.learning_rate_schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+    elif settings.learning_rate_schedule == "linear":
+        rate = keras.optimizers.schedules.PolynomialDecay(rate, steps, end_learning_rate=0.0)
+    return keras.optimizers.Adam(rate, clipnorm=settings.clip_norm)
 
 
 def _resume(cvae: CVAE, folder: Path | None) -> Progress:

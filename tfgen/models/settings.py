@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from tfgen._settings import check_choice, check_number, check_range, check_whole, check_widths
 
-__all__ = ["LIKELIHOODS", "NNPSettings", "TrainingSettings"]
+__all__ = ["LIKELIHOODS", "SCHEDULES", "NNPSettings", "TrainingSettings"]
 
 LIKELIHOODS = ("normal", "laplace", "unit_normal")
+SCHEDULES = ("cosine", "linear", "constant")
 
 S = TypeVar("S", bound="_Settings")
 
@@ -43,7 +44,9 @@ class TrainingSettings(_Settings):
 
     Attributes:
         batch_size: structures in a training step.
-        learning_rate: of Adam in the first step; it falls to 0 as a half cosine.
+        learning_rate: of Adam in the first step.
+        learning_rate_schedule: how it falls to 0 over all epochs: "cosine" (half a period) or
+            "linear"; or "constant".
         clip_norm: norm to which the gradient of a weight is clipped.
         latent: length of the latent vector.
         hidden: widths of the hidden layers of encoder and surrogate, reversed in the decoder.
@@ -55,6 +58,8 @@ class TrainingSettings(_Settings):
         surrogate_weight: weight of the surrogate's squared error in the loss.
         max_validations: the validation split is evaluated about this many times at most; a single
             evaluation takes Keras about as long as an epoch of a small data set.
+        patience: epochs without a lower validation loss after which the training ends, not counting
+            those in which the KL term rises; None: it never ends before its time.
         backup_interval: epochs between two checkpoints of a training that can be resumed.
         tolerance_structures: the tolerance of the inversion is estimated from the nearest
             neighbours of this many training structures.
@@ -65,6 +70,7 @@ class TrainingSettings(_Settings):
 
     batch_size: int = 64
     learning_rate: float = 1e-3
+    learning_rate_schedule: str = "cosine"
     clip_norm: float = 10.0
     latent: int = 10
     hidden: tuple[int, ...] = (256, 256)
@@ -73,6 +79,7 @@ class TrainingSettings(_Settings):
     kl_warm_up: float = 0.25
     surrogate_weight: float = 1.0
     max_validations: int = 200
+    patience: int | None = None
     backup_interval: int = 10
     tolerance_structures: int = 256
 
@@ -85,6 +92,9 @@ class TrainingSettings(_Settings):
         check_number(self, "surrogate_weight", low=0.0, included=True)
         check_number(self, "kl_warm_up", low=0.0, high=1.0, included=True)
         check_choice(self, "likelihood_family", LIKELIHOODS)
+        check_choice(self, "learning_rate_schedule", SCHEDULES)
+        if self.patience is not None:
+            check_whole(self, 1, "patience")
 
 
 @dataclass(frozen=True, kw_only=True)

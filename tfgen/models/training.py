@@ -23,6 +23,7 @@ from tfgen.models.checkpoints import can_be_resumed, open_checkpoint
 from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
 from tfgen.models.cvae_fitting import Fit, fit_cvae, without_optimizer
+from tfgen.models.fine_tuning import check_initial_model, describe_initial_model
 from tfgen.models.model import Model
 from tfgen.models.nnp_learning import LearnedNNP, learn_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
@@ -47,6 +48,9 @@ def train(
     settings: TrainingSettings | None = None,
     nnp: NNPSettings | None = None,
     potential: Potential | AsePotential | BaseCalculator | str | None = "auto",
+    initial_model: Model | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     logs: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     keep_checkpoint: bool = False,
@@ -74,6 +78,11 @@ def train(
             None (no NNP is learned), or "auto": EMT if the data set says so. If it does not, an
             NNP is learned from the energies and forces that the data set has, if it has them of
             enough structures on the way to minima.
+        initial_model: a model of the same fingerprint, properties and architecture, whose network
+            the training begins with (fine-tuning). Its scaling stays; all else that the new model
+            says (tolerance, ranges, NNP, training structures) is of `dataset`.
+        optimizer: of Keras; what is used instead of Adam with the learning rate of `settings`.
+        callbacks: of Keras; further ones. What they keep to themselves is not in a checkpoint.
         logs: folder for TensorBoard; none are written if None. What an earlier training has
             written there is replaced, as TensorBoard would draw one over the other.
         checkpoint: folder that keeps an interrupted training, which the same call resumes, and
@@ -103,6 +112,9 @@ def train(
         >>> model = tfgen.train(dataset, settings=tfgen.TrainingSettings(latent=20))
         >>> model.save("model")
     """
+    if initial_model is not None:
+        fingerprint = fingerprint or initial_model.fingerprint
+        settings = settings or initial_model.settings
     settings, nnp_settings = settings or TrainingSettings(), nnp or NNPSettings()
     names = _check_request(dataset, properties, epochs)
     calculator = _find_potential(potential, dataset)
@@ -112,16 +124,21 @@ def train(
     if fingerprint is None:
         numbers = sorted({int(z) for s in dataset.structures for z in s.numbers})
         fingerprint = Fingerprint.preset("default", [chemical_symbols[z] for z in numbers])
+    if initial_model is not None:
+        units = [dataset.units[name] for name in names]
+        check_initial_model(initial_model, fingerprint, names, units, settings)
     training, held_out = dataset.select("train"), dataset.select("validation")
     inputs = make_inputs(fingerprint, training, names)
     validation = make_inputs(fingerprint, held_out, names) if len(held_out) else inputs
-    model = _prepare_model(dataset, names, fingerprint, inputs, seed, settings)
+    model = _prepare_model(dataset, names, fingerprint, inputs, seed, settings, initial_model)
     if isinstance(calculator, AsePotential):
         encode_config(calculator.describe())  # what cannot be saved is refused now
     task = {
         "config": model.config(),
         "data": [len(training), len(held_out), float(inputs["fingerprint"].sum(dtype=float))],
         "settings": [epochs, seed],
+        "optimizer": None if optimizer is None else keras.saving.serialize_keras_object(optimizer),
+        "initial_model": None if initial_model is None else initial_model.digest,
     }
     learned = LearnedNNP()
     with open_checkpoint(checkpoint, task, overwrite, keep_checkpoint) as folder:
@@ -135,6 +152,8 @@ def train(
             epochs=epochs,
             seed=seed,
             settings=settings,
+            optimizer=optimizer,
+            callbacks=callbacks,
             logs=logs,
             progress=progress,
         )
@@ -150,8 +169,9 @@ def train(
             **model.provenance,
             "training_structures": len(training),
             "validation_structures": len(held_out),
-            "epochs": epochs,
+            "epochs": fit.epochs,
             "seed": seed,
+            "initial_model": describe_initial_model(initial_model),
             **_measure(model.cvae, validation, fit),
             "nnp": None if learned.record is None else learned.record.to_json(),
             "nnp_problem": learned.problem,
@@ -205,6 +225,7 @@ def _prepare_model(
     inputs: Mapping[str, np.ndarray],
     seed: int,
     settings: TrainingSettings,
+    initial: Model | None,
 ) -> Model:
     """Returns the model before its training: scaling, conditions and tolerance are known.
 
@@ -227,7 +248,11 @@ def _prepare_model(
         name="cvae",
     )
     vectors = inputs["fingerprint"]
-    cvae.adapt(vectors, inputs["condition"], fingerprint.scale(vectors))
+    if initial is None:
+        cvae.adapt(vectors, inputs["condition"], fingerprint.scale(vectors))
+    else:  # the weights belong to that scaling
+        cvae.build()
+        cvae.set_weights(initial.cvae.get_weights())
     scale = np.asarray(cvae.feature_scale, np.float64)
     model = Model(
         fingerprint=fingerprint,
