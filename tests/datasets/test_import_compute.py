@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from tfgen.datasets.importing import import_files
+from tfgen.execution.results import ResultStore
 from tfgen.sampling.initial import random_structures
 from tfgen.warnings import TfgenWarning
 
@@ -91,6 +92,30 @@ def test_what_fails_ends_the_import_or_is_skipped_and_counted(file):
     np.testing.assert_allclose(dataset.properties["energy_per_atom"], np.arange(11, 22) / 9)
     with pytest.raises(ValueError, match="no structures are left: for all 12, compute g: .* nan"):
         import_files([file], compute={"g": own_properties.nothing}, missing="skip")
+
+
+def test_what_was_computed_before_an_interruption_is_kept(file, tmp_path):
+    calls = []
+
+    def fussy(atoms: Atoms) -> float:
+        calls.append(atoms)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return float(len(calls))
+
+    path = tmp_path / "results"
+    with pytest.raises(KeyboardInterrupt):
+        import_files([file], compute={"x": fussy}, results=ResultStore(path))
+    dataset = import_files([file], compute={"x": fussy}, results=ResultStore(path))
+    assert len(calls) == 8 + 5
+    assert sorted(dataset.properties["x"]) == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13]
+    # Values of the file are given to the function, too: others are another task.
+    changed = ase.io.read(file, ":")
+    for atoms in changed:
+        atoms.info["new"] = 1.0
+    ase.io.write(tmp_path / "changed.extxyz", changed)
+    import_files([tmp_path / "changed.extxyz"], compute={"x": fussy}, results=ResultStore(path))
+    assert len(calls) == 13 + 12
 
 
 def test_computed_properties_tell_equal_geometries_apart(tmp_path):

@@ -187,10 +187,12 @@ def import_(
         table[name] = value
     from tfgen._files import require_absent
     from tfgen.datasets.importing import import_files
+    from tfgen.execution.results import ResultStore
 
     _refuse_input_as_output(files, output)
     reserve_output(output)
     require_absent(output, overwrite)
+    results = ResultStore(Path(f"{output}.calculations"))
     with shown_warnings():
         result = import_files(
             files,
@@ -203,9 +205,11 @@ def import_(
             duplicates=duplicates,
             duplicate_tolerance=tolerance,
             seed=seed,
+            results=results,
             progress=True,
         )
     result.save(output, overwrite)
+    results.remove()
     _print_counts(result.metadata["counts"])
     if (groups := result.metadata.get("groups", len(result))) < len(result):
         echo(f"{groups:8d}  groups of near copies, each in one split")

@@ -12,6 +12,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from tfgen.datasets.importing.collecting import Collected, part
+from tfgen.execution.results import ResultStore, array_digest, fingerprint_of
 from tfgen.potentials.properties import (
     PropertyFunction,
     make_functions,
@@ -50,7 +51,12 @@ def find_functions(
 
 
 def compute_properties(
-    source: Collected, functions: Sequence[PropertyFunction], *, skip: bool, progress: bool
+    source: Collected,
+    functions: Sequence[PropertyFunction],
+    *,
+    skip: bool,
+    results: ResultStore | None = None,
+    progress: bool,
 ) -> Collected:
     """Adds the properties that functions compute.
 
@@ -58,16 +64,24 @@ def compute_properties(
         source: with the structures as they were read.
         functions: called with these, and with the results of a file as `calc`.
         skip: whether structures for which one fails are skipped and counted.
+        results: keeps values as they come, and has those of an interrupted import, which are not
+            computed again.
         progress: show a progress bar.
 
     Raises:
         ValueError: if a function fails, and `skip` is false or it does so for all structures; names
             file and row.
     """
+    results = ResultStore() if results is None else results
     rows, details = [], []
     with tqdm(source.raw, desc="computing properties", unit="", disable=not progress) as bar:
         for place, atoms in enumerate(bar):
-            values, detail = run_functions(functions, atoms)
+            key = _key(atoms, functions)
+            values, detail = results.get(key), ""
+            if values is None:
+                values, detail = run_functions(functions, atoms)
+                if not detail:
+                    results.add(key, values)
             if detail and not skip:
                 raise ValueError(f"{source.rows[place]}: compute {detail}")
             rows.append(values)
@@ -82,4 +96,17 @@ def compute_properties(
     units = {f.name: f.unit for f in functions if f.unit != "unknown"}
     return dataclasses.replace(
         found, units={**found.units, **units}, skipped={**found.skipped, **failed}, raw=[]
+    )
+
+
+def _key(atoms: Atoms, functions: Sequence[PropertyFunction]) -> str:
+    """Names the values of a structure: of all that a function is given, and of its code."""
+    known = {} if atoms.calc is None else atoms.calc.results
+    given = [
+        [name, array_digest(value) if isinstance(value, np.ndarray) else repr(value)]
+        for values in (atoms.arrays, atoms.info, known)
+        for name, value in sorted(values.items(), key=lambda item: str(item[0]))
+    ]
+    return fingerprint_of(
+        atoms, {"functions": [[f.name, f.source, f.code] for f in functions], "given": given}
     )

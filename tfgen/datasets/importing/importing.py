@@ -18,6 +18,7 @@ from tfgen.datasets.importing.files import opened
 from tfgen.datasets.importing.notes import Notes
 from tfgen.datasets.importing.readers import read
 from tfgen.datasets.storage import Dataset, assign_splits, provenance
+from tfgen.execution.results import ResultStore
 from tfgen.structures.properties import ENERGIES, ENERGY_PER_ATOM, GEOMETRY, UNITS, applicable
 from tfgen.structures.properties import compute as compute_geometric
 from tfgen.structures.similarity.equality import duplicates as first_equal
@@ -45,6 +46,7 @@ def import_files(
     property_tolerance: float = 1e-3,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
+    results: ResultStore | None = None,
     progress: bool = False,
 ) -> Dataset:
     """Reads structures with their properties from files of any format that ASE reads.
@@ -78,6 +80,7 @@ def import_files(
             cannot move) over all structures.
         fractions: shares of the train, validation and test split.
         seed: of the split.
+        results: keeps computed properties as they come, and has those of an interrupted import.
         progress: show a progress bar.
 
     Returns:
@@ -123,7 +126,9 @@ def import_files(
         progress=progress,
     )
     if functions:
-        source = compute_properties(source, functions, skip=missing == "skip", progress=progress)
+        source = compute_properties(
+            source, functions, skip=missing == "skip", results=results, progress=progress
+        )
     sources = {**dict.fromkeys(source.properties, FILE), **{f.name: f.source for f in functions}}
     asked += [function.name for function in functions]
     found = source.properties
