@@ -23,7 +23,7 @@ formula = "Si5"
 count = 14
 [relax]
 potential = "{PATH}"
-arguments = {{ method = "GFN2-xTB", verbosity = 0 }}
+arguments = {{ method = "GFN2-xTB" }}
 fmax = 0.2
 max_steps = 100
 rattle = 0.0

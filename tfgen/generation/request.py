@@ -167,24 +167,8 @@ def warn_of_doubts(model: Model, request: Request) -> None:
 
     The warnings name the line that called this function's caller.
     """
-    trained = model.calculator or {}
-    name = trained.get("name", model.potential)
-    evaluating = name if request.potential is None else potential_name(request.potential)
-    differs = name not in (None, evaluating) and not {name, evaluating} <= SAME_VALUES
-    if differs:
-        name, other = f"{name}", f"{evaluating}"
-    elif isinstance(request.potential, AsePotential) and trained:
-        given = request.potential.describe()["arguments"]
-        known = trained.get("arguments", {})
-        differs = given != known
-        name, other = f"{name} with {known or 'no arguments'}", f"it with {given or 'none'}"
-    if differs:
-        warnings.warn(
-            f"the model was trained on energies of {name}, and {other} evaluates; their "
-            "energies are not comparable",
-            TfgenWarning,
-            stacklevel=3,
-        )
+    if differs := _describe_difference(model, request.potential):
+        warnings.warn(f"the model was trained on energies of {differs}", TfgenWarning, stacklevel=3)
     targets = {target.name: target for target in request.targets}
     for condition in model.conditions:
         target = targets.get(condition.name)
@@ -207,6 +191,24 @@ def warn_of_doubts(model: Model, request: Request) -> None:
             TfgenWarning,
             stacklevel=3,
         )
+
+
+def _describe_difference(model: Model, potential: Potential | AsePotential | None) -> str:
+    """Says how what evaluates differs from what computed the training set; "" if it is the same."""
+    if potential is None:
+        return ""
+    trained = model.calculator or {}
+    name, evaluating = trained.get("name", model.potential), potential_name(potential)
+    if name not in (None, evaluating) and not {name, evaluating} <= SAME_VALUES:
+        return f"{name}, and {evaluating} evaluates; their energies are not comparable"
+    if isinstance(potential, AsePotential) and trained:
+        known, given = trained.get("arguments", {}), potential.describe()["arguments"]
+        if known != given:  # what the calculator's defaults are, nobody knows
+            return (
+                f"{name} with {known or 'no arguments'}, and it evaluates with {given or 'none'}; "
+                "their energies may not be comparable"
+            )
+    return ""
 
 
 def _check_formula(formula: str, model: Model) -> np.ndarray:
