@@ -70,6 +70,12 @@ def test_the_last_line_may_lack_its_end(tmp_path):
     assert len(read_structures(file(tmp_path, two().rstrip("\n")))) == 2
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """As in a command: the tests before may have left threads that wait for more work."""
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.current_thread()])
+
+
 @needs_limits
 @pytest.mark.parametrize(
     ("name", "text"),
@@ -79,14 +85,14 @@ def test_the_last_line_may_lack_its_end(tmp_path):
         ("a.json", JSON.format(200_000_000)),
     ],
 )
-def test_readers_get_no_more_memory_than_is_in_proportion(tmp_path, name, text):
+def test_readers_get_no_more_memory_than_is_in_proportion(tmp_path, alone, name, text):
     before = resource.getrlimit(resource.RLIMIT_DATA)
     refused(file(tmp_path, text, name), "asks for more memory than the 300 MB that are allowed")
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 @needs_limits
-def test_other_threads_are_left_their_memory():
+def test_other_threads_are_left_their_memory(monkeypatch):
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
@@ -96,6 +102,7 @@ def test_other_threads_are_left_their_memory():
     finally:
         done.set()
         thread.join()
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.current_thread()])
     with limited_memory(1), pytest.raises(MemoryError):
         np.empty(100_000_000)
 

@@ -278,7 +278,7 @@ class TestDamage:
             ({"fingerprint": None}, r"section \[fingerprint\] is missing"),
             ({"tolerance": "small"}, "small"),
             ({"tolerance": -1.0}, "tolerance is -1.0; a number > 0 is needed"),
-            ({"tolerance": float("nan")}, "tolerance is nan"),
+            ({"tolerance": float("nan")}, "config.json is no JSON: NaN is no finite number"),
             ({"mean": []}, "mean or covariance is of the wrong shape"),
             ({"covariance": 5}, "covariance is 5; a list of lists of numbers is needed"),
             ({"covariance": [[1.0]]}, "mean or covariance is of the wrong shape"),
@@ -309,7 +309,7 @@ class TestDamage:
             Model.load(folder)
 
     def test_a_line_for_each_wrong_value(self, folder):
-        cvae = {**small.model().cvae.get_config(), "features": "x", "hidden": [0], "seed": 1e400}
+        cvae = {**small.model().cvae.get_config(), "features": "x", "hidden": [0], "seed": -1}
         edit(folder, cvae=cvae, tolerance=0, provenance=None)
         with pytest.raises(InvalidValuesError) as caught:
             Model.load(folder)
@@ -317,7 +317,7 @@ class TestDamage:
         assert [line.removeprefix(begin) for line in caught.value.problems] == [
             "cvae.features is 'x'; a whole number >= 1 and <= 1000000000 is needed",
             "cvae.hidden is 0; a list of whole numbers is needed",
-            "cvae.seed is inf; a whole number >= 0 and <= 9223372036854775807 is needed",
+            "cvae.seed is -1; a whole number >= 0 and <= 9223372036854775807 is needed",
             "tolerance is 0; a number > 0 is needed",
             "provenance is missing",
         ]

@@ -238,7 +238,8 @@ def test_a_row_joins_everything(tmp_path):
         assert found == [
             str(k), "Pt4", repr(target.low if target.is_value else 0.8),
             *(repr(row.stage(stage)["energy_per_atom"]) for stage in STAGES),
-            word[row.hit], repr(row.fingerprint_loss), repr(row.basin_rmsd),
+            word[row.hit], repr(row.fingerprint_loss),
+            "" if row.basin_rmsd is None else repr(row.basin_rmsd),
             word[row.valid], word[row.unique], word[row.novel],
             str(row.nearest.index), repr(row.nearest.distance), row.status, "0.5",
         ]  # fmt: skip
