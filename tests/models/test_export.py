@@ -42,7 +42,7 @@ import tensorflow as tf
 folder, inputs, outputs = sys.argv[1:]
 given = dict(np.load(inputs, allow_pickle=False))
 signatures = tf.saved_model.load(folder).signatures
-results = {}
+results = {"conditions": given["condition"][:2]}
 
 def call(label, name, **arguments):
     found = signatures[name](**{k: tf.constant(v) for k, v in arguments.items()})
@@ -55,10 +55,43 @@ call("decode", "decode", latent=given["latent"], condition=given["condition"])
 for label, seed in (("sample", [3, 4]), ("sample again", [3, 4]), ("sample other", [3, 5])):
     call(label, "sample", condition=given["condition"], seed=np.int32(seed))
 for label, seed in (("generate", [3, 4]), ("generate again", [3, 4]), ("generate other", [9, 4])):
-    wanted = {"condition": given["condition"][:2], "numbers": given["pt6"]}
+    wanted = {"condition": given["condition"][1:], "numbers": given["pt6"]}
     found = call(label, "generate", **wanted, seed=np.int32(seed))
     call(f"{label} fingerprint", "fingerprint", positions=found["positions"],
          numbers=given["pt6"])
+rows = {"condition": given["condition"][[1, 1]], "numbers": given["pt6"]}
+call("rows", "generate_rows", **rows, seed=np.int32([[3, 4], [3, 4]]))
+call("sample rows", "sample_rows", condition=given["condition"][:2],
+     seed=np.int32([[3, 4], [3, 4]]))
+good = {"positions": given["positions"], "numbers": given["numbers"],
+        "fingerprint": given["fingerprint"], "condition": given["condition"],
+        "latent": given["latent"]}
+INPUTS = {"fingerprint": ("positions", "numbers"), "encode": ("fingerprint", "condition"),
+          "decode": ("latent", "condition"), "sample": ("condition",)}
+for name, value in (("numbers", 79), ("numbers", -1), ("positions", np.nan), ("positions", np.inf),
+                    ("fingerprint", np.nan), ("condition", np.nan), ("condition", 5.5),
+                    ("condition", -6.0), ("condition", 0.0), ("latent", np.inf)):
+    bad = {k: v.copy() for k, v in good.items()}
+    bad[name][1, ..., -1] = value
+    for signature, names in INPUTS.items():
+        if name in names:
+            seeds = {"seed": np.int32([3, 4])} if signature == "sample" else {}
+            call(f"bad {signature} {name} {value}", signature,
+                 **{k: bad[k] for k in names}, **seeds)
+for label, numbers, count in (("unknown", 79, 6.0), ("padded", 0, 6.0), ("unlike", 78, 5.0)):
+    bad = {k: v.copy() for k, v in rows.items()}
+    bad["numbers"][1, -1], bad["condition"][1, -1] = numbers, count
+    call(f"bad generate {label}", "generate", **bad, seed=np.int32([3, 4]))
+for name, names in INPUTS.items():
+    if name != "sample":
+        first, second = names
+        try:
+            signatures[name](**{first: tf.constant(good[first]),
+                                second: tf.constant(good[second][:1])})
+        except tf.errors.InvalidArgumentError as error:
+            assert "the same number of rows" in error.message, error.message
+        else:
+            raise SystemExit(f"{name}: rows of one input were taken for those of the other")
 results["signatures"] = np.array(sorted(signatures))
 assert "tfgen" not in sys.modules
 np.savez(outputs, **results)
@@ -179,6 +212,25 @@ def test_generate_repeats_with_the_seed_only(results):
         assert np.abs(results[f"generate other/{name}"] - first).max() > 1e-4
 
 
+def test_rows_have_seeds_of_their_own(results):
+    for name in ("positions", "loss", "fingerprint", "properties"):
+        rows = results[f"rows/{name}"]
+        assert np.isfinite(rows).all()
+        np.testing.assert_array_equal(rows[0], rows[1])  # a row does not know its place
+    fingerprints = results["sample rows/fingerprint"]
+    z = small.model().cvae.prior([1]).sample(seed=np.array([3, 4], np.int32))
+    expected = small.model().cvae.decode(np.repeat(z, 2, axis=0), results["conditions"])
+    np.testing.assert_allclose(fingerprints, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_makes_no_sense_has_no_answer(results):
+    bad = {name: values for name, values in results.items() if name.startswith("bad ")}
+    assert len({name.partition("/")[0] for name in bad}) == 21
+    for name, values in bad.items():
+        assert np.isnan(values[1]).all(), name
+        assert np.isfinite(values[0]).all(), name
+
+
 class TestFolder:
     def test_says_what_its_inputs_mean(self, exported):
         config = json.loads((exported / "assets.extra" / "config.json").read_text("utf-8"))
@@ -206,6 +258,11 @@ class TestFolder:
             "sample": {"condition": condition, "seed": ("int32", [2])},
             "generate": {
                 "condition": condition, "numbers": ("int32", [None, None]), "seed": ("int32", [2])
+            },
+            "sample_rows": {"condition": condition, "seed": ("int32", [None, 2])},
+            "generate_rows": {
+                "condition": condition, "numbers": ("int32", [None, None]),
+                "seed": ("int32", [None, 2]),
             },
         }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from tfgen.inversion.graph_population import Candidates
 from tfgen.inversion.graph_search import GraphSearch, Problem
 from tfgen.inversion.settings import GraphSearchSettings
 from tfgen.models._keras import in_float32, keras
+from tfgen.models.guard import Guard, require_same_rows, without_answers
 from tfgen.models.model import Model
 from tfgen.structures.batch import StructureBatch
 
@@ -42,6 +44,14 @@ def export(
     - sample(condition, seed [2] int32) -> fingerprint, properties
     - generate(condition, numbers [n, atoms] int32 sorted, unpadded, seed) -> positions
       [n, atoms, 3] Å, loss [n], fingerprint, properties: samples and inverts, all in the graph
+    - sample_rows, generate_rows: the same with a seed for each row, [n, 2], as row-wise requests
+      to a server have them: a row does not depend on the others; rows come one after the other
+
+    A row whose inputs make no sense gets NaN in every output: elements that the model does not
+    know, conditions that are not finite or whose numbers of atoms are not whole, `numbers` that are
+    padded, not sorted or not those of the condition, positions that are not finite. Inputs of
+    different numbers of rows are an error. For each new shape of `numbers`, XLA compiles the search
+    in `generate` anew, which takes seconds.
 
     Args:
         model: the model.
@@ -72,17 +82,28 @@ def export(
     features, condition = float_(None, cvae.features), float_(None, cvae.conditions)
     condition = named(condition, "condition")
     numbers, seed = named(int_(None, None), "numbers"), named(int_(2), "seed")
+    seeds = named(int_(None, 2), "seed")
+
+    guard = Guard(fingerprint.species)
 
     def compute_fingerprint(positions: tf.Tensor, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"fingerprint": fingerprint(StructureBatch.of_clusters(positions, numbers))}
+        require_same_rows(positions, numbers, axes=2)
+        found = {"fingerprint": fingerprint(StructureBatch.of_clusters(positions, numbers))}
+        return without_answers(found, guard.structures(positions, numbers))
 
     def encode(fingerprint: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
+        require_same_rows(fingerprint, condition)
         posterior = cvae.posterior(fingerprint, condition)
-        return {"loc": posterior.mean(), "scale": posterior.stddev()}
+        finite = tf.reduce_all(tf.math.is_finite(fingerprint), axis=1)
+        found = {"loc": posterior.mean(), "scale": posterior.stddev()}
+        return without_answers(found, guard.conditions(condition) & finite)
 
     def decode(latent: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
+        require_same_rows(latent, condition)
         decoded = cvae.decode(latent, condition)
-        return {"fingerprint": decoded, "properties": cvae.predict_properties(decoded)}
+        finite = tf.reduce_all(tf.math.is_finite(latent), axis=1)
+        found = {"fingerprint": decoded, "properties": cvae.predict_properties(decoded)}
+        return without_answers(found, guard.conditions(condition) & finite)
 
     def sample(condition: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         return decode(cvae.prior([tf.shape(condition)[0]]).sample(seed=seed), condition)
@@ -99,11 +120,21 @@ def export(
     )
 
     def generate(condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        require_same_rows(condition, numbers)
         seeds = tf.random.split(seed, 2)
         sampled = sample(condition, seeds[0])
         scale = tf.convert_to_tensor(cvae.feature_scale)
         found = inverted(sampled["fingerprint"], numbers, scale, seeds[1])
-        return {**sampled, "positions": found.positions[:, 0], "loss": found.loss[:, 0]}
+        made = {**sampled, "positions": found.positions[:, 0], "loss": found.loss[:, 0]}
+        return without_answers(made, guard.requests(condition, numbers))
+
+    def sample_rows(condition: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _row_by_row(sample, condition, seed)
+
+    def generate_rows(
+        condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return _row_by_row(generate, condition, numbers, seed)
 
     archive = keras.export.ExportArchive()
     archive.track(cvae)
@@ -115,10 +146,28 @@ def export(
         "decode": (decode, [named(float_(None, cvae.latent), "latent"), condition]),
         "sample": (sample, [condition, seed]),
         "generate": (generate, [condition, numbers, seed]),
+        "sample_rows": (sample_rows, [condition, seeds]),
+        "generate_rows": (generate_rows, [condition, numbers, seeds]),
     }  # fmt: skip
     for name, (function, signature) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=signature)
     _write(archive, model, folder, overwrite)
+
+
+def _row_by_row(
+    function: Callable[..., dict[str, tf.Tensor]], *inputs: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Calls a function of batches with each row, and the row of its last input, the seed."""
+    require_same_rows(*inputs)
+
+    def one(row: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+        *batches, seed = row
+        found = function(*(batch[None] for batch in batches), seed)
+        return {name: values[0] for name, values in found.items()}
+
+    names = ("fingerprint", "properties", "positions", "loss")
+    made = names if len(inputs) == 3 else names[:2]
+    return tf.map_fn(one, inputs, fn_output_signature=dict.fromkeys(made, tf.float32))
 
 
 def _write(archive: Any, model: Model, folder: str | os.PathLike[str], overwrite: bool) -> None:
