@@ -105,6 +105,7 @@ def inputs_of(model, dataset):
         ({"properties": []}, "property list is empty: the data set has energy_per_atom"),
         ({"epochs": 0}, "epochs is 0; at least 1 is needed"),
         ({"potential": EMT}, "potential is the class EMT; an object of it is"),
+        ({"initial_model": "model"}, "initial_model is 'model'; a tfgen.Model is needed"),
         ({"potential": "emt"}, "potential is 'emt', neither a potential like tfgen"),
         ({"dataset": with_splits(0, 50, 10)}, "the training split has 0 structures; at least 2"),
         ({"dataset": with_splits(1, 49, 10)}, "the training split has 1 structures; at least 2"),

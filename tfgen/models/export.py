@@ -15,6 +15,7 @@ from tfgen.inversion.graph_population import Candidates
 from tfgen.inversion.graph_search import GraphSearch, Problem
 from tfgen.inversion.settings import GraphSearchSettings
 from tfgen.models._keras import in_float32, keras
+from tfgen.models.cvae import CVAE
 from tfgen.models.guard import Guard, require_same_rows, without_answers
 from tfgen.models.model import Model
 from tfgen.structures.batch import StructureBatch
@@ -70,19 +71,10 @@ def export(
     cvae, fingerprint = model.cvae, model.fingerprint
     graph_search = GraphSearch(fingerprint, settings)
 
-    def float_(*shape: int | None) -> tf.TensorSpec:
-        return tf.TensorSpec(shape, tf.float32)
-
-    def int_(*shape: int | None) -> tf.TensorSpec:
-        return tf.TensorSpec(shape, tf.int32)
-
-    def named(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
-        return tf.TensorSpec(spec.shape, spec.dtype, name)
-
-    features, condition = float_(None, cvae.features), float_(None, cvae.conditions)
-    condition = named(condition, "condition")
-    numbers, seed = named(int_(None, None), "numbers"), named(int_(2), "seed")
-    seeds = named(int_(None, 2), "seed")
+    features, condition = _float(None, cvae.features), _float(None, cvae.conditions)
+    condition = _named(condition, "condition")
+    numbers, seed = _named(_int(None, None), "numbers"), _named(_int(2), "seed")
+    seeds = _named(_int(None, 2), "seed")
 
     guard = Guard(fingerprint.species)
 
@@ -91,22 +83,7 @@ def export(
         found = {"fingerprint": fingerprint(StructureBatch.of_clusters(positions, numbers))}
         return without_answers(found, guard.structures(positions, numbers))
 
-    def encode(fingerprint: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
-        require_same_rows(fingerprint, condition)
-        posterior = cvae.posterior(fingerprint, condition)
-        finite = tf.reduce_all(tf.math.is_finite(fingerprint), axis=1)
-        found = {"loc": posterior.mean(), "scale": posterior.stddev()}
-        return without_answers(found, guard.conditions(condition) & finite)
-
-    def decode(latent: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
-        require_same_rows(latent, condition)
-        decoded = cvae.decode(latent, condition)
-        finite = tf.reduce_all(tf.math.is_finite(latent), axis=1)
-        found = {"fingerprint": decoded, "properties": cvae.predict_properties(decoded)}
-        return without_answers(found, guard.conditions(condition) & finite)
-
-    def sample(condition: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        return decode(cvae.prior([tf.shape(condition)[0]]).sample(seed=seed), condition)
+    encode, decode, sample = _make_network(cvae, guard)
 
     @tf.function(jit_compile=settings.jit_compile, autograph=False)
     def invert(
@@ -116,7 +93,7 @@ def export(
 
     # Traced once: while it saves, TensorFlow traces each endpoint again, with what it calls.
     inverted = invert.get_concrete_function(
-        features, int_(None, None), float_(cvae.features), int_(2)
+        features, _int(None, None), _float(cvae.features), _int(2)
     )
 
     def generate(condition: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -140,10 +117,10 @@ def export(
     archive.track(cvae)
     endpoints = {
         "fingerprint": (
-            compute_fingerprint, [named(float_(None, None, 3), "positions"), numbers]
+            compute_fingerprint, [_named(_float(None, None, 3), "positions"), numbers]
         ),
-        "encode": (encode, [named(features, "fingerprint"), condition]),
-        "decode": (decode, [named(float_(None, cvae.latent), "latent"), condition]),
+        "encode": (encode, [_named(features, "fingerprint"), condition]),
+        "decode": (decode, [_named(_float(None, cvae.latent), "latent"), condition]),
         "sample": (sample, [condition, seed]),
         "generate": (generate, [condition, numbers, seed]),
         "sample_rows": (sample_rows, [condition, seeds]),
@@ -152,6 +129,47 @@ def export(
     for name, (function, signature) in endpoints.items():
         archive.add_endpoint(name, function, input_signature=signature)
     _write(archive, model, folder, overwrite)
+
+
+def _float(*shape: int | None) -> tf.TensorSpec:
+    return tf.TensorSpec(shape, tf.float32)
+
+
+def _int(*shape: int | None) -> tf.TensorSpec:
+    return tf.TensorSpec(shape, tf.int32)
+
+
+def _named(spec: tf.TensorSpec, name: str) -> tf.TensorSpec:
+    return tf.TensorSpec(spec.shape, spec.dtype, name)
+
+
+def _make_network(
+    cvae: CVAE, guard: Guard
+) -> tuple[
+    Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
+    Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
+    Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]],
+]:
+    """Returns the endpoints `encode`, `decode` and `sample`, which need no structures."""
+
+    def encode(fingerprint: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
+        require_same_rows(fingerprint, condition)
+        posterior = cvae.posterior(fingerprint, condition)
+        finite = tf.reduce_all(tf.math.is_finite(fingerprint), axis=1)
+        found = {"loc": posterior.mean(), "scale": posterior.stddev()}
+        return without_answers(found, guard.conditions(condition) & finite)
+
+    def decode(latent: tf.Tensor, condition: tf.Tensor) -> dict[str, tf.Tensor]:
+        require_same_rows(latent, condition)
+        decoded = cvae.decode(latent, condition)
+        finite = tf.reduce_all(tf.math.is_finite(latent), axis=1)
+        found = {"fingerprint": decoded, "properties": cvae.predict_properties(decoded)}
+        return without_answers(found, guard.conditions(condition) & finite)
+
+    def sample(condition: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        return decode(cvae.prior([tf.shape(condition)[0]]).sample(seed=seed), condition)
+
+    return encode, decode, sample
 
 
 def _row_by_row(

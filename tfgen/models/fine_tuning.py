@@ -9,7 +9,7 @@ from tfgen.fingerprints.fingerprint import Fingerprint
 from tfgen.models.model import Model
 from tfgen.models.settings import TrainingSettings
 
-__all__ = ["check_initial_model", "describe_initial_model"]
+__all__ = ["check_initial_model", "describe_initial_model", "require_model"]
 
 _ARCHITECTURE = ("latent", "hidden", "likelihood_family")
 
@@ -33,8 +33,6 @@ def check_initial_model(
     Raises:
         ValueError: if anything differs that the meaning of the weights depends on; says what.
     """
-    if not isinstance(initial, Model):
-        raise ValueError(f"initial_model is {initial!r}; a tfgen.Model is needed")
     if initial.fingerprint != fingerprint:
         raise ValueError("initial_model has another fingerprint; leave out `fingerprint`")
     theirs = [f"{c.name} ({c.unit})" for c in initial.conditions]
@@ -48,6 +46,13 @@ def check_initial_model(
         known, wanted = old[name], getattr(settings, name)
         if (tuple(known) if isinstance(known, list) else known) != wanted:
             raise ValueError(f"{name} is {wanted!r}; that of initial_model is {known!r}")
+
+
+def require_model(initial: Any) -> Model:
+    """Returns what is a model, and refuses anything else, before it is asked for its settings."""
+    if not isinstance(initial, Model):
+        raise ValueError(f"initial_model is {initial!r}; a tfgen.Model is needed")
+    return initial
 
 
 def describe_initial_model(initial: Model | None) -> dict[str, Any] | None:

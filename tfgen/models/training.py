@@ -23,7 +23,7 @@ from tfgen.models.checkpoints import can_be_resumed, open_checkpoint
 from tfgen.models.condition import Condition
 from tfgen.models.cvae import CVAE
 from tfgen.models.cvae_fitting import Fit, fit_cvae, without_optimizer
-from tfgen.models.fine_tuning import check_initial_model, describe_initial_model
+from tfgen.models.fine_tuning import check_initial_model, describe_initial_model, require_model
 from tfgen.models.model import Model
 from tfgen.models.nnp_learning import LearnedNNP, learn_nnp
 from tfgen.models.settings import NNPSettings, TrainingSettings
@@ -113,17 +113,15 @@ def train(
         >>> model.save("model")
     """
     if initial_model is not None:
-        fingerprint = fingerprint or initial_model.fingerprint
-        settings = settings or initial_model.settings
+        initial = require_model(initial_model)
+        settings = settings or initial.settings
     settings, nnp_settings = settings or TrainingSettings(), nnp or NNPSettings()
     names = _check_request(dataset, properties, epochs)
     calculator = _find_potential(potential, dataset)
     begun = checkpoint is not None and (Path(checkpoint) / "task.json").exists()
     if logs is not None:
         require_folder_replaceable(logs, overwrite or begun, ("train", "validation"))
-    if fingerprint is None:
-        numbers = sorted({int(z) for s in dataset.structures for z in s.numbers})
-        fingerprint = Fingerprint.preset("default", [chemical_symbols[z] for z in numbers])
+    fingerprint = fingerprint or _choose_fingerprint(dataset, initial_model)
     if initial_model is not None:
         units = [dataset.units[name] for name in names]
         check_initial_model(initial_model, fingerprint, names, units, settings)
@@ -134,11 +132,9 @@ def train(
     if isinstance(calculator, AsePotential):
         encode_config(calculator.describe())  # what cannot be saved is refused now
     task = {
-        "config": model.config(),
         "data": [len(training), len(held_out), float(inputs["fingerprint"].sum(dtype=float))],
         "settings": [epochs, seed],
-        "optimizer": None if optimizer is None else keras.saving.serialize_keras_object(optimizer),
-        "initial_model": None if initial_model is None else initial_model.digest,
+        **_describe_task(model, optimizer, initial_model),
     }
     learned = LearnedNNP()
     with open_checkpoint(checkpoint, task, overwrite, keep_checkpoint) as folder:
@@ -179,6 +175,25 @@ def train(
             **provenance(),
         },
     )
+
+
+def _choose_fingerprint(dataset: Dataset, initial_model: Model | None) -> Fingerprint:
+    """Returns that of the model that a training begins with, or the default for the elements."""
+    if initial_model is not None:
+        return initial_model.fingerprint
+    numbers = sorted({int(z) for s in dataset.structures for z in s.numbers})
+    return Fingerprint.preset("default", [chemical_symbols[z] for z in numbers])
+
+
+def _describe_task(
+    model: Model, optimizer: keras.optimizers.Optimizer | None, initial_model: Model | None
+) -> dict[str, Any]:
+    """Returns by what, besides its data, an interrupted training is known again."""
+    return {
+        "config": model.config(),
+        "optimizer": None if optimizer is None else keras.saving.serialize_keras_object(optimizer),
+        "initial_model": None if initial_model is None else initial_model.digest,
+    }
 
 
 def _check_request(dataset: Dataset, properties: Sequence[str], epochs: int) -> list[str]:

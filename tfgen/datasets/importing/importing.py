@@ -102,13 +102,7 @@ def import_files(
     """
     units = dict(units or {})
     paths = [require_file(path, "structure file") for path in files]
-    thresholds = {
-        "duplicate_tolerance": duplicate_tolerance,
-        "property_tolerance": property_tolerance,
-        "coincident": COINCIDENT,
-        "near_copies_listed": LISTED,
-        "near_copies_sorted": SORTED,
-    }
+    thresholds = _describe_thresholds(duplicate_tolerance, property_tolerance)
     _require(paths, missing, duplicates, thresholds, seed)
     assign_splits(1, fractions, np.random.default_rng(seed))  # refuses what cannot be shares
     notes = Notes()
@@ -175,6 +169,17 @@ def _find_forces(source: Collected, places: np.ndarray) -> list[np.ndarray] | No
         return None
     found = [(source.forces[i], source.structures[i].positions.shape) for i in places]
     return [np.full(shape, np.nan) if force is None else force for force, shape in found]
+
+
+def _describe_thresholds(duplicate: float, of_property: float) -> dict[str, float]:
+    """Returns what the metadata says of the cutoffs that were used."""
+    return {
+        "duplicate_tolerance": duplicate,
+        "property_tolerance": of_property,
+        "coincident": COINCIDENT,
+        "near_copies_listed": LISTED,
+        "near_copies_sorted": SORTED,
+    }
 
 
 def _describe(paths: Sequence[Path]) -> dict[str, str]:
