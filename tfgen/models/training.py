@@ -64,7 +64,8 @@ def train(
     `tfgen.models.nnp_fitting`) is learned from it, too, with which generation is far more often on
     target; it takes a few single-point calculations for each training structure. Energies and
     forces that the data set has, and its snapshots of relaxations, save some of them. An NNP whose
-    training fails, or whose error is too large to tell the structures apart, is not used.
+    training fails, or whose error is too large to tell the structures apart, is not used; nor is
+    one of a potential with other energies than those of the data set, if one is trained on.
 
     Args:
         dataset: with training and, better, validation structures.
@@ -93,8 +94,8 @@ def train(
 
     Returns:
         The model. `model.provenance` has the losses of the last epoch ("history"), the errors of
-        surrogate ("surrogate_mae", to be compared with "spread", both of the validation split) and
-        decoder, what the NNP was learned from ("nnp") and why it is not used ("nnp_problem").
+        surrogate ("surrogate_mae", to be compared with "spread", both of the validation split, or
+        of the training split if that is empty) and decoder, what the NNP was learned from ("nnp") and why it is not used ("nnp_problem").
 
     Raises:
         ValueError: on an unknown property, what is no potential, epochs < 1, no training
