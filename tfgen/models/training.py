@@ -95,7 +95,8 @@ def train(
     Returns:
         The model. `model.provenance` has the losses of the last epoch ("history"), the errors of
         surrogate ("surrogate_mae", to be compared with "spread", both of the validation split, or
-        of the training split if that is empty) and decoder, what the NNP was learned from ("nnp") and why it is not used ("nnp_problem").
+        of the training split if that is empty) and decoder, what the NNP was learned from ("nnp")
+        and why it is not used ("nnp_problem").
 
     Raises:
         ValueError: on an unknown property, what is no potential, epochs < 1, no training
